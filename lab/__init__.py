@@ -1,0 +1,1 @@
+"""What the notebooks share. Import the modules by name: `from lab.machine import hello`."""
