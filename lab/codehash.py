@@ -21,8 +21,8 @@ SCRIPT = re.compile(r"[\w/]+\.py")
 def code_hash(nb, root=ROOT):
     """Hash of a notebook's code cells and of the project modules that they import, directly or not.
 
-    `nb` is an nbformat notebook (or its plain dict), `root` the folder of the project. Returns 16 hex digits. The address
-    of the repository in the set-up cell is left out: moving the project does not change a result.
+    `nb` is an nbformat notebook (or its plain dict), `root` the folder of the project. Returns 16 hex digits.
+    The address of the repository in the set-up cell is left out: moving the project does not change a result.
     """
     root = Path(root)
     trees = [cell_tree(cell) for cell in nb["cells"] if cell["cell_type"] == "code"]

@@ -32,7 +32,7 @@ def machine():
 
 
 def gpu_facts():
-    """The accelerator that torch sees: device is "cuda", "mps" or "cpu"; a card's name, memory and capability with it."""
+    """The accelerator that torch sees: device "cuda", "mps" or "cpu", and a card's name, memory and capability."""
     if importlib.util.find_spec("torch") is None:
         return {"device": "cpu", "gpu": None}
     import torch
@@ -94,7 +94,7 @@ def hello(notebook):
 
 
 def minutes_sentence(notebook, here, table=None):
-    """Expected time in words, from measured runs: `table` is {notebook: {"CPU" or a card's name: {"seconds": s, ...}}}."""
+    """Expected time in words, from measured runs: {notebook: {"CPU" or a card's name: {"seconds": s, ...}}}."""
     if os.environ.get("QUICK") == "1":
         return "QUICK=1, small budgets, about a minute"
     runs = (table if table is not None else read_json(ROOT / "results" / "minutes.json")).get(notebook, {})
@@ -157,14 +157,14 @@ def is_met(need):
 
 
 def numbers(version):
-    """"2.13.0+cpu" -> [2, 13, 0]"""
+    """Release numbers of a version: [2, 13, 0] of "2.13.0+cpu"."""
     return [int(part) for part in re.match(r"[\d.]*\d", version)[0].split(".")]
 
 
 def write_result(path, config, data=None, **measured):
     """Write one measured result as JSON, in one piece, and return it.
 
-    `config` is a dict of what was asked, `data` the Corpus (or None), `measured` what came out; give `seconds` among it.
+    `config` is a dict of what was asked, `data` the Corpus (or None), `measured` what came out, `seconds` among it.
     Machine, date, commit and command are added.
     """
     result = {
