@@ -1,0 +1,460 @@
+"""model_gpt2.py: GPT-2's arithmetic, its file format, sampling, causality, and errors that name the mend."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model_gpt2 import GPT, GPTConfig, KVCache, attention_by_hand, filter_probs
+
+V = 65
+
+
+def small(seed=0, std=0.15, **changes):
+    """A tiny model with weights large enough that wrong arithmetic shows."""
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig(**{**dict(block_size=16, vocab_size=V, n_layer=3, n_head=4, n_embd=32), **changes}))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=std)
+    return model.eval()
+
+
+def ids(B, T, seed=1):
+    return torch.randint(0, V, (B, T), generator=torch.Generator().manual_seed(seed))
+
+
+# ---- size and first loss
+
+@pytest.mark.parametrize("tie, want", [(True, 85_892_352), (False, 85_942_272)])
+def test_parameters_of_the_12_layer_model(tie, want):
+    """A missing bias, an untied table or a LayerNorm too many changes the count."""
+    with torch.device("meta"):
+        assert GPT(GPTConfig(vocab_size=V, tie_weights=tie)).num_params() == want
+
+
+def test_parameters_of_gpt2_small():
+    """The padded vocabulary of 50,304 rows gives GPT-2 small's known sizes, tied and counted untied."""
+    with torch.device("meta"):
+        assert GPT(GPTConfig()).num_params() == 124_475_904
+        assert GPT(GPTConfig(tie_weights=False)).num_params() == 124_475_904 + 50304 * 768 == 163_109_376
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("n_layer, n_embd", [(1, 32), (4, 64), (2, 256), (6, 384), (12, 768)])
+def test_first_loss(tie, n_layer, n_embd):
+    """A head left at N(0, 1) starts at about 107; a wrong scaled init drifts with depth."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(64, V, n_layer, 4, n_embd, tie_weights=tie)).eval()
+    with torch.no_grad():
+        loss = model(ids(4, 64), ids(4, 64, seed=2))[1].item()
+    expected = math.log(V) + (n_embd * 0.02**2 / 2 if n_embd > 256 else 0)
+    assert abs(loss - expected) < 0.1
+
+
+def test_residual_init_is_scaled_not_replaced():
+    """The student projects set c_proj to 1/sqrt(2 n_layer) instead of 0.02/sqrt(2 n_layer): 50 times too large."""
+    torch.manual_seed(0)
+    block = GPT(GPTConfig(8, V, 8, 4, 128)).transformer.h[3]
+    for proj in (block.attn.c_proj, block.mlp.c_proj):
+        assert proj.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
+    assert block.attn.c_attn.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not block.mlp.c_fc.bias.any()
+
+
+def test_tied_head_is_one_tensor_and_learns_once():
+    """A head that only starts equal to wte, and then drifts, is not tied."""
+    model = small()
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert small(tie_weights=False).lm_head.weight is not small(tie_weights=False).transformer.wte.weight
+
+
+# ---- causality: perturb the future, for every attention path
+
+def logits_sdpa(model, idx):
+    return model(idx)[0]
+
+
+def logits_by_hand(model, idx):
+    return model.lm_head(model._trunk(idx, patterns=[]))
+
+
+def logits_one_by_one(model, idx):
+    cache = KVCache(model.config, idx.size(0), model.lm_head.weight)
+    return model.lm_head(torch.cat([model._trunk(idx[:, t:t + 1], cache) for t in range(idx.size(1))], dim=1))
+
+
+def logits_in_two_pieces(model, idx):
+    cache = KVCache(model.config, idx.size(0), model.lm_head.weight)
+    return model.lm_head(torch.cat([model._trunk(idx[:, :5], cache), model._trunk(idx[:, 5:], cache)], dim=1))
+
+
+PATHS = [logits_sdpa, logits_by_hand, logits_one_by_one, logits_in_two_pieces]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@torch.no_grad()
+def test_the_future_changes_nothing(path):
+    """A mask that leaks: change every id after t, and the logits up to t must stay bit for bit."""
+    model, idx = small(), ids(2, 16)
+    before = path(model, idx)
+    for t in range(15):
+        other = idx.clone()
+        other[:, t + 1:] = (other[:, t + 1:] + 1 + t) % V
+        after = path(model, other)
+        torch.testing.assert_close(after[:, :t + 1], before[:, :t + 1], rtol=0, atol=1e-6)
+        assert (after[:, t + 1:] - before[:, t + 1:]).abs().max() > 1e-2  # and the past does change the future
+
+
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_no_gradient_reaches_the_future(path):
+    """A leak too small to see in the logits still carries gradient from a later embedding."""
+    model, idx, T = small(), torch.arange(16)[None], 16
+    for t in (0, 7, 14):
+        model.zero_grad()
+        wpe = model.transformer.wpe.weight
+        (grad,) = torch.autograd.grad(path(model, idx)[0, t].logsumexp(0), wpe)
+        assert not grad[t + 1:T].any() and (grad[:t + 1].abs().sum(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("path", PATHS[1:])
+@torch.no_grad()
+def test_every_path_gives_the_same_logits(path):
+    """Cached, by hand or fast: one model."""
+    model, idx = small(), ids(3, 16)
+    torch.testing.assert_close(path(model, idx), logits_sdpa(model, idx), rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_attention_maps():
+    """The pattern drawn in a notebook must be the one that the model uses: causal, rows of sum 1."""
+    model, idx = small(), ids(2, 9)
+    maps = model.attention_maps(idx)
+    assert len(maps) == 3 and maps[0].shape == (2, 4, 9, 9)
+    for pattern in maps:
+        torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 4, 9))
+        assert not pattern.triu(1).any()
+
+
+@torch.no_grad()
+def test_attention_is_scaled_by_the_head_size():
+    """Scaling by the width (a student project's bug) flattens the pattern."""
+    q, k, v = torch.randn(3, 2, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+    out, pattern = attention_by_hand(q, k, v)
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    torch.testing.assert_close(out, want)
+    first = ((q[..., 1, :] * k[..., 0, :]).sum(-1) - (q[..., 1, :] * k[..., 1, :]).sum(-1)) / math.sqrt(8)
+    torch.testing.assert_close(pattern[..., 1, 0], first.sigmoid())
+
+
+# ---- sampling
+
+@pytest.mark.parametrize("T, n", [(1, 60), (15, 20), (16, 20), (17, 3), (40, 30)])
+def test_greedy_cached_equals_uncached(T, n):
+    """A cache that goes wrong at the window's edge, for prompts below, at and above the context (16)."""
+    model, prompt = small(), ids(3, T)
+    cached = model.generate(prompt, n, temperature=0)
+    assert torch.equal(cached, model.generate(prompt, n, temperature=0, use_cache=False))
+    assert cached.shape == (3, T + n) and torch.equal(cached[:, :T], prompt)
+
+
+def test_window_rule():
+    """When the window is full, the last block_size // 2 ids start afresh from position 0."""
+    model = small()
+    out = model.generate(ids(1, 16), 2, temperature=0)
+    with torch.no_grad():
+        assert out[0, 16] == model(out[:, :16])[0][0, -1].argmax()
+        assert out[0, 17] == model(out[:, 9:17])[0][0, -1].argmax()
+
+
+def test_a_context_of_one_still_generates():
+    """block_size // 2 is 0 there: an empty window would crash."""
+    model = small(block_size=1)
+    assert model.generate(ids(1, 1), 5).shape == (1, 6)
+
+
+def test_stream_is_generate():
+    """The app streams, the notebooks generate: the same text."""
+    model, prompt = small(), ids(2, 4)
+    streamed = torch.stack(list(model.stream(prompt, 12, seed=3)), dim=1)
+    assert torch.equal(model.generate(prompt, 12, seed=3)[:, 4:], streamed)
+
+
+def test_seed():
+    """Same seed, same text; another seed, another text; the global generator is left alone."""
+    model, prompt = small(), ids(1, 4)
+    torch.manual_seed(0)
+    want = torch.rand(1)
+    torch.manual_seed(0)
+    a, b, c = (model.generate(prompt, 40, seed=s) for s in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c) and torch.equal(torch.rand(1), want)
+
+
+def test_temperature_zero_ignores_the_seed():
+    """Greedy that still draws is not greedy."""
+    model, prompt = small(), ids(1, 4)
+    assert torch.equal(model.generate(prompt, 30, temperature=0, seed=1), model.generate(prompt, 30, temperature=0))
+
+
+@pytest.mark.parametrize("k", [None, 0, -3, V, 10_000])
+def test_top_k_all(k):
+    """None, 0, a negative number or more than there are: all."""
+    logits = torch.randn(2, V)
+    torch.testing.assert_close(filter_probs(logits, top_k=k), logits.softmax(-1))
+
+
+def test_filter_probs():
+    """Off by one in top-k or top-p, and a temperature that overflows."""
+    probs = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
+    logits = probs.log()
+    torch.testing.assert_close(filter_probs(logits, top_k=2), torch.tensor([[0.625, 0.375, 0, 0]]))
+    torch.testing.assert_close(filter_probs(logits, top_p=0.75), torch.tensor([[0.625, 0.375, 0, 0]]))
+    torch.testing.assert_close(filter_probs(logits, top_p=1e-9), torch.tensor([[1.0, 0, 0, 0]]))
+    torch.testing.assert_close(filter_probs(logits, 0.5), (probs**2 / (probs**2).sum()))
+    assert torch.equal(filter_probs(logits * 1e4, 1e-30), torch.tensor([[1.0, 0, 0, 0]]))
+    unsorted = torch.tensor([[0.05, 0.5, 0.15, 0.3]])
+    torch.testing.assert_close(filter_probs(unsorted.log(), top_p=0.6), torch.tensor([[0, 0.625, 0, 0.375]]))
+
+
+def test_sampling_follows_the_distribution():
+    """Chi-square over 20,000 draws of the first id: a wrong softmax or a stuck generator fails (p < 1e-6 if right)."""
+    model = small(std=0.3)
+    prompt = ids(1, 5).repeat(20_000, 1)
+    with torch.no_grad():
+        want = model(prompt[:1])[0][0, -1].softmax(-1) * 20_000
+    got = model.generate(prompt, 1, seed=0)[:, -1].bincount(minlength=V)
+    keep = want > 5
+    chi2 = ((got - want)[keep] ** 2 / want[keep]).sum().item()
+    assert chi2 < keep.sum() + 6 * math.sqrt(2 * keep.sum())
+
+
+def test_padding_rows_are_never_sampled():
+    """50,257 tokens in 50,304 rows: the tail has no text."""
+    model = small(n_tokens=10)
+    assert model.generate(ids(8, 3) % 10, 50, temperature=5.0, seed=0).max() < 10
+
+
+def test_mode_is_restored_and_dropout_is_off():
+    """Dropout live in the deployed app was a student project's bug."""
+    model = small(dropout=0.5).train()
+    a = model.generate(ids(1, 4), 10, temperature=0)
+    assert model.training and torch.equal(a, model.generate(ids(1, 4), 10, temperature=0))
+    steps = model.stream(ids(1, 4), 10)
+    next(steps)
+    steps.close()  # a visitor leaves
+    assert model.training
+    assert not model.eval().generate(ids(1, 4), 1).requires_grad and not model.training
+
+
+@pytest.mark.parametrize("weights, tolerance", [("bf16", 0.06), ("int8", 0.12)])
+@torch.no_grad()
+def test_for_inference(weights, tolerance):
+    """A copy: close logits, the original untouched, and it samples past the context."""
+    model = small(n_embd=64)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    fast = model.for_inference(weights)
+    exact, rough = model(ids(2, 16))[0], fast(ids(2, 16))[0].float()
+    assert (exact - rough).abs().max() < tolerance * exact.std()
+    assert fast.generate(ids(2, 4), 30, seed=0).shape == (2, 34)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    with pytest.raises(ValueError, match="bf16"):
+        model.for_inference("int3")
+
+
+# ---- file format
+
+def hugging_face(**changes):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=V, n_positions=16, n_embd=32, n_layer=3, n_head=4,
+                                     bos_token_id=None, eos_token_id=None, **changes)
+    model = transformers.GPT2LMHeadModel(config).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.15)
+    return model
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@torch.no_grad()
+def test_transformers_reads_ours(tie, tmp_path):
+    """Erf GELU, a wrong epsilon or an untransposed matrix shows as a difference above 1e-4."""
+    transformers = pytest.importorskip("transformers")
+    model = small(tie_weights=tie)
+    model.save_pretrained(tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    torch.testing.assert_close(theirs(ids(2, 16)).logits, model(ids(2, 16))[0], rtol=0, atol=1e-4)
+    assert theirs.config.bos_token_id is None and theirs.config.eos_token_id is None
+    assert theirs.generation_config.bos_token_id == 0
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@torch.no_grad()
+def test_ours_reads_transformers(tie, tmp_path):
+    """The other direction, as transformers itself saves it."""
+    theirs = hugging_face(tie_word_embeddings=tie)
+    theirs.save_pretrained(tmp_path)
+    model = GPT.from_pretrained(tmp_path)
+    assert model.config.tie_weights == tie and not model.training
+    torch.testing.assert_close(model(ids(2, 16))[0], theirs(ids(2, 16)).logits, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_openai_form(tmp_path):
+    """OpenAI's own file has no `transformer.` prefix and carries the causal masks; its config lacks our keys."""
+    theirs = hugging_face()
+    state = {k.removeprefix("transformer."): v.clone() for k, v in theirs.state_dict().items() if k != "lm_head.weight"}
+    for layer in range(3):
+        state[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 16, 16).tril()
+    save_file(state, tmp_path / "model.safetensors")
+    keys = ("activation_function", "layer_norm_epsilon", "model_type", "n_ctx", "n_embd", "n_head", "n_layer",
+            "n_positions", "vocab_size", "resid_pdrop")
+    config = {**theirs.config.to_dict(), "n_ctx": 16}
+    (tmp_path / "config.json").write_text(json.dumps({k: config[k] for k in keys}))
+    model = GPT.from_pretrained(tmp_path)
+    torch.testing.assert_close(model(ids(2, 16))[0], theirs(ids(2, 16)).logits, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_half_precision_file_is_upcast(tmp_path):
+    """A float16 file must load as float32, and be half the size."""
+    model = small()
+    model.save_pretrained(tmp_path / "full")
+    model.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    again = GPT.from_pretrained(tmp_path / "half")
+    assert again.lm_head.weight.dtype == torch.float32
+    torch.testing.assert_close(again(ids(1, 9))[0], model(ids(1, 9))[0], rtol=0, atol=2e-2)
+    full, half = (len((tmp_path / d / "model.safetensors").read_bytes()) for d in ("full", "half"))
+    assert half < 0.6 * full
+
+
+@torch.no_grad()
+def test_no_bias_saves_zero_biases_and_says_so(tmp_path):
+    """transformers has no GPT-2 without biases: it must find zeros, and we must know that they are none."""
+    transformers = pytest.importorskip("transformers")
+    model = small(bias=False)
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["bias"] is False
+    assert not load_file(tmp_path / "model.safetensors")["transformer.h.0.attn.c_attn.bias"].any()
+    again = GPT.from_pretrained(tmp_path)
+    assert again.state_dict().keys() == model.state_dict().keys()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    for other in (again(ids(1, 9))[0], theirs(ids(1, 9)).logits):
+        torch.testing.assert_close(other, model(ids(1, 9))[0], rtol=0, atol=1e-4)
+
+
+def damage(folder, how):
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    state = load_file(weights)
+    if how == "cut off":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif how == "no weights":
+        weights.unlink()
+    elif how == "no config":
+        config.unlink()
+    elif how == "not json":
+        config.write_text("<html>")
+    elif how == "a list":
+        config.write_text("[1, 2]")
+    elif how == "one tensor lacks":
+        save_file({k: v for k, v in state.items() if k != "transformer.h.1.mlp.c_fc.weight"}, weights)
+    elif how == "embedding lacks":
+        save_file({k: v for k, v in state.items() if k != "transformer.wte.weight"}, weights)
+    elif how == "other shape":
+        save_file({**state, "transformer.wpe.weight": torch.zeros(8, 32)}, weights)
+    elif how == "one too many":
+        save_file({**state, "transformer.h.3.ln_1.bias": torch.zeros(32)}, weights)
+    elif how == "other model":
+        config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "llama"}))
+    elif how == "no model type":
+        config.write_text(json.dumps({"n_embd": 32}))
+    elif how == "other activation":
+        config.write_text(json.dumps({**json.loads(config.read_text()), "activation_function": "relu"}))
+
+
+@pytest.mark.parametrize("how", ["cut off", "no weights", "no config", "not json", "a list", "one tensor lacks",
+                                 "embedding lacks", "other shape", "one too many", "other model", "no model type",
+                                 "other activation"])
+def test_bad_files(how, tmp_path):
+    """A damaged or foreign folder is one sentence that names the place, never a model with random weights."""
+    model = small()
+    model.save_pretrained(tmp_path)
+    damage(tmp_path, how)
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        GPT.from_pretrained(tmp_path)
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    """A full disk in the middle of a save must not cost the good model."""
+    model = small()
+    model.save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+
+    def full_disk(state, path, metadata):
+        with open(path, "wb") as f:
+            f.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        small(seed=9).save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    monkeypatch.undo()
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o644
+    GPT.from_pretrained(tmp_path)
+
+
+def test_missing_folder_asks_the_hub_and_says_so(monkeypatch):
+    """A mistyped folder becomes one sentence, not a stack of HTTP errors."""
+    import huggingface_hub
+
+    def offline(*args, **kwargs):
+        raise OSError("cannot reach the Hub")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    with pytest.raises(ValueError, match="No folder runs/nothing.*cannot reach the Hub"):
+        GPT.from_pretrained("runs/nothing")
+
+
+# ---- errors that name the mend
+
+def test_errors_at_the_door():
+    """Each of these otherwise surfaces deep inside torch, or on CUDA as an assertion that kills the session."""
+    model = small()
+    with pytest.raises(ValueError, match="context"):
+        model(ids(1, 17))
+    for bad in (torch.tensor([[0, V]]), torch.tensor([[-1, 3]])):
+        for call in (model, lambda x: model.generate(x, 3)):
+            with pytest.raises(ValueError, match="not in the vocabulary"):
+                call(bad)
+    for bad in (torch.zeros(1, 0, dtype=torch.long), torch.zeros(3, dtype=torch.long), torch.zeros(1, 3)):
+        with pytest.raises(ValueError, match="whole numbers of shape"):
+            model.generate(bad, 3)
+    with pytest.raises(ValueError, match="newline"):
+        model.stream(torch.zeros(1, 0, dtype=torch.long), 3)  # at once, before the first id is asked for
+    for bad in (dict(temperature=-1), dict(temperature=math.nan), dict(top_p=0.0), dict(top_p=1.5)):
+        with pytest.raises(ValueError, match="temperature"):
+            model.stream(ids(1, 3), 3, **bad)
+
+
+def test_impossible_shapes():
+    """A width that the heads cannot share, sizes below 1, dropout of 1."""
+    with pytest.raises(ValueError, match="multiple of n_head 5"):
+        GPTConfig(n_embd=64, n_head=5)
+    for bad in (dict(n_layer=0), dict(block_size=-1), dict(dropout=1.0), dict(vocab_size=0)):
+        with pytest.raises(ValueError, match="at least"):
+            GPTConfig(**bad)
+
+
+def test_the_file_stands_alone(tmp_path):
+    """model_gpt2.py imports nothing of ours and stays under 350 lines."""
+    import subprocess
+    import sys
+
+    import model_gpt2
+    source = open(model_gpt2.__file__).read()
+    assert len(source.splitlines()) < 350
+    shutil.copy(model_gpt2.__file__, tmp_path)
+    code = "from model_gpt2 import *; print(GPT(GPTConfig(8, 5, 1, 1, 8)).generate(torch.tensor([[1]]), 9))"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
