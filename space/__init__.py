@@ -1,0 +1,1 @@
+"""What a visitor sees: the app, the model card, and the way to the Hub."""

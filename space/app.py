@@ -1,0 +1,430 @@
+"""The app: a visitor writes a seed text, the model goes on, and anyone can look inside. For a laptop and a Space.
+
+    python space/app.py --model FOLDER_OR_REPO --port 7860
+
+It needs model_gpt2, data/tokenizer.py, data/ngram.py, limits.py and look.py, and finds them in the project as well as
+in the flat tree of a Space. Whatever a visitor sends, the answer is text or one sentence; limits.py holds the limits.
+"""
+
+try:
+    import spaces  # ZeroGPU; must come before torch
+except ImportError:
+    spaces = None
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # the flat tree of a Space first, then the project
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# ruff: noqa: E402, I001
+import gradio as gr
+import torch
+
+import look
+from data.ngram import NGram
+from data.tokenizer import load_tokenizer
+from limits import BUSY, MAX_SECONDS, MAX_TOKENS, MAX_WAITING, Ask, Busy, Line, cores, number
+from model_gpt2 import GPT
+
+WINDOW = 256  # characters that Look inside shows
+STEP = 0.05  # seconds between two updates of the page
+MODEL_FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer*.json", "metrics.json",
+               "ngram5.npz"]  # fmt: skip
+EXAMPLES = ["ROMEO:\n", "To be, or not to be", "KATHARINA:\nWhy, sir, ", "The moon", "Enough, you fool"]
+
+
+# ---- the model and its limits
+
+
+@dataclass
+class Loaded:
+    """What a model folder holds. `table` (the 5-gram) and `card` (measured numbers) may be missing."""
+
+    model: GPT
+    tokenizer: object
+    table: NGram | None
+    card: dict
+    start: int  # the id that an empty seed begins with
+
+    @classmethod
+    def from_folder(cls, folder_or_repo: str, revision: str | None = None) -> "Loaded":
+        """Read a folder or a repo of the Hub. Raises ValueError in one sentence."""
+        folder = Path(folder_or_repo)
+        if not folder.is_dir():
+            folder = download(str(folder_or_repo), revision)
+        model = GPT.from_pretrained(folder)
+        ids = read_json(folder / "generation_config.json").get("bos_token_id")
+        table = NGram.load(folder / "ngram5.npz") if (folder / "ngram5.npz").exists() else None
+        return cls(model, load_tokenizer(folder), table, read_card(folder, model), ids if isinstance(ids, int) else 0)
+
+
+def download(repo: str, revision: str | None) -> Path:
+    """Fetch a model repo's files, once; the Hub's cache keeps them."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=MODEL_FILES))
+    except Exception as e:  # the client has a dozen kinds; a user needs one sentence
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise ValueError(f"No model at {repo}: there is no such folder, and the Hub did not give it ({reason}).") from e
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object, or {} where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_card(folder: Path, model: GPT) -> dict:
+    """The measured numbers that the page shows: metrics.json, with the parameters counted here."""
+    return {**read_json(folder / "metrics.json"), "parameters": model.num_params()}
+
+
+# ---- writing. On ZeroGPU the two functions with @gpu run on the card; elsewhere the decorator does nothing.
+
+HELD: Loaded | None = None  # ZeroGPU's worker process sees the model as a global
+LINE = Line(cores(), MAX_WAITING)
+
+
+def gpu(f):
+    """ZeroGPU's decorator where it exists."""
+    return spaces.GPU(duration=60)(f) if spaces else f
+
+
+@gpu
+def sample(ids: list[int], ask: Ask):
+    """Yield one new id at a time."""
+    model = HELD.model
+    idx = torch.tensor([ids], device=next(model.parameters()).device)
+    for new in model.stream(idx, ask.max_tokens, ask.temperature, ask.top_n, seed=ask.seed):
+        yield int(new)
+
+
+@dataclass
+class Draft:
+    """A text in the making."""
+
+    prompt: str  # as the model read it
+    ids: list[int]  # prompt and written
+    n_prompt: int
+    written: str = ""
+    seconds: float = 0.0
+    before: int = 0  # visitors in line before this one
+    done: bool = False
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second, this far."""
+        return (len(self.ids) - self.n_prompt) / max(self.seconds, 1e-9)
+
+
+def begin(ask: Ask) -> Draft:
+    """Encode the seed; what the model cannot read becomes a notice."""
+    tokenizer = HELD.tokenizer
+    ids = tokenizer.encode(ask.prompt)
+    notices = [*ask.notices, look.notice_dropped(tokenizer.dropped(ask.prompt))]
+    prompt, ids = tokenizer.decode(ids), ids or [HELD.start]
+    return Draft(prompt, ids, len(ids), notices=[n for n in notices if n])
+
+
+def write(ask: Ask):
+    """Wait in line, then yield the same Draft again and again while it grows. Raises Busy.
+
+    Closing the generator (the visitor left, or pressed Stop) leaves the line or frees the slot at once.
+    """
+    draft = begin(ask)
+    if (ticket := LINE.join()) is None:
+        raise Busy(BUSY)
+    try:
+        while before := LINE.ready(ticket):
+            draft.before = before
+            yield draft
+        draft.before = 0
+        yield from grow(draft, ask)
+    finally:
+        LINE.leave(ticket)
+
+
+def grow(draft: Draft, ask: Ask):
+    """Sample into the draft; an update at most every STEP seconds."""
+    began = shown = time.perf_counter()
+    for new in sample(draft.ids[-HELD.model.config.block_size :], ask):
+        draft.ids.append(new)
+        now = time.perf_counter()
+        if now - shown >= STEP:
+            shown, draft.seconds = now, now - began
+            draft.written = HELD.tokenizer.decode(draft.ids[draft.n_prompt :])
+            yield draft
+        if now - began > MAX_SECONDS:
+            draft.notices.append(f"Stopped after {MAX_SECONDS} seconds; press Generate to write again.")
+            break
+    draft.written = HELD.tokenizer.decode(draft.ids[draft.n_prompt :])
+    draft.seconds, draft.done = time.perf_counter() - began, True
+    yield draft
+
+
+# ---- looking inside
+
+
+@gpu
+def inspect(ids: list[int], at: int) -> dict:
+    """ids (T), 1 <= at < T -> losses (T-1), likeliest id at each place (T-1), probs (V) for `at`, heads (L, nh, at)."""
+    model, V = HELD.model, HELD.tokenizer.vocab_size
+    idx = torch.tensor([ids], device=next(model.parameters()).device)
+    with torch.inference_mode():
+        logp = model(idx)[0][0, :-1, :V].float().log_softmax(-1)  # (T-1, V)
+        heads = [layer[0, :, -1].float().tolist() for layer in model.attention_maps(idx[:, :at])]
+    losses = -logp.gather(1, idx[0, 1:, None])[:, 0]
+    return {
+        "losses": losses.tolist(),
+        "guesses": logp.argmax(-1).tolist(),
+        "probs": logp[at - 1].exp().cpu(),
+        "heads": heads,
+    }
+
+
+def view(ids: list[int], n_prompt: int, at, layer, head) -> tuple[str, str, str, int]:
+    """Look inside a text at one position: HTML of the text, the guesses and the attention, and the position taken."""
+    cut = max(0, len(ids) - min(WINDOW, HELD.model.config.block_size))
+    ids, n_prompt = ids[cut:], n_prompt - cut
+    if len(ids) < 2:
+        return look.nothing_yet(), "", "", 1
+    at = int(min(max(number(at, n_prompt), 1), len(ids) - 1))
+    seen, pieces = inspect(ids, at), [HELD.tokenizer.decode([i]) for i in ids]
+    losses, guesses = [None, *seen["losses"]], [None, *(HELD.tokenizer.decode([i]) for i in seen["guesses"])]
+    table_losses = None if HELD.table is None else HELD.table.losses(ids)
+    text = look.surprise_text(pieces, losses, guesses, at, n_prompt) + look.summary(losses, table_losses)
+    layer = int(min(max(number(layer, 1), 1), len(seen["heads"])))
+    head = int(min(max(number(head, 1), 1), len(seen["heads"][0])))
+    attention = look.attention_text(pieces[:at], seen["heads"][layer - 1][head - 1], layer, head)
+    return text, guesses_at(ids, pieces, at, seen["probs"]), attention + look.head_grid(seen["heads"], layer, head), at
+
+
+def guesses_at(ids: list[int], pieces: list[str], at: int, probs: torch.Tensor, most: int = 8) -> str:
+    """HTML of the `most` likeliest next pieces at one position, the 5-gram's chance beside the model's; probs (V)."""
+    table = None if HELD.table is None else HELD.table.next_probs(ids[:at])  # (V,)
+
+    def both(i):
+        return float(probs[i]), None if table is None else float(table[i])
+
+    best = probs.topk(min(most, len(probs))).indices.tolist()
+    rows = [(HELD.tokenizer.decode([i]), *both(i)) for i in best]
+    return look.guess_bars("".join(pieces[:at]), pieces[at], rows, *both(ids[at]))
+
+
+# ---- the endpoint for programs
+
+
+def generate(prompt: str, max_tokens: float = 100, temperature: float = 0.7, top_n: float | None = None,
+             seed: float | None = None):  # fmt: skip
+    """Continue a text. Returns {"text", "prompt", "seed", "tokens", "tokens_per_second", "notices"}.
+
+    prompt: the seed text, may be empty; characters the model does not know are left out and listed in notices.
+    max_tokens: 1 to 1,000. temperature: 0 (always the likeliest) to 1. top_n: choose among the N likeliest; empty or
+    0 means all. seed: a whole number; the same seed gives the same text. Too many visitors: an error that says "Busy".
+    """
+    ask = Ask.clean(prompt, max_tokens, temperature, top_n, seed)
+    try:
+        for draft in write(ask):
+            yield {
+                "text": draft.written,
+                "prompt": draft.prompt,
+                "seed": ask.seed,
+                "tokens": len(draft.ids) - draft.n_prompt,
+                "tokens_per_second": round(draft.speed, 1) if draft.seconds else None,
+                "notices": [*draft.notices, *([f"{draft.before} before you."] if draft.before else [])],
+            }
+    except Busy as e:
+        raise gr.Error(str(e), print_exception=False) from None
+
+
+# ---- the page
+
+
+def on_generate(prompt, max_tokens, temperature, top_n, seed):
+    """Stream the page while the text grows: the text, the line under it, and what Look inside will need."""
+    ask = Ask.clean(prompt, max_tokens, temperature, top_n, seed)
+    try:
+        for draft in write(ask):
+            facts = [f"{draft.before} before you" if draft.before else "", f"{len(draft.ids) - draft.n_prompt} tokens",
+                     f"{draft.speed:,.0f} tok/s" if draft.seconds else "", f"seed {ask.seed}"]  # fmt: skip
+            yield (
+                look.manuscript(draft.prompt, draft.written, not draft.done),
+                look.status_line(facts, draft.notices),
+                (list(draft.ids), draft.n_prompt),
+            )
+    except Busy as e:
+        yield look.manuscript("", "", False), look.status_line([], [str(e)]), ([], 0)
+
+
+def on_look(text, at, layer, head):
+    """Look inside at a position; the slider follows the text's length."""
+    ids, n_prompt = text or ([], 0)
+    words, bars, attention, at = view(ids, n_prompt, at, layer, head)
+    longest = max(2, min(len(ids), WINDOW, HELD.model.config.block_size) - 1)
+    return words, bars, attention, gr.Slider(1, longest, value=at)
+
+
+def on_stopped(text):
+    """After Stop: the same text, at rest."""
+    ids, n_prompt = text or ([], 0)
+    prompt, written = HELD.tokenizer.decode(ids[:n_prompt]), HELD.tokenizer.decode(ids[n_prompt:])
+    return look.manuscript(prompt, written, False), look.status_line([f"{len(ids) - n_prompt} tokens", "stopped"], [])
+
+
+# a click or an arrow key on a character, or a click on a head, becomes one event with its numbers
+PICK_CHARACTER = """
+element.addEventListener('click', e => {
+  const c = e.target.closest('.ch'); if (c) trigger('click', {at: +c.dataset.at}); });
+element.addEventListener('keydown', e => {
+  const step = {ArrowLeft: -1, ArrowRight: 1}[e.key], now = element.querySelector('.ch.at');
+  if (step && now) { e.preventDefault(); trigger('click', {at: +now.dataset.at + step}); } });
+watch('value', () => { if (element.dataset.keys) element.querySelector('.letters')?.focus({preventScroll: true}); });
+element.addEventListener('focusin', () => element.dataset.keys = '1');
+element.addEventListener('focusout', e => { if (e.relatedTarget) delete element.dataset.keys; });
+"""
+PICK_HEAD = """
+element.addEventListener('click', e => { const b = e.target.closest('.mini');
+  if (b) trigger('click', {layer: +b.dataset.layer, head: +b.dataset.head}); });
+"""
+
+
+def on_written(text, layer, head):
+    """Look at the first character that the model wrote."""
+    return on_look(text, (text or ([], 0))[1], layer, head)
+
+
+def on_character(text, layer, head, event: gr.EventData):
+    """Look at the character that was clicked."""
+    return on_look(text, event._data.get("at"), layer, head)
+
+
+def on_head(text, at, event: gr.EventData):
+    """Look through the head that was clicked; its sliders follow."""
+    layer, head = number(event._data.get("layer"), 1), number(event._data.get("head"), 1)
+    return *on_look(text, at, layer, head), layer, head
+
+
+def build_app() -> gr.Blocks:
+    """The page and its endpoint; the model must be loaded (see `use`)."""
+    with gr.Blocks(title="A GPT-2 from scratch", analytics_enabled=False) as app:
+        gr.HTML(f'<h1 class="top">A GPT-2 that learned from one writer</h1>{look.headline(HELD.card)}')
+        text = gr.State(([], 0))  # ids, how many of them are the seed
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=5, min_width=300):
+                asked, go, stop = ask_panel()
+            with gr.Column(scale=7, min_width=300):
+                paper = gr.HTML(look.manuscript("", "", False), elem_id="paper")
+                status = gr.HTML(look.status_line([], []), elem_id="status")
+        gr.HTML('<h2 class="top">Look inside</h2>')
+        connect(text, asked, go, stop, paper, status, look_panel())
+        gr.api(generate, api_name="generate", concurrency_limit=None)
+    return app.queue(max_size=200, default_concurrency_limit=cores())
+
+
+def ask_panel():
+    """What a visitor sets: ([prompt, tokens, temperature, top N, seed], Generate, Stop)."""
+    prompt = gr.Textbox(label="Seed text (may be empty)", value="ROMEO:\n", lines=4, max_lines=8, elem_id="prompt")
+    gr.Examples([[e] for e in EXAMPLES], [prompt], label="Try one of these", api_visibility="private")
+    with gr.Row():
+        go = gr.Button("Generate", variant="primary", elem_id="go", min_width=120)
+        stop = gr.Button("Stop", variant="secondary", elem_id="stop", min_width=120)
+    tokens = gr.Slider(1, MAX_TOKENS, value=100, step=1, label="Maximum tokens", elem_id="tokens")
+    warm = gr.Slider(0, 1, value=0.7, step=0.05, label="Temperature (0: always the likeliest)", elem_id="warm")
+    with gr.Row():
+        top_n = gr.Number(label="Top N (empty: all)", value=None, precision=0, min_width=120, elem_id="top_n")
+        seed = gr.Number(label="Seed (empty: new each time)", value=None, precision=0, min_width=120, elem_id="seed")
+    return [prompt, tokens, warm, top_n, seed], go, stop
+
+
+def look_panel():
+    """What a visitor sees of the inside: (letters, position, bars, attention, layer, head)."""
+    config = HELD.model.config
+    letters = gr.HTML(look.nothing_yet(), js_on_load=PICK_CHARACTER, elem_id="letters")
+    at = gr.Slider(1, 2, value=1, step=1, label="Character to look at", elem_id="at")
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=300):
+            bars = gr.HTML("", elem_id="bars")
+        with gr.Column(min_width=300):
+            attention = gr.HTML("", js_on_load=PICK_HEAD, elem_id="attention")
+            with gr.Row():
+                layer, head = (
+                    gr.Slider(1, max(2, most), value=1, step=1, label=name, elem_id=name.lower(), min_width=120)
+                    for name, most in (("Layer", config.n_layer), ("Head", config.n_head))
+                )
+    return letters, at, bars, attention, layer, head
+
+
+def connect(text, asked, go, stop, paper, status, panel):
+    """Which touch does what. Nothing here is a public endpoint."""
+    letters, at, bars, attention, layer, head = panel
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    inside = [letters, bars, attention, at]
+    writing = gr.on([go.click, asked[0].submit], on_generate, asked, [paper, status, text], concurrency_limit=None,
+                    trigger_mode="once", **quiet)  # fmt: skip
+    writing.then(on_written, [text, layer, head], inside, **quiet)
+    stopped = stop.click(on_stopped, text, [paper, status], cancels=[writing], **quiet)
+    stopped.then(on_written, [text, layer, head], inside, **quiet)
+    for slider in (at, layer, head):
+        slider.release(on_look, [text, at, layer, head], inside, trigger_mode="always_last", **quiet)
+    letters.click(on_character, [text, layer, head], inside, **quiet)
+    attention.click(on_head, [text, at], [*inside, layer, head], **quiet)
+
+
+def theme() -> gr.Theme:
+    """Fonts that every system has: the page asks no other host for anything."""
+    return gr.themes.Soft(primary_hue="orange", neutral_hue="stone", font=["system-ui", "sans-serif"],
+                          font_mono=["ui-monospace", "monospace"])  # fmt: skip
+
+
+def use(folder_or_repo: str, revision: str | None = None) -> None:
+    """Load the model that everyone will see."""
+    global HELD
+    HELD = Loaded.from_folder(folder_or_repo, revision)
+    HELD.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)  # one generation for each core beats one generation on all of them
+
+
+def launch(port: int | None = None, host: str | None = None, **options):
+    """Serve the page; returns Gradio's (app, local address, None)."""
+    settings = {"theme": theme(), "css_paths": HERE / "app.css", "show_error": False, "footer_links": ["api"], "quiet": True,
+                "ssr_mode": False, "state_session_capacity": 1000, "max_threads": MAX_WAITING + 20}  # fmt: skip
+    return build_app().launch(server_name=host, server_port=port, **{**settings, **options})
+
+
+def default_model() -> tuple[str, str | None]:
+    """What `model.json` beside this file names (a Space has one), else the folder `model` beside it."""
+    named = read_json(HERE / "model.json")
+    return (named["model"], named.get("revision")) if named.get("model") else (str(HERE / "model"), None)
+
+
+def main(argv=None) -> int:
+    """The command. Returns 1 after one sentence if the model cannot be used."""
+    parser = argparse.ArgumentParser(description="Serve a model of this project as a web page.")
+    parser.add_argument("--model", help="a folder, or a repo of the Hub; default: the small model of this project")
+    parser.add_argument("--host", help="address to listen on; default: this machine only, and all in a Space")
+    parser.add_argument("--port", type=int, help="default: 7860, or the next free one")
+    args = parser.parse_args(argv)
+    try:
+        use(*(args.model, None) if args.model else default_model())
+    except ValueError as e:
+        print(e, file=sys.stderr)
+        return 1
+    launch(args.port, args.host or os.environ.get("GRADIO_SERVER_NAME"), quiet=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
