@@ -25,9 +25,10 @@ def code_hash(nb, root=ROOT):
     The address of the repository in the set-up cell is left out: moving the project does not change a result.
     """
     root = Path(root)
-    trees = [cell_tree(cell) for cell in nb["cells"] if cell["cell_type"] == "code"]
+    cells = [cell for cell in nb["cells"] if cell["cell_type"] == "code"]
+    trees = [cell_tree(cell) for cell in cells]
     lines = [canonical(tree) for tree in trees]
-    for path in reached_modules(trees, root):
+    for path in reached_modules(cells, trees, root):
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
         drop_docstrings(tree)
         lines.append(f"{path.relative_to(root).as_posix()} {canonical(tree)}")
@@ -51,9 +52,9 @@ def cell_tree(cell):
     return tree
 
 
-def reached_modules(trees, root):
-    """Paths of all project modules that the trees import, through one another too, sorted by path."""
-    found = {path for tree in trees for path in started_scripts(tree, root)}
+def reached_modules(cells, trees, root):
+    """Paths of all project modules that the cells import, through one another too, sorted by path."""
+    found = {path for cell in cells for path in started_scripts(cell, root)}
     waiting = [(tree, "") for tree in trees] + [parsed(path, root) for path in found]
     while waiting:
         tree, package = waiting.pop()
@@ -70,11 +71,10 @@ def parsed(path, root):
     return tree, ".".join(path.relative_to(root).parts[:-1])
 
 
-def started_scripts(tree, root):
-    """Files that a cell starts by name: `!torchrun train_gpt2.py`, or a subprocess with that word."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield from (root / name for name in SCRIPT.findall(node.value) if (root / name).is_file())
+def started_scripts(cell, root):
+    """Files that a cell starts by name: `!torchrun train_gpt2.py`. The set-up cell names one file only to find it."""
+    if cell.get("id") != "setup":
+        yield from (root / name for name in SCRIPT.findall(cell["source"]) if (root / name).is_file())
 
 
 def project_imports(tree, package, root):

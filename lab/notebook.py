@@ -72,11 +72,16 @@ def setup_cell(name):
     return SETUP_CELL.format(repository=repository(), name=name)
 
 
-def badge_lines(path):
-    """The links that open a notebook on Colab and Kaggle; `path` as in the project: "notebooks/smoothing.ipynb"."""
+def badge_addresses(path):
+    """Addresses that open a notebook on Colab and on Kaggle; `path` as in the project: "notebooks/smoothing.ipynb"."""
     blob = f"{repository()}/blob/main/{path}"
     colab = blob.replace("https://github.com", "https://colab.research.google.com/github")
-    kaggle = f"https://kaggle.com/kernels/welcome?src={blob}"
+    return colab, f"https://kaggle.com/kernels/welcome?src={blob}"
+
+
+def badge_lines(path):
+    """The badges of a notebook's first cell: links without a picture, so that nothing is loaded from elsewhere."""
+    colab, kaggle = badge_addresses(path)
     return f"[<kbd>Open in Colab</kbd>]({colab}) [<kbd>Open in Kaggle</kbd>]({kaggle})\n"
 
 

@@ -1,0 +1,35 @@
+# Everything runs from here. Needs Python 3.11 or newer, git and make; `make run` and `make test` do the rest.
+
+# the first Python here that is new enough; another one: make run PYTHON=/path/to/python
+PYTHON ?= $(shell for p in python3 python python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+PY := .venv/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help env run test lab lint notebooks readme
+
+help: ## what there is to type
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
+
+env:
+	@if [ -z "$(PYTHON)" ]; then \
+	echo "Python 3.11 or newer was not found: install it from python.org or by your system's packages, then try again." >&2; \
+	exit 1; fi
+	@"$(PYTHON)" lab/bootstrap.py
+
+run: env ## run all notebooks from start to end, write build/*.html, print the ladder (QUICK=1: about a minute each)
+	@$(PY) -m lab.walkthrough
+
+test: env ## run the tests, on two cores, without network
+	@$(PY) -m pytest -n 2 --dist worksteal
+
+lab: env ## open JupyterLab on the first notebook
+	@$(PY) -m jupyter lab gpt_dev.ipynb
+
+lint: env ## check the style of the code
+	@$(PY) -m ruff check .
+
+notebooks: env ## run the notebooks in place, to commit their outputs: make notebooks [ONLY=gpt_dev.ipynb]
+	@$(PY) -m lab.walkthrough --in-place $(ONLY)
+
+readme: env ## rewrite what is generated in README.md and the badges, from pyproject.toml and results/
+	@$(PY) -m lab.badges

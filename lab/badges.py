@@ -1,0 +1,100 @@
+"""Carry what stands in one place to where it is shown: `python -m lab.badges`, or `make readme`.
+
+The address of the project (pyproject.toml) goes into every badge and set-up cell and into the README's clone command;
+the minutes, the ladder and the sample (results/) go into the README, each between its marks `<!-- name -->`.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from lab.machine import ROOT, minutes, read_json, write_atomic
+from lab.notebook import MAIN, badge_addresses, fill_standard_parts, project_path, read, repository, write
+from lab.walkthrough import ladder_rows
+
+ABOUT = {
+    "gpt_dev": ("1 · Build", "count letters, then bigram, attention, block, GPT"),
+    "gpt2_training": ("2 · Train", "the 12-layer GPT: mixed precision, resume, overfitting"),
+    "gpt2_gradio": ("3 · Ship", "your model and its app on the Hugging Face Hub"),
+}
+
+
+def clone_block():
+    name = repository().rsplit("/", 1)[1]
+    return f"```\ngit clone {repository()}\ncd {name}\n```"
+
+
+def notebooks_block():
+    """Table of the notebooks: what, minutes as measured, badges."""
+    rows = ["| notebook | what you do | 2 CPU cores | T4 | open |", "| --- | --- | --- | --- | --- |"]
+    table = read_json(ROOT / "results" / "minutes.json")
+    for name in (name for name in MAIN if (ROOT / f"{name}.ipynb").exists()):
+        title, what = ABOUT[name]
+        runs = table.get(name, {})
+        times = " | ".join(minutes(runs[key]) if key in runs else "not yet measured" for key in ("CPU", "Tesla T4"))
+        colab, kaggle = badge_addresses(f"{name}.ipynb")
+        links = f"{picture('Colab')}({colab}) {picture('Kaggle')}({kaggle})"
+        rows.append(f"| [{title}]({name}.ipynb) | {what} | {times} | {links} |")
+    return "\n".join(rows)
+
+
+def picture(place):
+    return f"[![Open in {place}](.github/badges/{place.lower()}.svg)]"
+
+
+def ladder_block():
+    """Table of the ladder from results/ladder.json."""
+    rows = ladder_rows(ROOT / "results" / "ladder.json")
+    if not rows:
+        return "Not yet measured."
+    lines = ["| rung | nats a character | as good as |", "| --- | --- | --- |"]
+    lines += [f"| {row['name']} | {row['val_loss']:.3f} | {row.get('mark') or ''} |" for row in rows]
+    return "\n".join(lines)
+
+
+def sample_block():
+    """The honest sample from results/sample.txt, as it came out."""
+    path = ROOT / "results" / "sample.txt"
+    return f"```\n{path.read_text(encoding='utf-8').strip()}\n```" if path.exists() else "Not yet measured."
+
+
+BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_block, "sample": sample_block}
+
+
+def filled(text):
+    """README text with every generated block renewed; a mark that is missing is left missing."""
+    for name, make in BLOCKS.items():
+        marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text = marks.sub(lambda found, make=make: f"{found[1]}{make()}\n{found[2]}", text)
+    return text
+
+
+def all_notebooks():
+    """The three main notebooks and the side roads, those that exist."""
+    return [p for p in (ROOT / f"{name}.ipynb" for name in MAIN) if p.exists()] + sorted(ROOT.glob("notebooks/*.ipynb"))
+
+
+def stale():
+    """Paths whose badges, set-up cell or generated blocks do not agree with their source, each with its mend."""
+    readme = ROOT / "README.md"
+    old = readme.read_text(encoding="utf-8")
+    if filled(old) != old:
+        yield readme, lambda: write_atomic(readme, filled(old))
+    for path in all_notebooks():
+        nb = read(path)
+        before = [cell.source for cell in nb.cells]
+        fill_standard_parts(nb, Path(path).stem, project_path(path))
+        if [cell.source for cell in nb.cells] != before:
+            yield path, lambda nb=nb, path=path: write(nb, path)
+
+
+def main():
+    """Rewrite what is stale and name it."""
+    for path, mend in list(stale()):
+        mend()
+        print(f"rewritten: {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Make .venv and put the pinned packages of pyproject.toml in it; `make` calls this before everything else.
+
+Standard library only, and plain enough that an old Python can read it and say that it is too old. A second call finds
+the stamp of the first and does nothing. What goes wrong is said in one sentence.
+"""
+
+import errno
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "installed"
+LOG = VENV / "install.log"
+CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
+GIGABYTES = 2.5  # measured: 1.9 for the environment, the rest while pip unpacks
+
+UNREACHABLE = re.compile(
+    r"NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Max retries exceeded"
+    r"|Connection (refused|reset|aborted)|Temporary failure|Network is unreachable|timed out|IncompleteRead"
+)
+
+
+class SetupError(Exception):
+    """The environment cannot be made; the message is the one sentence for the user."""
+
+
+def pins():
+    """The exact versions of the `dev` extra, torch first."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return sorted(project["optional-dependencies"]["dev"], key=lambda pin: not pin.startswith("torch=="))
+
+
+def stamp():
+    """What decides whether the environment is still right: the pins, the Python and the place it lies in."""
+    text = "\n".join(pins() + [platform.python_version(), platform.machine(), str(VENV)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_environment():
+    """Make or renew .venv; SetupError says why it could not be done."""
+    if STAMP.is_file() and STAMP.read_text() == stamp() and PYTHON.exists():
+        return
+    free = shutil.disk_usage(ROOT).free / 2**30
+    if free < GIGABYTES:
+        raise SetupError(
+            f"The disk is full: {ROOT} has {free:.1f} GB left, the packages need {GIGABYTES}; make room and try again."
+        )
+    print(f"Making the environment in {VENV} (once; some minutes):", flush=True)
+    if not usable():
+        make_venv()
+    LOG.write_text("")
+    install_torch(pins()[0])
+    install("the other packages", pins())
+    STAMP.write_text(stamp())
+
+
+def usable():
+    """Whether .venv holds this very version of Python, with pip."""
+    if not PYTHON.exists():
+        return False
+    question = "import pip, platform; print(platform.python_version())"
+    done = subprocess.run([str(PYTHON), "-c", question], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return done.stdout.strip() == platform.python_version()
+
+
+def make_venv():
+    command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        if "ensurepip" in done.stdout:
+            raise SetupError("This Python cannot make environments: install its venv package (Debian: python3-venv).")
+        raise SetupError(explain(done.stdout, "the environment"))
+
+
+def install_torch(pin):
+    """torch first and alone. Where no NVIDIA driver is, the small CPU build is tried once, then the ordinary one."""
+    if platform.system() == "Linux" and not has_nvidia() and answers(CPU_WHEELS + "/torch/"):
+        try:
+            return install(f"{pin}, CPU build", [pin], "--index-url", CPU_WHEELS, "--timeout", "10", "--retries", "0")
+        except SetupError:
+            print("  PyTorch's own index did not deliver; going on with the ordinary one", flush=True)
+    return install(pin, [pin])
+
+
+def has_nvidia():
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def answers(address):
+    """Whether an address answers within a few seconds."""
+    try:
+        return urllib.request.urlopen(address, timeout=4).status == 200
+    except (OSError, ValueError):
+        return False
+
+
+def install(what, packages, *options):
+    """pip install, its lines in the log and the larger steps on the screen; SetupError in one sentence."""
+    print(f"  {what}", flush=True)
+    command = [str(PYTHON), "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check"]
+    command += [*options, *packages]
+    pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    lines = []
+    with LOG.open("a") as log:
+        for line in pip.stdout:
+            lines.append(line)
+            log.write(line)
+            if line.lstrip().startswith(("Downloading", "Installing collected")):
+                print("    " + re.sub(r"https?://\S*/", "", line.strip())[:100], flush=True)
+    if pip.wait():
+        raise SetupError(explain("".join(lines), what))
+
+
+def explain(text, what):
+    """One sentence for what pip, or venv, printed."""
+    if "No space left on device" in text or "Errno 28" in text:
+        return f"The disk is full: {what} did not fit in {VENV}; make room, then try again."
+    if UNREACHABLE.search(text):
+        return "The package index cannot be reached: check the network, or pip's own settings, then try again."
+    missing = re.search(r"No matching distribution found for (\S+)", text)
+    if missing:
+        here = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+        return (
+            f"pip finds no {missing[1]} for {here}: check that it reaches an index, or use Python 3.11 to 3.13."
+        )
+    lines = text.splitlines() or ["no reason given"]
+    error = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
+    return f"Installing {what} failed: {error.replace('ERROR: ', '').strip()} (all of it is in {LOG})."
+
+
+def main():
+    """Make the environment; exit status 0, or 1 with one sentence."""
+    if sys.version_info < (3, 11):
+        print(f"This is Python {platform.python_version()}: the project needs 3.11 or newer (make run PYTHON=...).")
+        return 1
+    try:
+        with open(ROOT / "pyproject.toml") as held:
+            one_at_a_time(held)
+            make_environment()
+    except SetupError as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        print("The disk is full: make room, then try again." if full else error, file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Stopped; the next try goes on from here.", file=sys.stderr)
+    else:
+        return 0
+    return 1
+
+
+def one_at_a_time(file):
+    """Wait while another `make` installs; the lock is on the pins themselves and leaves no file behind."""
+    if os.name == "posix":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
