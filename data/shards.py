@@ -93,7 +93,7 @@ def open_shards(folder) -> ShardCorpus:
 def write_shards(folder, out, tokenizer="char", val_share=0.1, shard_tokens=SHARD_TOKENS, say=print) -> dict:
     """Cut all .txt files of `folder` (and below) into shards in `out`; returns what meta.json holds.
 
-    One file of text is in memory at a time. DataError for no text, text that is not UTF-8, or an `out` with other files.
+    One file of text is in memory at a time. DataError for no text, no UTF-8, or an `out` with other files in it.
     """
     folder, out = Path(folder), Path(out)
     paths = sorted(folder.rglob("*.txt"))
@@ -184,9 +184,10 @@ def main(argv=None):
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{args.out} could not be written ({error.strerror}): free some space or name another folder", file=sys.stderr)
+        print(f"{args.out} could not be written ({error.strerror}): free space or name another folder", file=sys.stderr)
         return 1
-    print(", ".join(f"{sum(files.values()):,} {split} tokens" for split, files in meta["files"].items()), "in", args.out)
+    sizes = [f"{sum(files.values()):,} {split} tokens" for split, files in meta["files"].items()]
+    print(", ".join(sizes), "in", args.out)
     return 0
 
 

@@ -1,0 +1,115 @@
+"""What a training run needs, by formula, before it starts: parameters, memory, arithmetic, and the peak of known cards.
+
+    python train_gpt2.py --preset gpt2-char --plan
+
+Everything here is a few lines of arithmetic on a GPTConfig; tests compare it with what torch really allocates.
+"""
+
+import re
+import sys
+
+import torch
+
+MB = 1e6
+
+
+def count_params(g):
+    """Parameters of a GPTConfig: (all of them, those in the matrices of the blocks)."""
+    C, b = g.n_embd, int(g.bias)
+    matrices = g.n_layer * 12 * C * C  # 3 + 1 for attention, 4 + 4 for the MLP
+    vectors = g.n_layer * (2 + 11 * b) * C + (1 + b) * C
+    tables = (g.vocab_size * (1 if g.tie_weights else 2) + g.block_size) * C
+    return matrices + vectors + tables, matrices
+
+
+def memory_plan(g, micro, dtype=torch.float32, optimizer="adamw"):
+    """Bytes that training a GPTConfig needs, with `micro` sequences at once.
+
+    Activations, a block and token, in numbers of C each: two fp32 copies of the residual stream, which the LayerNorms
+    keep; in the type of the matmuls the LayerNorms' outputs (2), q, k, v (3), attention's output (1), the GELU's input
+    and output (8). In half precision autocast also keeps a copy of each matrix. Dropout keeps a byte a number.
+    """
+    n, matrices = count_params(g)
+    half = torch.empty((), dtype=dtype).element_size()
+    tokens = micro * g.block_size
+    masks = 3 * g.n_embd if g.dropout else 0
+    block = (2 * 4 + 14 * half) * g.n_embd + masks + 4 * g.n_head  # the last: attention's log-sum-exp
+    casts = half * (matrices + g.vocab_size * g.n_embd) if half < 4 else 0
+    return {"weights": 4 * n, "gradients": 4 * n,
+            "moments": 8 * n - (4 * matrices if optimizer == "muon" else 0),
+            "activations": tokens * (g.n_layer * block + (4 + half) * g.n_embd) + casts,
+            "logits": tokens * g.vocab_size * (8 + (half if half < 4 else 0))}
+
+
+def flops_per_token(g):
+    """Arithmetic of forward and backward for one token: 6 a parameter that multiplies, and attention's own 12 L C T."""
+    return 6 * (count_params(g)[1] + g.vocab_size * g.n_embd) + 12 * g.n_layer * g.n_embd * g.block_size
+
+
+# dense TFLOP/s by the makers' data sheets: (half precision, fp32)
+PEAK = {"T4": (65, 8.1), "V100": (125, 15.7), "P100": (18.7, 9.3), "A100": (312, 19.5), "A10G": (70, 35),
+        "L4": (121, 30.3), "L40S": (362, 91.6), "H100 PCIe": (756, 51), "H100": (989, 67), "H200": (989, 67),
+        "RTX 3090": (71, 35.6), "RTX 4090": (165, 82.6)}
+
+
+def card_peak(device, dtype):
+    """Peak FLOP/s of the card in this type, or None for a device that is not in the table."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    for card, (half, single) in PEAK.items():
+        if re.search(rf"(?<![A-Za-z0-9]){card}(?![A-Za-z0-9])", name):
+            return 1e12 * (single if dtype == torch.float32 else half)
+    return None
+
+
+def free_memory(device):
+    """Bytes that are free, or None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as f:
+            return 1024 * int(re.search(r"MemAvailable:\s+(\d+)", f.read())[1])
+    except (OSError, TypeError):
+        return None
+
+
+def peak_memory(device):
+    """(bytes, what they are): the most in use so far; on a CPU that of the whole process, with Python and torch."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device), "peak of the card"
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None, "not known here"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "peak of the whole process"
+
+
+def plan_text(g, micro, dtype, optimizer, sequences, device):
+    """The plan as lines to print."""
+    plan = memory_plan(g, micro, dtype, optimizer)
+    total, free = sum(plan.values()), free_memory(device)
+    name = str(dtype).removeprefix("torch.")
+    lines = [f"model: {g.n_layer} layers, {g.n_head} heads, {g.n_embd} wide, context {g.block_size}, "
+             f"vocabulary {g.vocab_size}",
+             f"parameters: {count_params(g)[0]:,}",
+             f"a step: {sequences * g.block_size:,} tokens, {sequences} sequences, {micro} at once",
+             f"arithmetic: {sequences * g.block_size * flops_per_token(g) / 1e12:.2f} TFLOP a step",
+             f"memory with {micro} sequences at once, matmuls in {name}:"]
+    lines += [f"  {part:<12} {size / MB:>10,.1f} MB" for part, size in plan.items()]
+    lines += [f"  {'together':<12} {total / MB:>10,.1f} MB" + (f" of {free / MB:,.0f} MB free" if free else "")]
+    if free and total > free:
+        lines += ["this does not fit: --batch-size auto, or a lower one, makes the activations smaller"]
+    return "\n".join(lines)
+
+
+def summary_text(model):
+    """torchinfo's table of the layers, or a sentence where torchinfo is missing."""
+    try:
+        import torchinfo
+    except ImportError:
+        return "The summary needs the package torchinfo: pip install torchinfo"
+    x = torch.zeros(1, model.config.block_size, dtype=torch.long)
+    return str(torchinfo.summary(model, input_data=x, depth=3, verbose=0, device="cpu",
+                                 col_names=("input_size", "output_size", "num_params")))
