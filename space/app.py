@@ -34,7 +34,7 @@ from data.tokenizer import load_tokenizer
 from limits import BUSY, MAX_SECONDS, MAX_TOKENS, MAX_WAITING, Ask, Busy, Line, cores, number
 from model_gpt2 import GPT
 
-WINDOW = 256  # characters that Look inside shows
+WINDOW = 400  # the end of the text that Look inside shows
 STEP = 0.05  # seconds between two updates of the page
 MODEL_FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer*.json", "metrics.json",
                "ngram5.npz"]  # fmt: skip
@@ -180,36 +180,48 @@ def grow(draft: Draft, ask: Ask):
 
 @gpu
 def inspect(ids: list[int], at: int) -> dict:
-    """ids (T), 1 <= at < T -> losses (T-1), likeliest id at each place (T-1), probs (V) for `at`, heads (L, nh, at)."""
+    """ids (T), 1 <= at < T -> losses and likeliest ids of places 1..T-1, probs (V) of place `at`, heads (L, nh, S).
+
+    Every place sees at least half a context, as in sampling; place `at` sees all it can, S = min(at, block_size) ids.
+    """
     model, V = HELD.model, HELD.tokenizer.vocab_size
-    idx = torch.tensor([ids], device=next(model.parameters()).device)
+    ids = torch.tensor([ids], device=next(model.parameters()).device)
+    before = ids[:, max(0, at - model.config.block_size) : at]  # (1, S)
     with torch.inference_mode():
-        logp = model(idx)[0][0, :-1, :V].float().log_softmax(-1)  # (T-1, V)
-        heads = [layer[0, :, -1].float().tolist() for layer in model.attention_maps(idx[:, :at])]
-    losses = -logp.gather(1, idx[0, 1:, None])[:, 0]
-    return {
-        "losses": losses.tolist(),
-        "guesses": logp.argmax(-1).tolist(),
-        "probs": logp[at - 1].exp().cpu(),
-        "heads": heads,
-    }
+        logp = torch.cat([model(x)[0][0, keep:, :V] for x, keep in windows(ids, model.config.block_size)])
+        logp = logp.float().log_softmax(-1)  # (T-1, V)
+        logp[at - 1] = model(before)[0][0, -1, :V].float().log_softmax(-1)
+        heads = [layer[0, :, -1].tolist() for layer in model.attention_maps(before)]
+    losses = -logp.gather(1, ids[0, 1:, None])[:, 0]
+    probs, best = logp[at - 1].exp().cpu(), logp.argmax(-1).tolist()
+    return {"losses": losses.tolist(), "best": best, "probs": probs, "heads": heads}
+
+
+def windows(ids: torch.Tensor, block_size: int):
+    """Cut inputs ids[:, :-1] into windows that overlap by half: yields (window, how many of its places were seen)."""
+    step, last = max(1, block_size // 2), ids.size(1) - 1
+    yield ids[:, : min(block_size, last)], 0
+    for start in range(step, last - block_size + step, step):
+        yield ids[:, start : min(start + block_size, last)], block_size - step
 
 
 def view(ids: list[int], n_prompt: int, at, layer, head) -> tuple[str, str, str, int]:
     """Look inside a text at one position: HTML of the text, the guesses and the attention, and the position taken."""
-    cut = max(0, len(ids) - min(WINDOW, HELD.model.config.block_size))
+    cut = max(0, len(ids) - WINDOW)
     ids, n_prompt = ids[cut:], n_prompt - cut
     if len(ids) < 2:
         return look.nothing_yet(), "", "", 1
     at = int(min(max(number(at, n_prompt), 1), len(ids) - 1))
     seen, pieces = inspect(ids, at), [HELD.tokenizer.decode([i]) for i in ids]
-    losses, guesses = [None, *seen["losses"]], [None, *(HELD.tokenizer.decode([i]) for i in seen["guesses"])]
+    losses, guesses = [None, *seen["losses"]], [None, *(HELD.tokenizer.decode([i]) for i in seen["best"])]
     table_losses = None if HELD.table is None else HELD.table.losses(ids)
     text = look.surprise_text(pieces, losses, guesses, at, n_prompt) + look.summary(losses, table_losses)
-    layer = int(min(max(number(layer, 1), 1), len(seen["heads"])))
-    head = int(min(max(number(head, 1), 1), len(seen["heads"][0])))
-    attention = look.attention_text(pieces[:at], seen["heads"][layer - 1][head - 1], layer, head)
-    return text, guesses_at(ids, pieces, at, seen["probs"]), attention + look.head_grid(seen["heads"], layer, head), at
+    heads = seen["heads"]
+    layer = int(min(max(number(layer, 1), 1), len(heads)))
+    head = int(min(max(number(head, 1), 1), len(heads[0])))
+    weights = heads[layer - 1][head - 1]
+    attention = look.attention_text(pieces[at - len(weights) : at], weights, layer, head)
+    return text, guesses_at(ids, pieces, at, seen["probs"]), attention + look.head_grid(heads, layer, head), at
 
 
 def guesses_at(ids: list[int], pieces: list[str], at: int, probs: torch.Tensor, most: int = 8) -> str:
@@ -273,7 +285,7 @@ def on_look(text, at, layer, head):
     """Look inside at a position; the slider follows the text's length."""
     ids, n_prompt = text or ([], 0)
     words, bars, attention, at = view(ids, n_prompt, at, layer, head)
-    longest = max(2, min(len(ids), WINDOW, HELD.model.config.block_size) - 1)
+    longest = max(2, min(len(ids), WINDOW) - 1)
     return words, bars, attention, gr.Slider(1, longest, value=at)
 
 
@@ -324,44 +336,47 @@ def build_app() -> gr.Blocks:
         text = gr.State(([], 0))  # ids, how many of them are the seed
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=300):
-                asked, go, stop = ask_panel()
+                prompt = gr.Textbox(label="Seed text (may be empty)", value="ROMEO:\n", lines=4, max_lines=8,
+                                    elem_id="prompt")  # fmt: skip
+                gr.Examples([[e] for e in EXAMPLES], [prompt], label="Or begin with", api_visibility="private")
+                with gr.Row():
+                    go = gr.Button("Generate", variant="primary", elem_id="go", min_width=120)
+                    stop = gr.Button("Stop", variant="secondary", elem_id="stop", min_width=120)
             with gr.Column(scale=7, min_width=300):
                 paper = gr.HTML(look.manuscript("", "", False), elem_id="paper")
                 status = gr.HTML(look.status_line([], []), elem_id="status")
+        settings = settings_row()
         gr.HTML('<h2 class="top">Look inside</h2>')
-        connect(text, asked, go, stop, paper, status, look_panel())
+        connect(text, [prompt, *settings], go, stop, paper, status, look_panel())
         gr.api(generate, api_name="generate", concurrency_limit=None)
     return app.queue(max_size=200, default_concurrency_limit=cores())
 
 
-def ask_panel():
-    """What a visitor sets: ([prompt, tokens, temperature, top N, seed], Generate, Stop)."""
-    prompt = gr.Textbox(label="Seed text (may be empty)", value="ROMEO:\n", lines=4, max_lines=8, elem_id="prompt")
-    gr.Examples([[e] for e in EXAMPLES], [prompt], label="Try one of these", api_visibility="private")
+def settings_row():
+    """How to write: (maximum tokens, temperature, top N, seed). The last two are text boxes: empty means something."""
     with gr.Row():
-        go = gr.Button("Generate", variant="primary", elem_id="go", min_width=120)
-        stop = gr.Button("Stop", variant="secondary", elem_id="stop", min_width=120)
-    tokens = gr.Slider(1, MAX_TOKENS, value=100, step=1, label="Maximum tokens", elem_id="tokens")
-    warm = gr.Slider(0, 1, value=0.7, step=0.05, label="Temperature (0: always the likeliest)", elem_id="warm")
-    with gr.Row():
-        top_n = gr.Number(label="Top N (empty: all)", value=None, precision=0, min_width=120, elem_id="top_n")
-        seed = gr.Number(label="Seed (empty: new each time)", value=None, precision=0, min_width=120, elem_id="seed")
-    return [prompt, tokens, warm, top_n, seed], go, stop
+        tokens = gr.Slider(1, MAX_TOKENS, value=100, step=1, label="Tokens at most", elem_id="tokens", buttons=[],
+                           min_width=220)  # fmt: skip
+        warm = gr.Slider(0, 1, value=0.7, step=0.05, label="Temperature", elem_id="warm", buttons=[],
+                         min_width=220)  # fmt: skip
+        top_n = gr.Textbox(label="Top N", placeholder="all", max_lines=1, elem_id="top_n", min_width=130)
+        seed = gr.Textbox(label="Seed", placeholder="a new one each time", max_lines=1, elem_id="seed", min_width=130)
+    return tokens, warm, top_n, seed
 
 
 def look_panel():
     """What a visitor sees of the inside: (letters, position, bars, attention, layer, head)."""
     config = HELD.model.config
     letters = gr.HTML(look.nothing_yet(), js_on_load=PICK_CHARACTER, elem_id="letters")
-    at = gr.Slider(1, 2, value=1, step=1, label="Character to look at", elem_id="at")
+    at = gr.Slider(1, 2, value=1, step=1, label="Character to look at", elem_id="at", buttons=[])
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
-            bars = gr.HTML("", elem_id="bars")
+            bars = gr.HTML("", elem_id="bars", apply_default_css=False)
         with gr.Column(min_width=300):
-            attention = gr.HTML("", js_on_load=PICK_HEAD, elem_id="attention")
+            attention = gr.HTML("", js_on_load=PICK_HEAD, elem_id="attention", apply_default_css=False)
             with gr.Row():
                 layer, head = (
-                    gr.Slider(1, max(2, most), value=1, step=1, label=name, elem_id=name.lower(), min_width=120)
+                    gr.Slider(1, max(2, most), value=1, step=1, label=name, elem_id=name.lower(), buttons=[], min_width=120)
                     for name, most in (("Layer", config.n_layer), ("Head", config.n_head))
                 )
     return letters, at, bars, attention, layer, head
@@ -385,8 +400,14 @@ def connect(text, asked, go, stop, paper, status, panel):
 
 def theme() -> gr.Theme:
     """Fonts that every system has: the page asks no other host for anything."""
-    return gr.themes.Soft(primary_hue="orange", neutral_hue="stone", font=["system-ui", "sans-serif"],
-                          font_mono=["ui-monospace", "monospace"])  # fmt: skip
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    return gr.themes.Base(primary_hue="orange", neutral_hue="stone", **fonts).set(
+        body_background_fill="#faf7f1", body_background_fill_dark="#141310", block_background_fill="#fffdf8",
+        block_background_fill_dark="#1d1b18", block_border_width="1px", block_radius="10px", button_large_radius="10px",
+        button_primary_background_fill="#b4540a", button_primary_background_fill_hover="#963f00",
+        button_primary_background_fill_dark="#b4540a", button_primary_text_color="#ffffff", slider_color="#b4540a",
+        slider_color_dark="#f0a35e", block_border_color="#d9d2c3", block_border_color_dark="#4a453c",
+    )  # fmt: skip
 
 
 def use(folder_or_repo: str, revision: str | None = None) -> None:
@@ -399,8 +420,8 @@ def use(folder_or_repo: str, revision: str | None = None) -> None:
 
 def launch(port: int | None = None, host: str | None = None, **options):
     """Serve the page; returns Gradio's (app, local address, None)."""
-    settings = {"theme": theme(), "css_paths": HERE / "app.css", "show_error": False, "footer_links": ["api"], "quiet": True,
-                "ssr_mode": False, "state_session_capacity": 1000, "max_threads": MAX_WAITING + 20}  # fmt: skip
+    settings = {"theme": theme(), "css_paths": HERE / "app.css", "footer_links": ["api"], "ssr_mode": False,
+                "quiet": True, "show_error": False, "state_session_capacity": 1000, "max_threads": 2 * MAX_WAITING}  # fmt: skip
     return build_app().launch(server_name=host, server_port=port, **{**settings, **options})
 
 

@@ -21,9 +21,10 @@ def safe(text: str) -> str:
 
 
 def shown(char: str) -> str:
-    """A character as a sentence can hold it: itself if it is harmless, else its code point, `U+202E`."""
-    plain = len(char) == 1 and char.isprintable() and char not in "<>&\"'`{}$\\ " and not unicodedata.combining(char)
-    return char if plain else " ".join(f"U+{ord(c):04X}" for c in char)
+    """A character as a sentence can hold it: itself where harmless, else its Unicode name or code point, `U+202E`."""
+    if char.isprintable() and char not in "<>&\"'`{}$\\ " and not unicodedata.combining(char):
+        return char
+    return unicodedata.name(char, "").lower() or f"U+{ord(char):04X}"
 
 
 def notice_dropped(dropped: list[str], most: int = 12) -> str:
@@ -121,8 +122,8 @@ def summary(losses: list, table_losses) -> str:
     line = f"Over this passage the model's mean surprise is {sum(known) / len(known):.2f} nats a character"
     if table_losses is not None:
         line += f", the 5-gram's {sum(table_losses) / len(table_losses):.2f}"
-    line += ". The taller the bar behind a letter, the more it came as a surprise. Click one, or use the slider."
-    return f'<p class="fine">{line}</p>'
+    help_line = "The taller the bar behind a letter, the more it came as a surprise. Click one, or use the slider."
+    return f'<p class="fine">{help_line} {line}. What the model wrote itself surprises it little.</p>'
 
 
 def guess_bars(before: str, came: str, rows: list, came_model: float, came_table: float | None) -> str:
@@ -135,11 +136,11 @@ def guess_bars(before: str, came: str, rows: list, came_model: float, came_table
     head += f"The model gave it {percent(came_model)}"
     head += f", the 5-gram {percent(came_table)}." if came_table is not None else "."
     body = "".join(_bar_row(*row, row[0] == came) for row in rows)
-    key = '<span class="k model">model</span>'
+    key = '<span>model</span>'
     if came_table is not None:
-        key += '<span class="k table">5-gram</span>'
+        key += '<span class="table">5-gram</span>'
     return (
-        f'<div class="guess"><h3>What it expected</h3><p>{head}</p><div class="key" aria-hidden="true">{key}</div>'
+        f'<div class="inside"><h3>What it expected</h3><p>{head}</p><div class="key" aria-hidden="true">{key}</div>'
         f'<table class="bars"><thead><tr><th>next</th><th>chance</th></tr></thead><tbody>{body}</tbody></table></div>'
     )
 
@@ -167,7 +168,7 @@ def attention_text(pieces: list[str], weights: list[float], layer: int, head: in
     best = sorted(range(len(weights)), key=lambda i: -weights[i])[:3]
     said = ", ".join(f"{name_of(pieces[i])} {_back(len(pieces) - 1 - i)} ({percent(weights[i])})" for i in best)
     return (
-        f'<div class="attend"><h3>Where head {head} of layer {layer} looked</h3><p>Most at {safe(said)}.</p>'
+        f'<div class="inside"><h3>Where head {head} of layer {layer} looked</h3><p>Most at {safe(said)}.</p>'
         f'<div class="letters" role="img" aria-label="Attention as bars behind the text">{chars}</div></div>'
     )
 
