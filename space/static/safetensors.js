@@ -1,0 +1,110 @@
+// safetensors.js: read model.safetensors while it arrives, so that no second copy of the file is ever in memory.
+//
+// The format: 8 bytes, the length of a JSON header; the header, { name: { dtype, shape, data_offsets } }; the data.
+
+import { scale16, table16 } from "./kernels.js";
+
+const BYTES = { F32: 4, F16: 2, BF16: 2 };
+const BLOCK = 1 << 18;                                       // bytes moved at a time: a multiple of 4
+
+const megabytes = (n) => (n / 1e6).toFixed(1);
+
+/** The bytes of a Response in order, in pieces of the size that we ask for. */
+class ByteReader {
+  constructor(response, progress) {
+    this.source = response.body.getReader();
+    this.piece = new Uint8Array(0);
+    this.done = 0;
+    this.progress = progress;
+  }
+
+  /** Fill `target`; returns the number of bytes written, fewer than asked only at the end of the file. */
+  async fill(target) {
+    let at = 0;
+    while (at < target.length) {
+      if (!this.piece.length) {
+        const { value, done } = await this.source.read();
+        if (done) break;
+        this.piece = value;
+      }
+      const part = this.piece.subarray(0, target.length - at);
+      target.set(part, at);
+      at += part.length;
+      this.piece = this.piece.subarray(part.length);
+    }
+    this.done += at;
+    this.progress(this.done);
+    return at;
+  }
+}
+
+/**
+ * Open a file: reads the header only.
+ * Returns { tensors: [{ name, dtype, shape, start, end }] in file order, bytes, read(place, half) }.
+ * place(tensor) gives the byte address at which to put it, or null to skip it.
+ */
+export async function openSafetensors(response, label, progress = () => {}) {
+  const damaged = (why) => new Error(`${label} ${why}: upload the file again, whole.`);
+  let total = 0;
+  const reader = new ByteReader(response, (done) => progress(done, total));
+  const start = new Uint8Array(8);
+  if (await reader.fill(start) < 8) throw damaged("is empty or cut off");
+  if (new TextDecoder().decode(start) === "version ") throw damaged("is Git LFS's note about the file and not the file");
+  const length = Number(new DataView(start.buffer).getBigUint64(0, true));
+  if (length > 1e8 || length < 2) throw damaged("does not begin as a safetensors file does");
+  const text = new Uint8Array(length);
+  if (await reader.fill(text) < length) throw damaged("is cut off inside its header");
+  let header;
+  try { header = JSON.parse(new TextDecoder().decode(text)); } catch { throw damaged("has a header that is not JSON"); }
+
+  const tensors = Object.entries(header).filter(([name]) => name !== "__metadata__").map(([name, t]) => {
+    if (!(t?.dtype in BYTES) || !Array.isArray(t.shape)) {
+      throw new Error(`${label} holds ${name} as ${t?.dtype}: save the model as float32 or float16.`);
+    }
+    return { name, dtype: t.dtype, shape: t.shape, start: t.data_offsets[0], end: t.data_offsets[1] };
+  }).sort((a, b) => a.start - b.start);
+  let end = 0;
+  for (const t of tensors) {
+    if (t.start !== end || t.end - t.start !== t.shape.reduce((a, b) => a * b, BYTES[t.dtype])) {
+      throw damaged(`has a header that does not add up at ${t.name}`);
+    }
+    end = t.end;
+  }
+  total = 8 + length + end;
+
+  async function read(place, heap) {
+    const block = new Uint8Array(BLOCK);
+    for (const tensor of tensors) {
+      const address = place(tensor);
+      for (let at = tensor.start; at < tensor.end; at += BLOCK) {
+        const part = block.subarray(0, Math.min(BLOCK, tensor.end - at));
+        if (await reader.fill(part) < part.length) {
+          throw damaged(`ends after ${megabytes(reader.done)} of ${megabytes(total)} MB`);
+        }
+        if (address !== null) convert(tensor, part, heap, address, (at - tensor.start) / BYTES[tensor.dtype]);
+      }
+    }
+  }
+  return { tensors, bytes: total, read, cancel: () => reader.source.cancel() };
+}
+
+let halves;
+
+/** Write the numbers in `part` from element `from` of the tensor at `address` on. */
+function convert(tensor, part, heap, address, from) {
+  const n = part.length / BYTES[tensor.dtype];
+  if (tensor.dtype === "F32") {
+    heap.f32.set(new Float32Array(part.buffer, 0, n), address / 4 + from);
+    return;
+  }
+  const bits = new Uint16Array(part.buffer, 0, n);
+  if (tensor.half) {
+    for (let i = 0, to = address / 2 + from; i < n; i++) heap.u16[to + i] = scale16(bits[i]);
+  } else if (tensor.dtype === "F16") {
+    halves ??= table16();
+    for (let i = 0, to = address / 4 + from; i < n; i++) heap.f32[to + i] = halves[bits[i]];
+  } else {
+    const u32 = new Uint32Array(heap.buffer);                // bfloat16 is the upper half of a float32
+    for (let i = 0, to = address / 4 + from; i < n; i++) u32[to + i] = bits[i] << 16;
+  }
+}

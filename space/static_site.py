@@ -1,0 +1,169 @@
+"""A page that runs the model in the visitor's browser: a folder of plain files for any web server or a static Space.
+
+    python -m space.static_site MODEL_FOLDER --out DIR --serve 8000
+
+The page is space/static/, copied as it is; the model lies beside it under model/. Nothing is compiled or downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import http.server
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parent / "static"
+PAGE_FILES = ["index.html", "style.css", "page.js", "worker.js", "gpt2.js", "kernels.js", "safetensors.js", "tokenizer.js",
+              "ngram.js"]  # fmt: skip
+NEEDED = ["config.json", "tokenizer.json", "model.safetensors"]
+OPTIONAL = ["generation_config.json", "metrics.json", "ngram5.npz"]
+HALF_ABOVE = 20_000_000  # bytes: a larger model is published in float16, half the download
+FRONT_MATTER = {"title": "A GPT-2 in your browser", "emoji": "✒️", "colorFrom": "yellow", "colorTo": "red", "sdk": "static",
+                "app_file": "index.html", "license": "mit", "pinned": False,
+                "short_description": "A GPT-2 trained from scratch, run by your browser"}  # fmt: skip
+
+
+class SiteError(ValueError):
+    """A model folder or a target that cannot be used; the text says which and what to do."""
+
+
+def build_static(model_folder, out_folder, links: dict[str, str] | None = None, title: str = FRONT_MATTER["title"],
+                 model_repo: str | None = None) -> Path:  # fmt: skip
+    """Write the page with its model into `out_folder`; returns it as a Path. Existing files of the page are replaced.
+
+    model_folder: what `save_pretrained` wrote, with tokenizer.json and, if they exist, metrics.json and ngram5.npz.
+    A model.safetensors above 20 MB is written in float16. links: text -> address, shown under the page.
+    model_repo: "owner/name" of the model on the Hub, for the README's front matter. Raises SiteError in one sentence.
+    """
+    model_folder, out = Path(model_folder), Path(out_folder)
+    _check(model_folder, out)
+    (out / "model").mkdir(parents=True, exist_ok=True)
+    for name in PAGE_FILES:
+        _copy(PAGE / name, out / name)
+    for name in [*NEEDED, *OPTIONAL]:
+        if (model_folder / name).is_file():
+            _copy(model_folder / name, out / "model" / name)
+    if (model_folder / "model.safetensors").stat().st_size > HALF_ABOVE:
+        write_half(model_folder / "model.safetensors", out / "model" / "model.safetensors")
+    site = {"title": title, "bytes": (out / "model" / "model.safetensors").stat().st_size,
+            "links": [[text, address] for text, address in (links or {}).items()]}  # fmt: skip
+    _write(out / "site.json", json.dumps(site, ensure_ascii=False, indent=1))
+    _write(out / "README.md", readme(title, model_repo))
+    return out
+
+
+def readme(title: str, model_repo: str | None = None) -> str:
+    """The Space's README: front matter that makes it static, and how to run the same folder at home."""
+    fields = {**FRONT_MATTER, "title": title, **({"models": [model_repo]} if model_repo else {})}
+    front = "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
+    return (f"---\n{front}\n---\n\n# {title}\n\nA GPT-2 that was trained from scratch. It runs in the visitor's browser: "
+            "no server computes anything, and nothing that is typed leaves the device.\n\n"
+            "Run it at home: `python -m http.server` in this folder, then open the address it prints.\n")  # fmt: skip
+
+
+def write_half(source: Path, target: Path) -> None:
+    """Copy a safetensors file with its float32 tensors in float16. Numbers that do not fit raise SiteError."""
+    import numpy as np
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    tensors = {}
+    try:
+        with safe_open(source, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                tensor = file.get_tensor(name)
+                tensors[name] = tensor.astype(np.float16) if tensor.dtype == np.float32 else tensor
+                if not np.isfinite(tensors[name]).all():
+                    raise SiteError(f"{source} holds numbers in {name} that float16 cannot: train again with weight decay.")
+    except SiteError:
+        raise
+    except Exception as error:  # safetensors has its own kinds for a damaged or foreign file
+        raise SiteError(f"{source} is damaged or cut off ({error}): save the model again.") from None
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, part, metadata={"format": "pt"})
+        part.chmod(0o644)  # safetensors leaves 0600, which a web server cannot read
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check(model_folder: Path, out: Path) -> None:
+    missing = [name for name in NEEDED if not (model_folder / name).is_file()]
+    if missing:
+        raise SiteError(f"{model_folder} has no {' and no '.join(missing)}: give a folder that save_pretrained wrote, "
+                        "with the tokenizer saved beside it.")  # fmt: skip
+    if out.resolve() in (model_folder.resolve(), PAGE) or (out.exists() and not out.is_dir()):
+        raise SiteError(f"{out} cannot be the target: name another folder.")
+
+
+def _copy(source: Path, target: Path) -> None:
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    shutil.copyfile(source, part)
+    part.chmod(0o644)
+    os.replace(part, target)
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+# ---- the local preview
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder. The type of a script is stated: some systems would call it plain text, which no browser runs."""
+
+    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript"}
+
+    def log_message(self, *args):
+        pass
+
+    def end_headers(self):
+        self.send_header("Cache-Control", "no-cache")  # a rebuilt page shows at the next reload
+        super().end_headers()
+
+
+def make_server(folder, port: int = 0) -> http.server.ThreadingHTTPServer:
+    """A server of `folder` on this machine only; port 0 takes a free one. SiteError if the port is taken."""
+    try:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(Handler, directory=str(folder)))
+    except (OSError, OverflowError) as error:
+        raise SiteError(f"port {port} cannot be used ({error}): choose another with --serve.") from None
+
+
+def main(argv=None) -> int:
+    """The command. Returns 1 after one sentence if something is wrong."""
+    parser = argparse.ArgumentParser(description="Build the page that runs a model in the browser, and look at it.")
+    parser.add_argument("model", nargs="?", default=str(PAGE.parent / "model"), help="a model folder; default: the project's own")
+    parser.add_argument("--out", help="where to write the page; default: a temporary folder, with --serve")
+    parser.add_argument("--serve", type=int, metavar="PORT", help="serve it on this machine; 0: any free port")
+    args = parser.parse_args(argv)
+    if args.out is None and args.serve is None:
+        parser.error("say what to do: --out DIR, --serve PORT or both")
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            out = build_static(args.model, args.out or scratch)
+            if args.out:
+                print(f"The page is in {out}.")
+            if args.serve is not None:
+                server = make_server(out, args.serve)
+                print(f"Open http://127.0.0.1:{server.server_port} (Ctrl+C ends it).", flush=True)
+                server.serve_forever()
+    except KeyboardInterrupt:
+        print()
+    except (SiteError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
