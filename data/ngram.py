@@ -61,7 +61,7 @@ class NGram:
         ids = self._check(ids)
         width = self.n - 1
         padded = np.concatenate([np.zeros(width, np.int64), ids])
-        tails = np.lib.stride_tricks.sliding_window_view(padded, width)[1:] if width else np.zeros((len(ids), 0), np.int64)
+        tails = np.stack([padded[i + 1 : i + 1 + len(ids)] for i in range(width)] or [ids], axis=1)  # (T, n-1)
         return self._rows(tails, np.minimum(np.arange(1, len(ids) + 1), width))
 
     def losses(self, ids) -> np.ndarray:
@@ -74,7 +74,7 @@ class NGram:
         return float(self.losses(ids).mean())
 
     def loss_in_windows(self, ids, block_size: int) -> float:
-        """The same mean when every target sees only its own window of `block_size`, as a model with that context does."""
+        """The same mean when every target sees only its own window of `block_size`, as in a model with that context."""
         ids = self._check(ids)
         return float(self._losses(ids, np.arange(len(ids) - 1) % block_size + 1).mean())
 
@@ -86,13 +86,12 @@ class NGram:
     def save(self, path: str | os.PathLike) -> None:
         """Write a small .npz (no pickle): the longest strings as steps between sorted codes, and their counts."""
         codes, counts = self._fitted()[-1]
-        steps, head = np.diff(codes, prepend=0), self._head
+        steps = np.diff(codes, prepend=0)
+        arrays = {"head": _small(self._head), "steps": _small(steps), "counts": _small(counts)}
         part = Path(f"{path}.{os.getpid()}.part")
         try:
             with open(part, "wb") as file:
-                np.savez_compressed(
-                    file, n=self.n, vocab_size=self.vocab_size, head=_small(head), steps=_small(steps), counts=_small(counts)
-                )
+                np.savez_compressed(file, n=self.n, vocab_size=self.vocab_size, **arrays)
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -143,7 +142,7 @@ class NGram:
         p = np.repeat(self._base(np.arange(V))[None], len(tails), axis=0)
         code = np.zeros(len(tails), np.int64)
         for k in range(2, self.n + 1):
-            if k - 1 > tails.shape[1]:
+            if k - 1 > tails.shape[1]:  # a context shorter than this order
                 break
             code = code + tails[:, -(k - 1)] * V ** (k - 2)
             rows = np.flatnonzero(seen >= k - 1)

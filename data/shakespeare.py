@@ -10,6 +10,7 @@ The file is checked by its SHA-256 each time and is never part of the repository
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import queue
 import sys
@@ -35,9 +36,11 @@ ADDRESSES = (
 )
 LOCAL_FILE = Path(__file__).resolve().parent / "input.txt"
 
-CONNECT_SECONDS = 4.0  # name look-up, connection and first answer: a machine with no network gives up this fast
+CONNECT_SECONDS = 4.0  # name look-up, connection and first answer: a machine with no network gives up this fast,
+IMPATIENT_SECONDS = 1.5  # and once one address has not answered, the others get less
 READ_SECONDS = 10.0  # silence in the middle of a download
 TOTAL_SECONDS = 120.0  # a server that drips
+SILENT = "no answer"
 TRIES = 2  # per address, and only where trying again can help
 
 
@@ -62,7 +65,11 @@ class Corpus:
 
 
 def load_corpus(allow_standin: bool = True, quiet: bool = False) -> Corpus:
-    """The corpus, split and encoded. DataError if a file is wrong, or if none is found and the stand-in is not allowed."""
+    """The corpus, split and encoded.
+
+    DataError if the file that is there is wrong, or if there is none and the stand-in is not allowed. `quiet` hides
+    progress; the use of the stand-in is announced on stderr all the same.
+    """
     name, text = find_text(allow_standin, quiet)
     if name != "standin":
         return corpus_from_text(text, name)
@@ -121,10 +128,10 @@ def corpus_from_text(
     """
     train_text, val_text = split(text)
     if len(train_text) < block_size + 1 or len(val_text) < 2:
-        need = max(block_size + 1, 11)
+        need = max((block_size + 1) * 10 // 9 + 1, 20)
         raise DataError(
-            f"{name} is too short: its first 90% are {len(train_text)} characters and the rest {len(val_text)}, "
-            f"a window needs {block_size + 1} and 2: use a text of at least {need * 10 // 9 + 1} characters or a smaller context"
+            f"{name} has {len(text)} characters, too few to train on 90% of them in windows of {block_size} "
+            f"and validate on the rest: use a text of {need} or more, or a smaller context"
         )
     tokenizer = tokenizer or CharTokenizer.from_text(text)
     foreign = sorted(set(text) - set(tokenizer.chars)) if isinstance(tokenizer, CharTokenizer) else []
@@ -173,7 +180,9 @@ def batch_starts(length: int, block_size: int, batch_size: int, seed: int, step:
     return (random % np.uint64(legal)).astype(np.int64)
 
 
-def eval_windows(ids: torch.Tensor, block_size: int, batch_size: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def eval_windows(
+    ids: torch.Tensor, block_size: int, batch_size: int = 1
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield (x, y), (B, T) each, that cover all len - 1 targets of `ids` once, in order, without overlap.
 
     B is `batch_size` (less in the last full batch) and T is `block_size`; what is left over comes last as one
@@ -225,26 +234,27 @@ def download(addresses=None, path: Path | None = None, quiet: bool = False) -> t
     right SHA-256 is written, and whole or not at all.
     """
     addresses = addresses or os.environ.get("GPT2_DATA_URL", "").split() or ADDRESSES
-    path, reasons = path or LOCAL_FILE, []
+    path, reasons, patience = path or LOCAL_FILE, [], CONNECT_SECONDS
     for address in addresses:
-        body, reason = _fetch_patiently(address, quiet)
+        body, reason = _fetch_patiently(address, patience, quiet)
         if body is not None:
             _keep(path, body)
             return body, []
+        patience = IMPATIENT_SECONDS if reason.startswith(SILENT) else patience
         reasons.append(f"{address}: {reason}")
         _say(quiet, f"could not use {reasons[-1]}")
     return None, reasons
 
 
-def _fetch_patiently(address: str, quiet: bool) -> tuple[bytes | None, str]:
+def _fetch_patiently(address: str, patience: float, quiet: bool) -> tuple[bytes | None, str]:
     """A verified body, or None and why; tries again only where the server answered and broke off."""
     reason = ""
     for _ in range(TRIES):
         try:
-            body = _fetch(address, quiet)
+            body = _fetch(address, patience, quiet)
         except _NoAnswer as error:
             return None, str(error)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
             continue
         reason = _what_is_wrong(body)
@@ -259,8 +269,8 @@ class _NoAnswer(OSError):
     """Nobody there, or a plain no: trying again would only cost time."""
 
 
-def _fetch(address: str, quiet: bool) -> bytes:
-    response = _open(address)
+def _fetch(address: str, patience: float, quiet: bool) -> bytes:
+    response = _open(address, patience)
     _say(quiet, f"downloading {address}")
     body, end, shown = bytearray(), time.monotonic() + TOTAL_SECONDS, 0
     with response:
@@ -276,8 +286,8 @@ def _fetch(address: str, quiet: bool) -> bytes:
     return bytes(body)
 
 
-def _open(address: str):
-    """An open response, or OSError within CONNECT_SECONDS: a name look-up has no time-out of its own, a thread has."""
+def _open(address: str, patience: float):
+    """An open response, or OSError within `patience` seconds: in a thread, since a name look-up has no time-out."""
     box: queue.Queue = queue.Queue()
 
     def work():
@@ -288,9 +298,9 @@ def _open(address: str):
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        answer = box.get(timeout=CONNECT_SECONDS)
+        answer = box.get(timeout=patience)
     except queue.Empty:
-        raise _NoAnswer(f"no answer in {CONNECT_SECONDS:g} s") from None
+        raise _NoAnswer(f"{SILENT} in {patience:g} s") from None
     if isinstance(answer, urllib.error.HTTPError):
         kind = OSError if answer.code >= 500 else _NoAnswer
         raise kind(f"HTTP {answer.code}")

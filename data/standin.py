@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from bisect import bisect_right
-from functools import lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import accumulate
 
 SIZE = 1_115_394  # characters, as in Tiny Shakespeare
@@ -24,71 +25,93 @@ END = "\0"  # in a table of prefixes: the word ends here
 
 # closed classes: every word stands in one class only, so a word says its class
 CLOSED = {
-    "DET": "the:30 my:14 thy:12 his:9 your:8 this:8 that:7 our:6 a:14 no:5 some:3 each:2 3:0.12 $3:0.12",
+    "DET": "the:20 a:14 my:14 thy:12 his:9 your:8 this:8 that:7 our:6 no:5 some:3 each:3 such:3 all:3 their:3 any:2 "
+    "its:2 what:2 more:2 3:0.12 $3:0.12",
     "THOU": "thou:1",
     "HE": "he:3 she:2 it:2 who:1",
     "WE": "I:6 we:2 you:3 they:2",
     "THEM": "me:5 thee:4 him:4 us:2 them:2 it-self:0.3",
-    "AUX": "shall:5 will:5 must:3 may:3 can:2 would:3 could:1 did:2",
-    "CONJ": "and:14 but:6 for:4 or:3 yet:3 when:3 if:4 then:3 &:0.15",
-    "PREP": "of:12 in:8 with:6 to:7 from:4 upon:2 by:4 o'er:1 'gainst:0.7 like:2",
-    "INTJ": "O:6 alas:2 nay:2 lo:1 hark:1 ay:1",
+    "AUX": "shall:5 will:5 must:3 may:3 can:2 would:3 could:1 did:2 might:2 should:2 dare:1 need:1",
+    "CONJ": "and:14 but:6 for:4 if:4 or:3 yet:3 when:3 then:3 so:3 as:3 though:2 while:2 where:2 because:1 &:0.15",
+    "PREP": "of:12 in:8 to:7 with:6 from:4 by:4 upon:3 at:3 like:2 under:2 near:2 past:1 through:1 till:1 before:1 "
+    "after:1 against:1 among:1 behind:1 o'er:1 'gainst:0.7 except:0.5",
+    "INTJ": "O:6 alas:2 nay:2 lo:1 hark:1 ay:1 rejoice:1",
 }
-ONSETS = "b c d f g h j k l m n p qu r s t v w y z bl br cl cr dr fl gr pl pr sh sl sp st th tr".split()
-ONSET_WEIGHTS = [7, 4, 6, 4, 4, 4, 1, 2, 7, 7, 6, 4, 0.6, 7, 6, 6, 3, 4, 0.8, 0.5, 2, 2, 2, 1, 2, 2, 2, 2, 2, 2, 1, 2, 3, 3, 2]
-VOWELS, VOWEL_WEIGHTS = "a e i o u ea ai ou".split(), [6, 8, 5, 6, 2, 1.5, 1, 1]
-CODAS, CODA_WEIGHTS = ["", *"n r l m t nd rn st th x".split()], [5, 5, 6, 4, 3, 3, 2, 1.5, 2, 1.5, 0.15]
-STEMS = {"NOUN": 1100, "VERB": 600, "ADJ": 500, "ADV": 120}
-AGREEMENT = {"BARE": "", "S": "s", "EST": "est", "ETH": "eth"}  # after I, a noun, thou, he
-FAVOURITES = {"NOUN": 110, "VERB": 70, "ADJ": 60, "ADV": 20}  # how many of each a speaker likes ...
-LOYALTY = 0.85  # ... and how often one of these is used
-RECALL, MEMORY = 0.35, 6  # how often a noun is one of the last few different ones
+# sounds of the invented words, with weights
+ONSETS = (
+    "b:7 d:7 g:5 h:4 l:8 m:8 qu:0.8 r:8 s:7 v:4 w:5 y:0.8 z:0.5 bl:2 cl:2 cr:2 dr:2 fl:2 gl:2 gr:2 pl:3 pr:3 sk:2 st:4 "
+    "th:4 tr:3"
+)
+VOWELS = "a:6 e:8 i:5 o:6 u:2 ea:1.5 ai:1 ou:1"
+CODAS = ":4 n:5 r:6 l:4 nd:3 rn:2 st:2 th:2 lt:1.5 ft:1 mb:1"
+SYLLABLES = "1:60 2:38 3:2"
+STEMS = {"NOUN": 2500, "VERB": 1200, "ADJ": 1200, "ADV": 200}
+AGREEMENT = {"BARE": "", "S": "s", "EST": "st", "ETH": "th"}  # after I, a noun, thou, he
+FAVOURITES = {"NOUN": 400, "VERB": 250, "ADJ": 250, "ADV": 50}  # how many of each a speaker likes ...
+LOYALTY = 0.75  # ... and how often one of these is used
+NEAR, FAR = 20, 100  # the larger, the more evenly the favourites, or everybody's words, are used
+RECALL, MEMORY = 0.2, 6  # how often a noun is one of the last few different ones
 
 # --- word order: where we are -> what may come, with weights ---
 
 ORDER = {
-    "SENTENCE": {"WE": 18, "THOU": 8, "HE": 9, "DET": 27, "INTJ": 10, "AUX": 12, "CONJ": 16},
-    "CLAUSE": {"WE": 18, "THOU": 9, "HE": 11, "DET": 35, "CONJ": 27},
+    "SENTENCE": {"WE": 10, "THOU": 6, "HE": 7, "DET": 22, "NOUN": 12, "ADJ": 11, "INTJ": 10, "AUX": 12, "CONJ": 10},
+    "CLAUSE": {"WE": 12, "THOU": 7, "HE": 9, "DET": 25, "NOUN": 14, "ADJ": 12, "CONJ": 21},
     "AFTER_CONJ": {"WE": 22, "THOU": 12, "HE": 14, "DET": 52},
     "ASKED": {"WE": 30, "THOU": 17, "HE": 15, "DET": 38},
-    "NP": {"ADJ": 38, "NOUN": 62},
-    "NP_ADJ": {"ADJ": 10, "NOUN": 90},
+    "NP": {"ADJ": 50, "NOUN": 50},
+    "NP_ADJ": {"ADJ": 20, "NOUN": 80},
     "PREDICATE": {"VERB": 66, "AUX": 20, "ADV": 14},
     "AFTER_SUBJECT": {"VERB": 50, "AUX": 16, "ADV": 9, "PREP": 25},
     "VERB_ONLY": {"VERB": 100},
     "AFTER_AUX": {"VERB": 86, "ADV": 14},
-    "OBJECT": {"DET": 56, "THEM": 18, "PREP": 26},
-    "AFTER_PREP": {"DET": 82, "THEM": 18},
+    "OBJECT": {"DET": 36, "NOUN": 20, "ADJ": 18, "THEM": 10, "PREP": 16},
+    "AFTER_PREP": {"DET": 52, "NOUN": 20, "ADJ": 18, "THEM": 10},
     "MORE": {"PREP": 100},
 }
-ENDS = {"OBJECT": 0.14, "MORE": 0.68, "CALLED": 1.0}  # chance that the clause ends here, before what could come
+ENDS = {"OBJECT": 0.2, "MORE": 0.58, "CALLED": 1.0}  # chance that the clause ends here, before what could come
 MARKS = {".": {",": 38, ";": 9, ":": 6, ".": 47}, "?": {",": 25, "?": 75}, "!": {",": 30, "!": 70}}
 
 
+@cache
+def _table(text: str) -> dict[str, float]:
+    """A table written as "word:weight word:weight"."""
+    return {word: float(weight) for word, weight in (item.rsplit(":", 1) for item in text.split())}
+
+
 class Bag:
-    """Strings with weights, and the weight of each of their prefixes. A word ends in END, other strings end by themselves."""
+    """Strings with weights. A word closes with END, other strings are complete as they stand; none begins another."""
 
     def __init__(self, items: dict[str, float]):
         total = sum(items.values())
         self.items = {s: w / total for s, w in items.items() if w > 0}
-        self._strings, self._sums = list(self.items), list(accumulate(self.items.values()))
-        self.mass: dict[str, float] = {}
-        for s, w in self.items.items():
-            for i in range(len(s) + 1):
-                self.mass[s[:i]] = self.mass.get(s[:i], 0.0) + w
 
     @classmethod
     def words(cls, items: dict[str, float]) -> Bag:
         return cls({w + END: p for w, p in items.items()})
 
+    @cached_property
     def capital(self) -> Bag:
         """The same words as they stand at the start of a line or sentence."""
-        if not hasattr(self, "_capital"):
-            self._capital = Bag({s[0].upper() + s[1:]: w for s, w in self.items.items()})
-        return self._capital
+        return Bag({s[0].upper() + s[1:]: w for s, w in self.items.items()})
+
+    @cached_property
+    def mass(self) -> dict[str, float]:
+        """The weight of everything that begins with a prefix, for each prefix."""
+        mass: dict[str, float] = {}
+        for s, w in self.items.items():
+            for i in range(len(s) + 1):
+                mass[s[:i]] = mass.get(s[:i], 0.0) + w
+        return mass
+
+    @cached_property
+    def _ladder(self) -> tuple[list[str], list[float]]:
+        return list(self.items), list(accumulate(self.items.values()))
 
     def draw(self, u: float) -> str:
-        return self._strings[min(bisect_right(self._sums, u * self._sums[-1]), len(self._strings) - 1)]
+        """The string at height `u`, 0 <= u < 1, when all are stacked by weight."""
+        strings, sums = self._ladder
+        return strings[min(bisect_right(sums, u), len(strings) - 1)]
 
 
 class Grammar:
@@ -98,7 +121,7 @@ class Grammar:
         # only random() is used: it is promised to give the same numbers in every version of Python
         self._rng = random.Random(seed)
         self._taken: set[str] = set()
-        closed = {k: {w: float(p) for w, p in (x.rsplit(":", 1) for x in v.split())} for k, v in CLOSED.items()}
+        closed = {k: _table(v) for k, v in CLOSED.items()}
         for words in closed.values():
             self._taken.update(w.lower() for w in words)
         self.names = [self._name(chr(65 + i)) for i in range(26)]
@@ -108,18 +131,20 @@ class Grammar:
         for kind, words in stems.items():
             self.kind.update({w + s: kind for w in words for s in (AGREEMENT.values() if kind == "VERB" else [""])})
         self.kind.update({n.lower(): "NAME" for n in self.names})
+        self._common = {k: {w: 1 / (i + FAR) for i, w in enumerate(words)} for k, words in stems.items()}
         self._own = {k: [self._taste(words, FAVOURITES[k]) for _ in self.names] for k, words in stems.items()}
         self.friends = [self._pick(list(range(26)), 4, but=i) for i in range(26)]
 
-    def _choose(self, items, weights):
-        return items[bisect_right(list(accumulate(weights)), self._rng.random() * sum(weights))]
+    def _choose(self, table: str) -> str:
+        items = _table(table)
+        return list(items)[bisect_right(list(accumulate(items.values())), self._rng.random() * sum(items.values()))]
 
     def _pick(self, items: list, n: int, but=None) -> list:
         left = [x for x in items if x != but]
         return [left.pop(int(self._rng.random() * len(left))) for _ in range(n)]
 
     def _syllable(self) -> str:
-        return self._choose(ONSETS, ONSET_WEIGHTS) + self._choose(VOWELS, VOWEL_WEIGHTS)
+        return self._choose(ONSETS) + self._choose(VOWELS)
 
     def _fresh(self, forms) -> bool:
         if any(f in self._taken for f in forms):
@@ -130,40 +155,49 @@ class Grammar:
     def _stem(self, kind: str) -> str:
         """A new invented word of two or three syllables; adverbs end in -ly, verbs leave room for their endings."""
         while True:
-            word = self._syllable() + self._syllable() + self._choose(CODAS, CODA_WEIGHTS)
-            if self._rng.random() < 0.2:
-                word = self._syllable() + word
+            word = "".join(self._syllable() for _ in range(int(self._choose(SYLLABLES)))) + self._choose(CODAS)
             word += "ly" if kind == "ADV" else ""
             if kind == "VERB" and word[-1] in "aeiou":
                 word += "d"
+            if len(word) < 3 or (kind == "VERB" and word[-1] in "th"):  # no "gristth"
+                continue
             if self._fresh([word + s for s in AGREEMENT.values()] if kind == "VERB" else [word]):
                 return word
 
     def _name(self, letter: str) -> str:
         while True:
-            name = letter + self._choose(VOWELS, VOWEL_WEIGHTS) + self._syllable() + self._choose(["n", "s", "", "l"], [1, 1, 1, 1])
+            name = letter + self._choose(VOWELS) + self._syllable() + self._choose("n:1 s:1 :1 l:1")
             if self._fresh([name.lower()]):
                 return name
 
     def _taste(self, words: list[str], n: int) -> dict[str, float]:
-        """One speaker's words: the common ones as everybody uses them, and n favourites far more often."""
-        weights = {w: (1 - LOYALTY) / (i + 8) for i, w in enumerate(words)}
-        scale = sum(weights.values())
-        weights = {w: p / scale * (1 - LOYALTY) for w, p in weights.items()}
-        liked = self._pick(words, n)
-        total = sum(1 / (i + 3) for i in range(n))
-        for i, w in enumerate(liked):
-            weights[w] += LOYALTY / (i + 3) / total
-        return weights
+        """One speaker's n favourites, the first of them the dearest."""
+        return {w: 1 / (i + NEAR) for i, w in enumerate(self._pick(words, n))}
 
-    @lru_cache(maxsize=None)  # noqa: B019 - one grammar lives as long as the process
-    def bag(self, kind: str, speaker: int, ending: str) -> Bag:
+    @cache  # noqa: B019 - one grammar lives as long as the process
+    def bag(self, kind: str, speaker: int | None, ending: str) -> Bag:
+        """The words of a kind: everybody's (`speaker` None) or one speaker's favourites."""
         if kind in self.bags:
             return self.bags[kind]
-        own = self._own[kind][speaker]
-        return Bag.words({w + AGREEMENT[ending]: p for w, p in own.items()} if kind == "VERB" else own)
+        words = self._common[kind] if speaker is None else self._own[kind][speaker]
+        return Bag.words({w + AGREEMENT[ending]: p for w, p in words.items()} if kind == "VERB" else words)
 
-    @lru_cache(maxsize=None)  # noqa: B019
+    @cache  # noqa: B019
+    def mix(self, node: str, speaker: int, ending: str, capital: bool, recalls: bool):
+        """(weight of a noun from memory, [(weight, bag)] of all other words) at a place in the sentence."""
+        mix, recall, total = [], 0.0, sum(ORDER[node].values())
+        for kind, weight in ORDER[node].items():
+            share, end = weight / total, ending if kind == "VERB" else ""
+            if kind == "NOUN" and recalls:
+                recall = share * RECALL
+                share -= recall
+            if kind in STEMS:
+                mix.append((share * LOYALTY, self.bag(kind, speaker, end)))
+                share *= 1 - LOYALTY
+            mix.append((share, self.bag(kind, None, end)))
+        return recall, [(w, bag.capital) for w, bag in mix] if capital else mix
+
+    @cache  # noqa: B019
     def whom(self, speaker: int, before: int | None, called: int | None, upper: bool) -> Bag:
         """Who speaks next, or who is called by name: the one called, the one before, a friend."""
         weights = {i: 0.0 for i in range(26)}
@@ -204,14 +238,11 @@ class Player:
     def _words(self) -> list[tuple[float, Bag]]:
         if self.node == "NAMED":
             return [(1.0, self._whom(False))]
-        mix, total = [], sum(ORDER[self.node].values())
-        for kind, weight in ORDER[self.node].items():
-            share, bag = weight / total, self.g.bag(kind, self.speaker, self.ending)
-            if kind == "NOUN" and self.memory:
-                mix.append((share * RECALL, _recall(tuple(self.memory))))
-                share *= 1 - RECALL
-            mix.append((share, bag))
-        return [(w, bag.capital()) for w, bag in mix] if self.capital else mix
+        mix = self.g.mix(self.node, self.speaker, self.ending, self.capital, bool(self.memory))
+        if mix[0]:
+            recall = _recall(tuple(self.memory))
+            return [(mix[0], recall.capital if self.capital else recall), *mix[1]]
+        return mix[1]
 
     def _first(self) -> Bag:
         return _first_speaker(tuple(self.g.names))
@@ -277,20 +308,21 @@ class Player:
             self.node = {**follow, "NAME": "CALLED"}[kind]
 
 
+WORD = re.compile(r"[A-Za-z0-9'$&-]*")
 LEAVE = Bag({"\n": 1.0})  # an empty line: the speech is over
 
 
-@lru_cache(maxsize=None)
+@cache
 def _first_speaker(names: tuple[str, ...]) -> Bag:
     return Bag({n.upper() + ":\n": 1.0 for n in names})
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=64)
 def _recall(memory: tuple[str, ...]) -> Bag:
     return Bag.words({w: 1.0 for w in memory})
 
 
-@lru_cache(maxsize=None)
+@cache
 def _spaces(ends: float, mark: str, line: int) -> Bag:
     """What stands between two words: a space or a line end, after a mark where the clause ends."""
     turn = min(max((line - 26) / 24, 0.0), 1.0) ** 2  # lines break between 27 and 50 characters
@@ -323,55 +355,77 @@ def make(size: int = SIZE, seed: int = 0) -> str:
 
 
 def _draw(options: list[tuple[float, Bag]], rng: random.Random) -> str:
-    u = rng.random()
-    for weight, bag in options:
-        if u < weight:
-            break
-        u -= weight
-    return bag.draw(rng.random())
+    u, i = rng.random(), 0
+    while i < len(options) - 1 and u >= options[i][0]:
+        u -= options[i][0]
+        i += 1
+    return options[i][1].draw(rng.random())
 
 
-def log_probs(text: str) -> list[float]:
-    """Nats (log p, at most 0) of every character of `text` given all before it, under the grammar's own law.
+def log_probs(text: str, start: int = 0) -> list[float]:
+    """log p (nats, at most 0) of every character of `text` from `start` on, given all before it, by the grammar's law.
 
-    `text` starts where a play starts. ValueError, with the place, at the first character that cannot follow.
+    `text` begins where a play begins. ValueError, with the place, at a character that cannot follow.
     """
-    player, out, i, carry = Player(_grammar(0)), [], 0, 0.0
+    player, out, i, closing = Player(_grammar(0)), [], 0, 0.0
     while i < len(text):
-        s, carry = _read_one(player.options(), text, i, out, carry)
+        s = _one_string(text, i, player)
+        if i + len(s) > start - 40:  # what comes long before `start` is followed, not scored
+            last = i + len(s) == len(text)
+            steps, after = _score(player.options(), s, i, last)
+            steps[0] += closing  # that the last word ended there is part of the next character's surprise
+            out += steps
+            closing = after
         i += len(s)
         if i < len(text):
-            player.take(s)
-    return out
+            _take(player, s, i)
+    return out[len(out) - (len(text) - start) :] if start < len(text) else []
 
 
-def _read_one(options: list[tuple[float, Bag]], text: str, start: int, out: list[float], carry: float):
-    """Read one string of `options` at `start`: append its log p to `out`; (the string, log p that its word ends)."""
-    s, mass = "", 1.0
-    for c in text[start : start + 40]:
-        longer = sum(w * bag.mass.get(s + c, 0.0) for w, bag in options)
-        if longer == 0.0:
-            break
-        out.append(math.log(longer / mass) + carry)
-        s, mass, carry = s + c, longer, 0.0
-        if any(s in bag.items for _, bag in options):
-            return s, 0.0
-    if start + len(s) == len(text):
-        return s, 0.0
-    over = sum(w * bag.mass.get(s + END, 0.0) for w, bag in options)
-    if over == 0.0:
-        raise ValueError(f"not a text of the stand-in's grammar: {text[start + len(s)]!r} cannot stand at {start + len(s)}")
-    return s, math.log(over / mass)
+def _one_string(text: str, i: int, player: Player) -> str:
+    """The next string of `text` at `i`: a speaker's line, what stands between two words, or a word."""
+    if player.node == "SPEAKER":
+        return text[i : text.find("\n", i) + 1 or len(text)]
+    if player.between:
+        return text[i : i + (1 if text[i] in " \n" else 2)]
+    return WORD.match(text, i)[0] or text[i]
+
+
+def _score(options: list[tuple[float, Bag]], s: str, place: int, last: bool) -> tuple[list[float], float]:
+    """(log p of each character of `s`, log p that it ends there, 0 for strings that are complete as they stand)."""
+    out, before, alive = [], 1.0, [(w, bag.mass) for w, bag in options]
+    for i in range(1, len(s) + 1):
+        head = s[:i]
+        alive = [(w, mass) for w, mass in alive if head in mass]
+        now = sum([w * mass[head] for w, mass in alive])
+        if not now:
+            raise ValueError(f"not the stand-in's grammar: {s[i - 1]!r} at {place + i - 1} cannot stand there")
+        out.append(math.log(now / before))
+        before = now
+    if any(s in bag.items for _, bag in options):
+        return out, 0.0
+    over = sum([w * mass.get(s + END, 0.0) for w, mass in alive])
+    if not over and not last:
+        raise ValueError(f"not the stand-in's grammar: {s!r} cannot end at {place + len(s)}")
+    return out, math.log(over / before) if over else 0.0
+
+
+def _take(player: Player, s: str, place: int) -> None:
+    try:
+        player.take(s)
+    except (KeyError, ValueError):
+        raise ValueError(f"not the stand-in's grammar: {s!r} before {place} is none of its words") from None
 
 
 @lru_cache(maxsize=2)
 def floor(text: str | None = None) -> tuple[float, float]:
-    """(floor, standard error), nats/char, over the validation targets: the last tenth of `text` but its first character.
+    """(floor, standard error) in nats/char over the validation targets, the last tenth of `text` but its first character.
 
-    The error is taken over 100 blocks in a row, since neighbouring characters are not independent.
+    A model that sees only the past is expected above the floor, whatever it has learnt: the gap is how much its law
+    differs from the true one. The error is taken over 100 blocks in a row, since neighbouring characters are not independent.
     """
     text = make() if text is None else text
-    surprise = [-p for p in log_probs(text)][int(0.9 * len(text)) + 1 :]
+    surprise = [-p for p in log_probs(text, int(0.9 * len(text)) + 1)]
     n = len(surprise) // 100
     blocks = [sum(surprise[i * n : (i + 1) * n]) / n for i in range(100)]
     mean = sum(blocks) / 100

@@ -15,16 +15,17 @@ from pathlib import Path
 
 # what to try, in order, for a character that the vocabulary lacks; NFKD and accent stripping come after these
 STAND_FOR = {
-    "\u2018": ["'"], "\u2019": ["'"], "\u201a": ["'", ","], "\u201b": ["'"], "\u2032": ["'"], "`": ["'"], "\u00b4": ["'"],
-    "\u02bc": ["'"], "\u2039": ["'"], "\u203a": ["'"], "\u201c": ['"', "'"], "\u201d": ['"', "'"], "\u201e": ['"', "'"],
-    "\u201f": ['"', "'"], "\u00ab": ['"', "'"], "\u00bb": ['"', "'"], "\u2033": ['"', "'"], '"': ["'"],
-    "\u2010": ["-"], "\u2011": ["-"], "\u2012": ["-"], "\u2013": ["-"], "\u2212": ["-"], "\u2014": ["--", "-"],
-    "\u2015": ["--", "-"], "\u2026": ["...", "."], "\r": ["\n", " "], "\x85": ["\n", " "], "\u2028": ["\n", " "],
-    "\u2029": ["\n", " "], "\x0b": ["\n", " "], "\x0c": ["\n", " "], "\n": [" "], "\t": [" "], "\u200b": [""], "\ufeff": [""],
-    "\u00ad": [""], "\u00df": ["ss"], "\u1e9e": ["SS"], "\u00e6": ["ae"], "\u00c6": ["Ae", "AE"], "\u0153": ["oe"],
-    "\u0152": ["Oe", "OE"], "\u00f8": ["o"], "\u00d8": ["O"], "\u0142": ["l"], "\u0141": ["L"], "\u0111": ["d"],
-    "\u0110": ["D"], "\u00fe": ["th"], "\u00de": ["Th"], "\u00f0": ["d"], "\u00d0": ["D"], "\u0131": ["i"],
-    "\u017f": ["s"], "\u00bf": ["?"], "\u00a1": ["!"],
+    "\u2018": ["'"], "\u2019": ["'"], "\u201a": ["'", ","], "\u201b": ["'"], "\u2032": ["'"], "`": ["'"],
+    "\u00b4": ["'"], "\u02bc": ["'"], "\u2039": ["'"], "\u203a": ["'"], "\u201c": ['"', "'"], "\u201d": ['"', "'"],
+    "\u201e": ['"', "'"], "\u201f": ['"', "'"], "\u00ab": ['"', "'"], "\u00bb": ['"', "'"], "\u2033": ['"', "'"],
+    '"': ["'"], "\u2010": ["-"], "\u2011": ["-"], "\u2012": ["-"], "\u2013": ["-"], "\u2212": ["-"],
+    "\u2014": ["--", "-"], "\u2015": ["--", "-"], "\u2026": ["...", "."], "\r": ["\n", " "], "\u0085": ["\n", " "],
+    "\u2028": ["\n", " "], "\u2029": ["\n", " "], "\x0b": ["\n", " "], "\x0c": ["\n", " "], "\n": [" "],
+    "\t": [" "], "\u200b": [""], "\ufeff": [""], "\u00ad": [""], "\u00df": ["ss"], "\u1e9e": ["SS"],
+    "\u00e6": ["ae"], "\u00c6": ["Ae", "AE"], "\u0153": ["oe"], "\u0152": ["Oe", "OE"], "\u00f8": ["o"],
+    "\u00d8": ["O"], "\u0142": ["l"], "\u0141": ["L"], "\u0111": ["d"], "\u0110": ["D"], "\u00fe": ["th"],
+    "\u00de": ["Th"], "\u00f0": ["d"], "\u00d0": ["D"], "\u0131": ["i"], "\u017f": ["s"], "\u00bf": ["?"],
+    "\u00a1": ["!"],
 }  # fmt: skip
 
 # GPT-2's way of cutting text before merging, as tiktoken states it
@@ -181,8 +182,8 @@ class BPETokenizer:
             ranks = {bytes(byte_of[c] for c in p): i for p, i in model["vocab"].items() if p != "<|endoftext|>"}
         except KeyError as error:
             raise TokenizerError(f"{path} is not GPT-2's vocabulary: {error} spells no byte") from None
-        special = {"<|endoftext|>": GPT2_VOCAB - 1}
-        return cls(_import_tiktoken().Encoding("gpt2", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special))
+        Encoding, special = _import_tiktoken().Encoding, {"<|endoftext|>": GPT2_VOCAB - 1}
+        return cls(Encoding("gpt2", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special))
 
     def __repr__(self) -> str:
         return f"BPETokenizer({self.vocab_size} pieces)"
