@@ -116,8 +116,11 @@ def install(what, packages, *options):
         for line in pip.stdout:
             lines.append(line)
             log.write(line)
-            if line.lstrip().startswith(("Downloading", "Installing collected")):
-                print("    " + re.sub(r"https?://\S*/", "", line.strip())[:100], flush=True)
+            fetched = re.search(r"Downloading (?:\S*/)?(\S+) \((.* [MG]B)\)", line)
+            if fetched:
+                print(f"    {fetched[1].split('-')[0]}, {fetched[2]}", flush=True)
+            elif line.startswith("Installing collected"):
+                print("    unpacking", flush=True)
     if pip.wait():
         raise SetupError(explain("".join(lines), what))
 

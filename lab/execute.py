@@ -24,12 +24,13 @@ CORPUS = """__import__("json").dumps({k: getattr(globals().get("corpus"), k, Non
 HEARTBEAT = 30  # seconds between signs of life in a long cell, where the screen is no terminal
 
 
-def execute(path_in, path_out, quick=False, timeout=1800, stream=None):
+def execute(path_in, path_out, quick=False, timeout=1800, stream=None, root=ROOT, env=None):
     """Run every cell of `path_in` in order and write the notebook with its outputs to `path_out` (it may be the same).
 
-    The kernel is this interpreter, its folder the project's. `quick` sets QUICK=1; `timeout` is seconds for one cell;
-    progress goes to `stream` (standard output). Returns what is also put in the notebook's metadata as "walkthrough":
-    machine, date, commit, seconds, peak_mb (of the kernel and what it started), corpus, code_hash, quick.
+    The kernel is this interpreter, its folder `root`, its environment this one with `env` on top (None unsets a name).
+    `quick` sets QUICK=1; `timeout` is seconds for one cell; progress goes to `stream` (standard output). Returns what
+    is also put in the notebook's metadata as "walkthrough": machine, date, commit, seconds, peak_mb (of the kernel and
+    what it started), corpus (from the notebook's variable of that name), code_hash, quick.
 
     Raises NotebookError with the cell and its error in plain words; the run up to there is written to `path_out`,
     unless that would replace `path_in`.
@@ -38,9 +39,10 @@ def execute(path_in, path_out, quick=False, timeout=1800, stream=None):
     clear(nb)
     progress = Progress(Path(path_in).name, nb, stream or sys.stdout)
     quick = quick or os.environ.get("QUICK") == "1"
-    facts = {"machine": machine(), "date": today(), **commit(), "quick": quick, "code_hash": code_hash(nb)}
+    facts = {"machine": machine(), "date": today(), **commit(), "quick": quick, "code_hash": code_hash(nb, root)}
+    settings = kernel_environment({"QUICK": "1" if quick else None, "PYTHONUNBUFFERED": "1", **(env or {})})
     try:
-        facts.update(asyncio.run(run_cells(nb, progress, quick, timeout)))
+        facts.update(asyncio.run(run_cells(nb, progress, timeout, env=settings, cwd=str(root))))
     except NotebookError:
         if Path(path_in).resolve() != Path(path_out).resolve():
             write(nb, path_out)
@@ -59,11 +61,16 @@ def clear(nb):
             cell.outputs, cell.execution_count = [], None
 
 
-async def run_cells(nb, progress, quick, timeout):
+def kernel_environment(changes):
+    """This process's environment with `changes` made; a value of None takes the name out."""
+    merged = {**os.environ, **changes}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+async def run_cells(nb, progress, timeout, **start):
     """Run all cells; returns seconds, peak_mb and the corpus that the notebook's variable `corpus` names."""
     client = NotebookClient(nb, km=own_kernel(), timeout=timeout, record_timing=False, coalesce_streams=True)
-    env = {**os.environ, "QUICK": "1" if quick else "0", "PYTHONUNBUFFERED": "1"}
-    async with client.async_setup_kernel(env=env, cwd=str(ROOT), cleanup_kc=True):
+    async with client.async_setup_kernel(cleanup_kc=True, **start):
         progress.watch(client.km.provisioner.pid)
         for index, cell in enumerate(nb.cells):
             progress.enter(index)

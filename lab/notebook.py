@@ -96,9 +96,7 @@ def to_text(nb):
 def cell_text(cell):
     tags = cell.metadata.get("tags", [])
     if any(line.startswith("# %% [") for line in cell.source.splitlines()):
-        raise NotebookError(
-            f"cell {cell.id} has a line that begins with '# %% [', which the text form needs"
-        )
+        raise NotebookError(f"cell {cell.id} has a line that begins with '# %% [', which the text form needs")
     head = f"# %% [{cell.cell_type}] id={cell.id}" + (f" tags={','.join(tags)}" if tags else "")
     return head + "\n" + cell.source.strip("\n")
 
