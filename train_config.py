@@ -40,7 +40,7 @@ class TrainConfig:
     muon_lr: float = 0.02  # highest learning rate of Muon
     min_lr: float = 0.0  # learning rate at the end
     schedule: str = "linear"  # cosine, linear, wsd (stable, then a decay over the last fifth) or constant
-    warmup_steps: int = 100  # steps of rising learning rate at the start
+    warmup_steps: int = 100  # steps of rising learning rate at the start (at most half the schedule)
     decay_steps: int = 0  # step at which the schedule ends; 0: at max_steps
     weight_decay: float = 0.1  # pull towards zero, on matrices only
     beta1: float = 0.9  # AdamW's memory of the gradient
@@ -58,7 +58,7 @@ class TrainConfig:
     precision: str = "auto"  # auto (by the device's capability), fp32, bf16 or fp16
     compile: bool = False  # try torch.compile; falls back with a line where it cannot
     tensorboard: bool = True  # write scalars and samples for TensorBoard to OUT_DIR/tb
-    log_every: int = 1  # steps between log lines on the screen; 0: none (the log file always has every step)
+    log_every: int = 1  # steps between log lines on the screen; 0: only warnings (the log file has every step)
     bar: bool = True  # show a progress bar where the screen is a terminal
 
     @classmethod
@@ -71,7 +71,12 @@ class TrainConfig:
         unknown = overrides.keys() - {f.name for f in dataclasses.fields(cls)}
         if unknown:
             raise TrainError(f"Unknown setting {min(unknown)!r}: `python train_gpt2.py --help` lists them all.")
-        return cls(**{"preset": name, **PRESETS[name], **overrides}).check()
+        c = cls(**{"preset": name, **PRESETS[name], **overrides})
+        if "tokens_per_step" not in overrides and isinstance(c.block_size, int) and c.block_size > 0:
+            c.tokens_per_step = max(1, round(c.tokens_per_step / c.block_size)) * c.block_size  # whole sequences
+            if "batch_size" not in overrides:
+                c.batch_size = min(c.batch_size, c.sequences)
+        return c.check()
 
     def check(self):
         """Refuse, in one sentence, values that cannot go together. Returns self."""
@@ -83,13 +88,17 @@ class TrainConfig:
         return self.decay_steps or self.max_steps
 
     @property
+    def warmup(self):
+        return min(self.warmup_steps, self.horizon // 2)
+
+    @property
     def sequences(self):
         return self.tokens_per_step // self.block_size
 
 
 PRESETS = {
     "quick": dict(n_layer=2, n_head=2, n_embd=32, block_size=32, batch_size=16, tokens_per_step=512, max_steps=200,
-                  optimizer="adamw", lr=1e-2, warmup_steps=10, eval_every=100, save_every=100, tensorboard=False),
+                  lr=2e-2, muon_lr=0.05, warmup_steps=10, eval_every=100, save_every=100, tensorboard=False),
     "cpu": dict(),
     "baby": dict(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2, batch_size=64, tokens_per_step=64 * 256,
                  max_steps=5000, optimizer="adamw", lr=1e-3, min_lr=1e-4, schedule="cosine", eval_every=250),
@@ -136,8 +145,6 @@ def check_settings(c):
     refuse(c.batch_size != "auto" and c.batch_size > c.sequences, f"--batch-size {c.batch_size} is more than the "
            f"{c.sequences} sequences of one step: raise --tokens-per-step (now {c.tokens_per_step}) or lower it.")
     refuse(c.min_lr > c.lr, f"--min-lr {c.min_lr} is above --lr {c.lr}: the rate falls from the one to the other.")
-    refuse(c.schedule != "constant" and c.warmup_steps > c.horizon,
-           f"--warmup-steps {c.warmup_steps} is longer than the schedule of {c.horizon} steps: lower it.")
     refuse(c.out_dir and os.path.isfile(c.out_dir), f"--out-dir {c.out_dir} is a file: name a folder.")
     refuse(not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", c.device),
            f"--device is {c.device!r}: choose auto, cpu, mps, cuda or cuda:N.")
@@ -176,7 +183,9 @@ def make_parser():
     comments = dict(re.findall(r"^    (\w+): [^#\n]*#\s*(.*)$", inspect.getsource(TrainConfig), re.MULTILINE))
     for f in dataclasses.fields(TrainConfig):
         text = f"{comments[f.name]} [{f.default}]" if f.default != "" else comments[f.name]
-        how = {"type": number_or_auto if f.name == "batch_size" else f.type, "metavar": "X"}
+        how = {"type": f.type, "metavar": "X"}
+        if f.name == "batch_size":
+            how = {"type": number_or_auto, "metavar": "N|auto"}
         if f.name in CHOICES or f.name == "preset":
             how = {"metavar": "|".join(CHOICES.get(f.name, PRESETS))}  # checked later, with a better sentence
         if f.type is bool:

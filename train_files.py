@@ -239,13 +239,15 @@ class RunLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.say("note: no TensorBoard log, the package tensorboard is missing (pip install tensorboard).")
+            self.say("note: no TensorBoard log, the package tensorboard is missing (pip install tensorboard).", True)
             return None
         return SummaryWriter(os.path.join(folder, "tb"), purge_step=step + 1)
 
-    def say(self, text, screen=True):
+    def say(self, text, screen=None):
+        """Into the log file, and on the screen: always, never, or (None) unless the run is to be silent."""
         if not self.speaks:
             return
+        screen = bool(self.log_every) if screen is None else screen
         if self.file:
             self.file.write(f"{datetime.datetime.now():%H:%M:%S} {text}\n")
         if screen and self.bar is not None and not self.bar.disable:
@@ -267,13 +269,13 @@ class RunLog:
                     self.board.add_scalar(name, value, record["step"])
 
     def step(self, record):
-        self.say(log_line(record), screen=self.log_every and record["step"] % self.log_every == 0)
+        self.say(log_line(record), bool(self.log_every) and record["step"] % self.log_every == 0)
         if self.bar is not None:
             self.bar.update()
         self.keep(record)
 
     def sample(self, step, text):
-        self.say(f"sample at step {step}:\n{text}", screen=bool(self.log_every))
+        self.say(f"sample at step {step}:\n{text}")
         if self.board:
             self.board.add_text("sample", text.replace("\n", "  \n"), step)
 

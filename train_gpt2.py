@@ -44,8 +44,8 @@ from train_files import (
 )
 from train_plan import card_peak, flops_per_token, free_memory, memory_plan, peak_memory, plan_text, summary_text
 
-__all__ = ["PRESETS", "TrainConfig", "TrainError", "TrainResult", "Muon", "evaluate", "lr_at", "make_optimizers", "main",
-           "micro_batches", "optimizer_step", "orthogonalize", "pick_device", "pick_precision", "train"]
+__all__ = ["PRESETS", "TrainConfig", "TrainError", "TrainResult", "Muon", "evaluate", "lr_at", "make_optimizers",
+           "main", "micro_batches", "optimizer_step", "orthogonalize", "pick_device", "pick_precision", "train"]
 
 TOO_MANY_SKIPS = 25  # a scaler that starts at 2**16 needs at most 16 halvings to come down to 1
 COPY_SECONDS = 20 * 60  # between copies to --copy-to
@@ -136,13 +136,13 @@ def choose_precision(config, device, before=None):
 def lr_at(config, step):
     """AdamW's learning rate at a step (0 is the first): up over warmup_steps, then down to min_lr at the horizon."""
     c = config
-    if step < c.warmup_steps:
-        return c.lr * (step + 1) / c.warmup_steps
+    if step < c.warmup:
+        return c.lr * (step + 1) / c.warmup
     if c.schedule == "constant":
         return c.lr
     if step >= c.horizon:
         return c.min_lr
-    left = (c.horizon - step) / (c.horizon - c.warmup_steps)  # 1 after the warm-up, 0 at the end
+    left = (c.horizon - step) / (c.horizon - c.warmup)  # 1 after the warm-up, 0 at the end
     share = {"linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left), "wsd": min(1.0, 5 * left)}[c.schedule]
     return c.min_lr + share * (c.lr - c.min_lr)
 
@@ -341,7 +341,7 @@ def try_compile(model, dtype, device, say):
         try_micro_batch(compiled, 1, dtype, device)  # compiling happens at the first call
         return compiled
     except Exception as error:  # compilers, drivers and Python versions all fail in their own way
-        say(f"note: torch.compile does not work here ({type(error).__name__}), going on without it.")
+        say(f"note: torch.compile does not work here ({type(error).__name__}), going on without it.", True)
         model.zero_grad(set_to_none=True)
         return model
 
@@ -554,7 +554,8 @@ class Run:
             try:
                 copy_run(self.config.out_dir, self.config.copy_to)
             except OSError as error:
-                self.log.say(f"warning: no copy in {self.config.copy_to} ({error.strerror}); the run itself is safe.")
+                where = self.config.copy_to
+                self.log.say(f"warning: no copy in {where} ({error.strerror}); the run itself is safe.", True)
 
     def save_due(self):
         c, minutes = self.config, (time.monotonic() - self.saved_at) / 60
@@ -565,6 +566,7 @@ class Run:
     def record_step(self, loss, lr, norm, moved, seconds):
         p, tok_s = self.progress, self.config.tokens_per_step / seconds
         p.train_loss, p.seconds = loss, p.seconds + seconds
+        p.skips_in_a_row, p.skipped = (0, p.skipped) if moved else (p.skips_in_a_row + 1, p.skipped + 1)
         record = {"step": p.step, "loss": loss, "lr": lr, "norm": norm, "dt_ms": 1000 * seconds, "tok_s": tok_s}
         if self.peak:
             record["mfu"] = tok_s * flops_per_token(self.raw.config) / (self.peak * self.world)
@@ -622,11 +624,9 @@ class Run:
                 "memory": {"predicted_bytes": planned, "measured_bytes": used, "measured_is": what},
                 "config": dataclasses.asdict(c), "machine": machine_facts(self.device)}
 
-    def check_skips(self, moved):
-        """Count a skipped step; raise TrainError when it does not stop."""
+    def check_skips(self):
+        """Raise TrainError when step after step is skipped."""
         p = self.progress
-        p.skips_in_a_row = 0 if moved else p.skips_in_a_row + 1
-        p.skipped += not moved
         if p.skips_in_a_row < TOO_MANY_SKIPS:
             return
         folder = self.config.out_dir
@@ -683,7 +683,7 @@ def loop(run, signals):
         p.step += 1
         loss, asked, due = mean_over([loss.item(), float(signals.asked), float(run.save_due())], run.device, run.world)
         records = [run.record_step(loss, lr, norm.item(), moved, time.perf_counter() - start)]
-        run.check_skips(moved)
+        run.check_skips()
         if p.step % config.eval_every == 0 or p.step == config.max_steps:
             records.append(run.validate())
         wishes = [bool(run.callback(record, run.raw)) for record in records] if run.callback else []

@@ -1,0 +1,456 @@
+"""train_gpt2: precision, schedule, optimizers, the step, exact loss, the loop."""
+
+import dataclasses
+import json
+import math
+import os
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import train_gpt2
+from data.shakespeare import corpus_from_text
+from model_gpt2 import GPT, GPTConfig
+from train_files import log_line
+from train_gpt2 import (
+    Muon,
+    TrainConfig,
+    TrainError,
+    evaluate,
+    lr_at,
+    make_optimizers,
+    micro_batches,
+    optimizer_step,
+    orthogonalize,
+    pick_precision,
+    train,
+)
+
+CPU = torch.device("cpu")
+
+
+def words(n=12_000, seed=0):
+    """A text that has something to learn in it, and is nobody's."""
+    r = random.Random(seed)
+    known = ["red", "green", "blue", "old", "stone", "rain"]
+    return "\n".join(" ".join(r.choice(known) for _ in range(6)) for _ in range(n // 25))
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return corpus_from_text(words(), "words")
+
+
+def tiny(**changes):
+    """Settings of a run that takes a second."""
+    base = dict(n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=4, tokens_per_step=64, max_steps=20,
+                optimizer="adamw", lr=1e-2, warmup_steps=2, eval_every=10, save_every=10, sample_chars=0, device="cpu",
+                precision="fp32", log_every=0)
+    return TrainConfig.preset_of("quick", **{**base, **changes})
+
+
+def small_model(seed=0, **changes):
+    torch.manual_seed(seed)
+    return GPT(GPTConfig(**{**dict(block_size=16, vocab_size=11, n_layer=2, n_head=2, n_embd=16), **changes}))
+
+
+def batch(n=8, T=16, V=11, seed=0):
+    ids = torch.randint(V, (n, T + 1), generator=torch.Generator().manual_seed(seed))
+    return ids[:, :-1], ids[:, 1:]
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+# ---- precision
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """Pretend that a card of some compute capability is there."""
+    def pretend(major, minor, kernels=True):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (major, minor))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "some card")
+        monkeypatch.setattr(train_gpt2, "matmul_works", lambda device: kernels)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *a: pytest.fail("it says True on a T4"))
+    return pretend
+
+
+@pytest.mark.parametrize("capability, dtype, scaler", [
+    ((6, 0), torch.float32, False), ((7, 0), torch.float16, True), ((7, 5), torch.float16, True),
+    ((8, 0), torch.bfloat16, False), ((8, 9), torch.bfloat16, False), ((9, 0), torch.bfloat16, False)])
+def test_precision_by_capability(card, capability, dtype, scaler):
+    """A T4 that is given emulated bf16 (ten times slower), or fp16 without a scaler (gradients of zero)."""
+    card(*capability)
+    got, use_scaler, reason = pick_precision("cuda")
+    assert (got, use_scaler) == (dtype, scaler)
+    assert f"{capability[0]}.{capability[1]}" in reason
+
+
+def test_a_card_without_kernels_is_named(card):
+    """Kaggle's P100: is_available() is True and the first operation dies in the middle of the run."""
+    card(6, 0, kernels=False)
+    with pytest.raises(TrainError, match="T4 x2"):
+        pick_precision("cuda")
+
+
+@pytest.mark.parametrize("has_units, seconds, dtype", [
+    (False, {torch.float32: 2.0, torch.bfloat16: 1.0}, torch.float32),
+    (True, {torch.float32: 2.0, torch.bfloat16: 1.0}, torch.bfloat16),
+    (True, {torch.float32: 1.0, torch.bfloat16: 2.0}, torch.float32)])
+def test_precision_of_a_cpu(monkeypatch, has_units, seconds, dtype):
+    """bf16 without units for it, or with units that lose against fp32: slower and less exact."""
+    monkeypatch.setattr(train_gpt2, "cpu_has_bf16", lambda: has_units)
+    monkeypatch.setattr(train_gpt2, "matmul_seconds", lambda dtype: seconds[dtype])
+    assert pick_precision("cpu")[:2] == (dtype, False)
+
+
+def test_precision_of_an_apple_gpu():
+    """Half precision on MPS, where nothing of ours has been checked."""
+    assert pick_precision("mps")[:2] == (torch.float32, False)
+
+
+def test_a_resumed_cpu_run_keeps_its_precision(monkeypatch):
+    """A timed choice that falls the other way after a restart, so that the resumed run is another one."""
+    monkeypatch.setattr(train_gpt2, "pick_precision", lambda device: pytest.fail("asked again"))
+    assert train_gpt2.choose_precision(TrainConfig(), CPU, "bf16")[0] == torch.bfloat16
+
+
+# ---- schedule
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
+def test_schedule_rises_then_falls(schedule):
+    """Off by one in the warm-up (a first step at rate 0), a jump at its end, an end above min_lr."""
+    c = TrainConfig.preset_of("quick", schedule=schedule, lr=1.0, min_lr=0.1, warmup_steps=10, max_steps=100)
+    lrs = [lr_at(c, step) for step in range(101)]
+    assert lrs[0] == pytest.approx(0.1) and lrs[9] == lrs[10] == max(lrs) == 1.0
+    assert lrs[100] == pytest.approx(0.1) and all(a >= b for a, b in zip(lrs[10:], lrs[11:], strict=False))
+    assert (lrs[79] == 1.0) == (schedule == "wsd")
+
+
+def test_schedule_end_is_its_own_setting():
+    """A run cut short by --max-steps whose rate no longer is that of the long run."""
+    long, cut = (TrainConfig.preset_of("quick", max_steps=n, decay_steps=200) for n in (200, 50))
+    assert [lr_at(long, s) for s in range(50)] == [lr_at(cut, s) for s in range(50)]
+
+
+# ---- optimizers
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(32, 32), (64, 16), (16, 64)])
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e6])
+def test_orthogonalize(dtype, shape, size):
+    """Newton-Schulz that overflows in a T4's fp16, transposes its result, or leaves directions as unequal as they were."""
+    g = size * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, s, v = torch.linalg.svd(g, full_matrices=False)
+    got = orthogonalize(g, dtype)
+    assert got.dtype == g.dtype and got.shape == g.shape
+    along = torch.diagonal(u.mT @ got @ v.mT)  # how far it goes along each of g's own directions
+    big = s > 0.05 * s[0]  # the iteration needs more steps for directions that are nearly empty
+    assert (along[big] > 0.5).all() and (along[big] < 1.4).all()
+
+
+def test_muon_takes_the_blocks_matrices_only():
+    """Muon on the embedding table (it ruins it), or a parameter that no optimizer or two of them hold."""
+    model = small_model()
+    muon, adamw = make_optimizers(model, TrainConfig(), torch.float32)
+    names = {p: n for n, p in model.named_parameters()}
+    held = [[names[p] for group in o.param_groups for p in group["params"]] for o in (muon, adamw)]
+    assert sorted(held[0] + held[1]) == sorted(names.values())
+    assert all(".h." in n and n.endswith("weight") and "ln_" not in n for n in held[0]) and len(held[0]) == 8
+    decayed = {names[p] for g in adamw.param_groups for p in g["params"] if g["weight_decay"]}
+    assert decayed == {"transformer.wte.weight", "transformer.wpe.weight"}
+
+
+# ---- the step
+
+
+def one_step(model, kind, scale=None, n_micro=1, clip=1.0, seed=0):
+    config = TrainConfig.preset_of("quick", optimizer=kind, lr=1e-2)
+    optimizers = make_optimizers(model, config, torch.float32)
+    scaler = torch.amp.GradScaler("cpu", enabled=scale is not None, init_scale=scale or 1.0)
+    x, y = batch(seed=seed)
+    micro = list(zip(x.split(8 // n_micro), y.split(8 // n_micro), strict=True))
+    return optimizer_step(model, optimizers, scaler, micro, grad_clip=clip), scaler, optimizers
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("n_micro", [2, 4, 8])
+def test_accumulation_is_the_same_step(kind, n_micro):
+    """A loss that is not divided by the number of micro-batches, or gradients that are not kept between them."""
+    whole, parts = small_model(), small_model()
+    (loss, norm, _), *_ = one_step(whole, kind)
+    (loss_parts, norm_parts, _), *_ = one_step(parts, kind, n_micro=n_micro)
+    assert loss_parts.item() == pytest.approx(loss.item(), abs=1e-6)
+    assert norm_parts.item() == pytest.approx(norm.item(), rel=1e-4)
+    # AdamW's first step is the sign of the gradient: where that is nearly zero, rounding decides it
+    assert (weights(whole) - weights(parts)).abs().median() < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_clipping_comes_after_unscaling(kind):
+    """Clip before unscale: the norm is 65,536 times too long, and every gradient is cut to nothing."""
+    plain, scaled = small_model(), small_model()
+    (_, norm, _), *_ = one_step(plain, kind, clip=0.05)
+    (_, norm_scaled, moved), *_ = one_step(scaled, kind, scale=2.0**16, clip=0.05)
+    assert moved and norm_scaled.item() == pytest.approx(norm.item(), rel=1e-5)
+    assert torch.allclose(weights(plain), weights(scaled), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("where", ["transformer.h.0.mlp.c_fc.weight", "transformer.wte.weight"])
+def test_overflow_moves_nothing(kind, where):
+    """With two optimizers, the scaler lets the one step whose own gradients are finite: half a step is taken."""
+    model = small_model()
+    before = weights(model)
+    hook = dict(model.named_parameters())[where].register_hook(lambda g: g * math.inf)
+    (_, norm, moved), scaler, optimizers = one_step(model, kind, scale=2.0**16)
+    assert not moved and not math.isfinite(norm) and torch.equal(weights(model), before)
+    assert scaler.get_scale() == 2.0**15 and len(optimizers) == (2 if kind == "muon" else 1)
+    assert all(p.grad is None for p in model.parameters())
+    hook.remove()
+    x, y = batch()
+    assert optimizer_step(model, optimizers, scaler, [(x, y)])[2] and not torch.equal(weights(model), before)
+
+
+def test_overflow_without_a_scaler_moves_nothing():
+    """bf16 and fp32 have no scaler to skip the step, and one NaN would fill the model."""
+    model = small_model()
+    before = weights(model)
+    model.transformer.ln_f.weight.register_hook(lambda g: g * math.nan)
+    (_, _, moved), *_ = one_step(model, "muon")
+    assert not moved and torch.equal(weights(model), before)
+
+
+def test_ranks_and_micro_batches_share_one_batch(corpus):
+    """Two processes that see the same sequences, or a batch that depends on how it is cut."""
+    c = tiny(tokens_per_step=128, batch_size=2)
+    (x, y), = micro_batches(corpus, c, 3, 8, CPU)
+    for world, micro in ((1, 2), (2, 4), (2, 1), (4, 2)):
+        parts = [p for rank in range(world) for p in micro_batches(corpus, c, 3, micro, CPU, rank, world)]
+        assert all(len(a) == micro for a, _ in parts)
+        assert torch.equal(torch.cat([a for a, _ in parts]), x) and torch.equal(torch.cat([b for _, b in parts]), y)
+
+
+# ---- exact loss
+
+
+@pytest.mark.parametrize("n", [2, 17, 16 * 5 + 1, 16 * 5 + 9])
+def test_evaluate_scores_every_target_once(n):
+    """A last short window that is dropped or weighs as much as a whole one; dropout live; mode not put back."""
+    model = small_model(dropout=0.5).train()
+    ids = torch.randint(11, (n,), generator=torch.Generator().manual_seed(n))
+    total = 0.0
+    model.eval()
+    for start in range(0, n - 1, 16):
+        window = ids[start : start + 17]
+        logp = model(window[None, :-1])[0].log_softmax(-1)[0]
+        total -= logp.gather(1, window[1:, None]).sum().item()
+    model.train()
+    assert evaluate(model, ids) == pytest.approx(total / (n - 1), rel=1e-5)
+    assert model.training and evaluate(model, ids) == evaluate(model, ids)
+
+
+def test_evaluate_is_fp32_inside_autocast():
+    """An evaluation called in an autocast region: the number changes in the third decimal."""
+    model, ids = small_model(), torch.arange(60) % 11
+    outside = evaluate(model, ids)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert evaluate(model, ids) == outside
+
+
+# ---- the loop
+
+
+def test_it_learns(corpus):
+    """Anything that stops learning: a rate of zero, targets not shifted, gradients thrown away."""
+    c = tiny(max_steps=200, eval_every=200, block_size=32, tokens_per_step=512, batch_size=16, n_embd=32)
+    result = train(c, corpus)
+    assert result.history[0]["loss"] == pytest.approx(math.log(corpus.tokenizer.vocab_size), abs=0.2)
+    assert result.progress.val_loss < 1.0  # letters alone give 2.6
+
+
+def test_it_learns_shakespeare(shakespeare):
+    """The preset that everybody tries first, on the real text: 200 steps stay above 3 when the loop is broken."""
+    result = train(TrainConfig.preset_of("quick", log_every=0, sample_chars=0, device="cpu"), shakespeare)
+    assert 1.9 < result.progress.val_loss < 2.45  # the bigram table has 2.482
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_faked_t4_trains_in_fp16_with_a_scaler(corpus, kind):
+    """fp16 with GradScaler for real, on the CPU: a first scale that overflows must cost steps and nothing else."""
+    result = train(tiny(precision="fp16", optimizer=kind, max_steps=40), corpus)
+    losses = result.train_losses
+    assert all("scale" in r for r in result.history if "loss" in r)
+    assert result.progress.step == 40 and losses[-1] < losses[0] - 0.2
+
+
+def test_skips_are_counted_and_many_stop_the_run(corpus, monkeypatch, tmp_path):
+    """A run that goes on for hours with a gradient that is not finite."""
+    real = train_gpt2.optimizer_step
+
+    def overflows_after_12(model, *rest):
+        loss, norm, moved = real(model, *rest)
+        overflows_after_12.n += 1
+        return (loss, torch.tensor(math.inf), False) if overflows_after_12.n > 12 else (loss, norm, moved)
+
+    overflows_after_12.n = 0
+    monkeypatch.setattr(train_gpt2, "optimizer_step", overflows_after_12)
+    with pytest.raises(TrainError, match=r"not finite 25 times in a row.*step 10") as error:
+        train(tiny(max_steps=100, out_dir=str(tmp_path)), corpus)
+    assert "\n" not in str(error.value)
+    records = [json.loads(line) for line in open(tmp_path / "history.jsonl")]
+    assert [r["skipped"] for r in records if "skipped" in r][:3] == [1, 2, 3]
+    assert records[-1]["norm"] is None  # JSON has no Infinity
+
+
+def test_reasons_to_stop(corpus):
+    """Patience that counts steps instead of validations; a target that is never looked at."""
+    flat = train(tiny(lr=1e-12, max_steps=400, eval_every=5, patience=3), corpus)
+    assert flat.stopped == "patience" and flat.progress.step < 60
+    assert train(tiny(target_loss=3.0, max_steps=400), corpus).stopped == "target_loss"
+    assert train(tiny(), corpus, lambda record, model: record["step"] == 7).progress.step == 7
+
+
+def test_log_line_has_the_form_that_tools_read():
+    """A space or a digit more, and every script that reads the log breaks."""
+    record = dict(step=4946, loss=0.47741, lr=6.0e-5, norm=2.391, dt_ms=2028.701, tok_s=4038.2)
+    assert log_line(record) == "step 4946 | loss 0.4774 | lr 6.0e-05 | norm 2.39 | dt 2028.70 ms | tok/s 4038"
+
+
+def test_what_a_run_leaves(corpus, tmp_path, capsys):
+    """A history with holes, a best/ that cannot be loaded again or has another loss than it says."""
+    result = train(tiny(out_dir=str(tmp_path), log_every=5, sample_chars=20, max_steps=20), corpus)
+    records = [json.loads(line) for line in open(tmp_path / "history.jsonl")]
+    steps = [r for r in records if "loss" in r]
+    assert [r["step"] for r in steps] == list(range(1, 21))
+    assert all({"step", "loss", "lr", "norm", "dt_ms", "tok_s"} <= r.keys() for r in steps)
+    assert [r["step"] for r in records if "val_loss" in r] == [10, 20] and records == result.history
+    lines = re.findall(r"^step \d+ \| loss .*tok/s \d+$", capsys.readouterr().out, re.M)
+    assert len(lines) == 4
+    (log,) = tmp_path.glob("log-*.txt")
+    assert len(re.findall(r"^\d\d:\d\d:\d\d step \d+ \| loss", log.read_text(), re.M)) == 20
+    model, metrics = GPT.from_pretrained(tmp_path / "best"), json.load(open(tmp_path / "best" / "metrics.json"))
+    assert evaluate(model, corpus.val) == metrics["val_loss"] == result.progress.best_loss
+    assert metrics["corpus"] == {"name": "words", "sha256": corpus.sha256, "floor": None}
+    assert metrics["parameters"] == model.num_params() and metrics["ngram5_val_loss"] > 0
+    assert {"tokenizer.json", "config.json", "model.safetensors", "ngram5.npz"} <= set(os.listdir(tmp_path / "best"))
+
+
+def test_checkpoint_has_the_promised_keys(corpus, tmp_path):
+    """last.pt that needs our classes or a pickle to load, or lacks a key that others rely on."""
+    train(tiny(out_dir=str(tmp_path)), corpus)
+    saved = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert {"model", "optimizer", "scaler", "rng", "step", "best", "config"} <= saved.keys()
+    assert saved["step"] == 20 and not any("_orig_mod" in k or k.startswith("module.") for k in saved["model"])
+
+
+def test_compile_falls_back(corpus, monkeypatch, capsys, tmp_path):
+    """A machine without a compiler that kills the run; a compiled model whose weights are saved as _orig_mod.*."""
+    monkeypatch.setattr(torch, "compile", lambda model: (_ for _ in ()).throw(RuntimeError("no compiler")))
+    plain = train(tiny(), corpus)
+    assert train(tiny(compile=True), corpus).train_losses == plain.train_losses
+    assert len(re.findall("torch.compile does not work here", capsys.readouterr().out)) == 1
+
+    class Wrapped(torch.nn.Module):  # as torch.compile wraps, without its minute
+        def __init__(self, model):
+            super().__init__()
+            self._orig_mod = model
+
+        def forward(self, *args):
+            return self._orig_mod(*args)
+
+    monkeypatch.setattr(torch, "compile", Wrapped)
+    assert train(tiny(compile=True, out_dir=str(tmp_path)), corpus).train_losses == plain.train_losses
+    assert not any("_orig_mod" in k for k in torch.load(tmp_path / "last.pt", weights_only=True)["model"])
+
+
+def test_auto_batch_size_keeps_tokens_a_step(corpus, monkeypatch):
+    """auto that changes the run: a smaller micro-batch must mean more of them."""
+    real = train_gpt2.try_micro_batch
+
+    def fits_up_to_two(model, micro, *rest):
+        if micro > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(model, micro, *rest)
+
+    monkeypatch.setattr(train_gpt2, "try_micro_batch", fits_up_to_two)
+    seen = []
+    monkeypatch.setattr(train_gpt2, "micro_batches", lambda *a: seen.append(micro_batches(*a)) or seen[-1])
+    auto = train(tiny(batch_size="auto", max_steps=5), corpus)
+    assert [len(x) for x, _ in seen[0]] == [2, 2]
+    assert np.allclose(auto.train_losses, train(tiny(max_steps=5), corpus).train_losses, atol=1e-5)
+
+
+def test_out_of_memory_names_the_mend(corpus, monkeypatch):
+    """A traceback of forty lines where one flag would do."""
+    monkeypatch.setattr(train_gpt2, "optimizer_step", lambda *a: (_ for _ in ()).throw(torch.OutOfMemoryError("x")))
+    with pytest.raises(TrainError, match="--batch-size 2"):
+        train(tiny(), corpus)
+
+
+def test_dropout_leaves_the_batches_alone(corpus):
+    """Batches drawn from the generator that dropout uses: another dropout, another run of data."""
+    seen = {}
+    for dropout in (0.0, 0.3):
+        result = train(tiny(max_steps=3, dropout=dropout), corpus)
+        seen[dropout] = [torch.cat([x for x, _ in micro_batches(corpus, tiny(), s, 4, CPU)]) for s in range(3)]
+        assert len(result.train_losses) == 3
+    assert all(torch.equal(a, b) for a, b in zip(*seen.values(), strict=True))
+
+
+def test_bpe_trains(monkeypatch, corpus, gpt2_vocabulary):
+    """50,257 ids in a table of 65; a loss per token reported as if it were per character."""
+    monkeypatch.setattr(train_gpt2, "load_corpus", lambda quiet=False: corpus)
+    result = train(tiny(tokenizer="bpe", max_steps=3, eval_every=3))
+    assert result.model.config.vocab_size == 50304 and result.model.config.n_tokens == 50257
+    last = result.history[-1]
+    assert last["val_loss_char"] == pytest.approx(last["val_loss"] / train_gpt2.chars_per_token(
+        corpus_from_text(corpus.text, "words", train_gpt2.BPETokenizer())))
+    assert last["val_loss_char"] < last["val_loss"] / 2
+
+
+def test_bpe_offline_is_one_sentence(monkeypatch):
+    """The traceback of a failed download, forty lines of it."""
+    tiktoken = pytest.importorskip("tiktoken")
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: (_ for _ in ()).throw(ConnectionError("no network")))
+    with pytest.raises(ValueError, match="TIKTOKEN_CACHE_DIR") as error:
+        train(tiny(tokenizer="bpe"))
+    assert "\n" not in str(error.value)
+
+
+def test_muon_beats_adamw_at_the_same_rate(corpus):
+    """Muon that does not orthogonalise, or forgets its momentum, is no better than what it replaces."""
+    losses = {}
+    for kind in ("adamw", "muon"):
+        c = tiny(optimizer=kind, lr=1e-3, muon_lr=0.02, max_steps=60, eval_every=60, n_embd=32, block_size=32,
+                 tokens_per_step=512, batch_size=16)
+        losses[kind] = train(c, corpus).progress.val_loss
+    assert losses["muon"] < losses["adamw"] - 0.05
+
+
+def test_the_same_seed_is_the_same_run(corpus):
+    """Anything random that does not hang on the seed."""
+    runs = [train(tiny(dropout=0.1, seed=s), corpus).train_losses for s in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_muon_state_survives(corpus):
+    """A momentum made anew at each step: Muon without memory."""
+    p = torch.nn.Parameter(torch.eye(4))
+    muon = Muon([p], lr=0.0)
+    for _ in range(2):
+        p.grad = torch.ones(4, 4)
+        muon.step()
+    assert torch.allclose(muon.state[p]["momentum"], torch.full((4, 4), 1 - 0.95**2))
+
+
+def test_settings_are_plain_values():
+    """A setting that last.pt and metrics.json cannot hold."""
+    json.dumps(dataclasses.asdict(TrainConfig()))
