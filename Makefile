@@ -11,7 +11,7 @@ help: ## what there is to type
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
 
 env:
-	@if [ -z "$(PYTHON)" ]; then \
+	@if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	echo "Python 3.11 or newer was not found: install it from python.org or by your system's packages, then try again." >&2; \
 	exit 1; fi
 	@"$(PYTHON)" lab/bootstrap.py

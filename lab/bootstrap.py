@@ -1,7 +1,7 @@
 """Make .venv and put the pinned packages of pyproject.toml in it; `make` calls this before everything else.
 
-Standard library only, and plain enough that an old Python can read it and say that it is too old. A second call finds
-the stamp of the first and does nothing. What goes wrong is said in one sentence.
+Standard library only. A second call finds the stamp of the first and does nothing. What goes wrong is said in one
+sentence.
 """
 
 import errno
@@ -78,8 +78,10 @@ def make_venv():
     command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        if "ensurepip" in done.stdout:
+        if "ensurepip is not available" in done.stdout:
             raise SetupError("This Python cannot make environments: install its venv package (Debian: python3-venv).")
+        if shutil.disk_usage(ROOT).free < 50 * 2**20:
+            raise OSError(errno.ENOSPC, "no room for the environment")
         raise SetupError(explain(done.stdout, "the environment"))
 
 
@@ -145,7 +147,7 @@ def explain(text, what):
 def main():
     """Make the environment; exit status 0, or 1 with one sentence."""
     if sys.version_info < (3, 11):
-        print(f"This is Python {platform.python_version()}: the project needs 3.11 or newer (make run PYTHON=...).")
+        print(f"This is Python {platform.python_version()}: the project needs 3.11 or newer.", file=sys.stderr)
         return 1
     try:
         with open(ROOT / "pyproject.toml") as held:
