@@ -376,7 +376,8 @@ def look_panel():
             attention = gr.HTML("", js_on_load=PICK_HEAD, elem_id="attention", apply_default_css=False)
             with gr.Row():
                 layer, head = (
-                    gr.Slider(1, max(2, most), value=1, step=1, label=name, elem_id=name.lower(), buttons=[], min_width=120)
+                    gr.Slider(1, max(2, most), value=1, step=1, label=name, elem_id=name.lower(), buttons=[],
+                              min_width=120)  # fmt: skip
                     for name, most in (("Layer", config.n_layer), ("Head", config.n_head))
                 )
     return letters, at, bars, attention, layer, head
@@ -421,7 +422,8 @@ def use(folder_or_repo: str, revision: str | None = None) -> None:
 def launch(port: int | None = None, host: str | None = None, **options):
     """Serve the page; returns Gradio's (app, local address, None)."""
     settings = {"theme": theme(), "css_paths": HERE / "app.css", "footer_links": ["api"], "ssr_mode": False,
-                "quiet": True, "show_error": False, "state_session_capacity": 1000, "max_threads": 2 * MAX_WAITING}  # fmt: skip
+                "quiet": True, "show_error": False, "state_session_capacity": 1000,
+                "max_threads": 2 * MAX_WAITING}  # fmt: skip
     return build_app().launch(server_name=host, server_port=port, **{**settings, **options})
 
 

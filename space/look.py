@@ -79,16 +79,19 @@ def status_line(facts: list[str], notices: list[str]) -> str:
     return f'<div class="status" role="status"><div class="facts">{line}</div>{notes}</div>'
 
 
-def headline(card: dict) -> str:
+def headline(metrics: dict) -> str:
     """The model in one line, from its measured numbers only: parameters, exact loss, the 5-gram beside it."""
-    parts = [safe(str(card["name"]))] if card.get("name") else []
-    if card.get("parameters"):
-        parts.append(f"{card['parameters'] / 1e6:.1f} million parameters")
-    if card.get("val_loss") is not None:
-        text = f"<b>{card['val_loss']:.3f}</b> nats per character on text it never saw"
-        if card.get("ngram5") is not None:
-            text += f" (a table of 5-letter counts: {card['ngram5']:.3f})"
+    parts = []
+    if metrics.get("parameters"):
+        parts.append(f"{metrics['parameters'] / 1e6:.1f} million parameters")
+    loss = metrics.get("val_loss_char", metrics.get("val_loss"))
+    if isinstance(loss, (int, float)):
+        text = f"<b>{loss:.3f}</b> nats per character on text it never saw"
+        if isinstance(metrics.get("ngram5_val_loss"), (int, float)):
+            text += f" (a table of 5-letter counts: {metrics['ngram5_val_loss']:.3f})"
         parts.append(text)
+    if (metrics.get("corpus") or {}).get("name") == "standin":
+        parts.append("trained on a stand-in text, for want of the real one")
     return '<p class="card">' + " · ".join(parts) + "</p>"
 
 
