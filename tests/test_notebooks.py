@@ -17,7 +17,7 @@ LEFT_OUT = (".git", ".venv", "build", "__pycache__", ".pytest_cache", ".ruff_cac
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_committed_notebook_is_whole(path):
-    """Catches outputs older than the code, an error or warning left in, cells out of order, pictures without alt text."""
+    """Catches outputs older than the code, errors left in, cells out of order, pictures without alt text."""
     assert check(read(path), path) == []
 
 
