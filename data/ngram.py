@@ -1,12 +1,16 @@
 """Counting: the dumbest models of text that work, and the marks every rung of the ladder is measured by.
 
 An n-gram guesses a letter from the n-1 before it, by how often each letter followed them in train. Needs numpy only.
-`python -m data.ngram` measures the whole table on the corpus and writes results/ngram.json.
+`python -m data.ngram` measures the whole table on the corpus and writes results/ngram.json; with --standin, the
+stand-in's, to results/ngram_standin.json.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +201,52 @@ def _lookup(keys: np.ndarray, codes: np.ndarray) -> np.ndarray:
 def _small(values: np.ndarray) -> np.ndarray:
     """The same whole numbers (none negative) in the narrowest type that holds them."""
     return values.astype(np.min_scalar_type(int(values.max()) if len(values) else 0))
+
+
+def table(train, val, vocab_size: int, longest: int = 8) -> list[dict]:
+    """One row for each n from 0 (the even guess) to `longest`: exact losses in nats, share of strings new in val."""
+    even = math.log(vocab_size)
+    rows = [{"n": 0, "name": "uniform", "val_loss": even, "train_loss": even, "unseen": 0.0, "smoothing": "none"}]
+    for n in range(1, longest + 1):
+        start = time.perf_counter()
+        model = NGram(n, vocab_size).fit(train)
+        row = {"n": n, "name": ["", "unigram", "bigram"][n] if n < 3 else f"{n}-gram", "val_loss": model.loss(val)}
+        row |= {"train_loss": model.loss(train), "unseen": model.unseen(val)}
+        row |= {"smoothing": "add-1" if n < 3 else "Witten-Bell", "seconds": time.perf_counter() - start}
+        rows.append(row)
+    return rows
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m data.ngram", description="Measure what counting alone can do.")
+    parser.add_argument("--standin", action="store_true", help="measure the stand-in text instead of Tiny Shakespeare")
+    args = parser.parse_args(argv)
+    # a command stands at the top of the house: what it needs there is imported here, not by the module
+    from data import shakespeare, standin
+    from lab.machine import write_result
+
+    start = time.perf_counter()
+    try:
+        text, name = (standin.make(), "standin") if args.standin else (shakespeare.get_text(False), "tinyshakespeare")
+    except shakespeare.DataError as error:
+        raise SystemExit(str(error)) from None
+    corpus = shakespeare.corpus_from_text(text, name)
+    rows = table(corpus.train, corpus.val, corpus.tokenizer.vocab_size)
+    best = NGram(5, corpus.tokenizer.vocab_size).fit(corpus.train)
+    windows = {str(size): best.loss_in_windows(corpus.val, size) for size in (8, 16, 32, 64, 128, 256, 1024)}
+    measured = {"unit": "nats/char", "val_targets": len(corpus.val) - 1, "rows": rows, "windows_5gram": windows}
+    if args.standin:
+        measured["floor"], measured["floor_se"] = standin.floor(text)
+    path = Path(__file__).resolve().parents[1] / "results" / ("ngram_standin.json" if args.standin else "ngram.json")
+    config = {"longest": 8, "windows": [int(size) for size in windows]}
+    write_result(path, config, corpus, **measured, seconds=time.perf_counter() - start)
+    for row in rows:
+        print(
+            f"{row['name']:>8}  val {row['val_loss']:.3f}  train {row['train_loss']:.3f}  unseen {row['unseen']:6.1%}"
+        )
+    print("5-gram in windows of " + ", ".join(f"{size}: {loss:.3f}" for size, loss in windows.items()))
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

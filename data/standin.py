@@ -18,6 +18,7 @@ from functools import cache, cached_property, lru_cache
 from itertools import accumulate
 
 SIZE = 1_115_394  # characters, as in Tiny Shakespeare
+SHA256 = "b4f5a574a6aabbb45c643223bff972c069e671f7eb7625fb740af30bea114f06"  # of make(), on every machine
 SYMBOLS = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # the same 65
 END = "\0"  # in a table of prefixes: the word ends here
 
@@ -419,10 +420,10 @@ def _take(player: Player, s: str, place: int) -> None:
 
 @lru_cache(maxsize=2)
 def floor(text: str | None = None) -> tuple[float, float]:
-    """(floor, standard error) in nats/char over the validation targets, the last tenth of `text` but its first character.
+    """(floor, standard error) in nats/char over the validation targets: the last tenth of `text` but its first.
 
     A model that sees only the past is expected above the floor, whatever it has learnt: the gap is how much its law
-    differs from the true one. The error is taken over 100 blocks in a row, since neighbouring characters are not independent.
+    differs from the true one. The error is taken over 100 blocks in a row, since neighbours are not independent.
     """
     text = make() if text is None else text
     surprise = [-p for p in log_probs(text, int(0.9 * len(text)) + 1)]
