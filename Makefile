@@ -23,7 +23,7 @@ test: env ## run the tests, on two cores, without network
 	@$(PY) -m pytest -n 2 --dist worksteal
 
 lab: env ## open JupyterLab on the first notebook
-	@$(PY) -m jupyter lab gpt_dev.ipynb
+	@$(PY) -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) gpt_dev.ipynb
 
 lint: env ## check the style of the code
 	@$(PY) -m ruff check .

@@ -60,6 +60,8 @@ def walk(paths, in_place):
         if in_place and not run["quick"]:
             note_minutes(path.stem, run)
             keep_results()
+    if in_place:
+        refresh_readme()
     for road in sorted((ROOT / "notebooks").glob("*.ipynb")):
         export_html(road, BUILD / f"{road.stem}.html")
     print(summary(runs, time.monotonic() - start))
@@ -89,6 +91,13 @@ def keep_results():
     for name in ("ladder.json", "sample.txt"):
         if (BUILD / name).exists():
             write_atomic(ROOT / "results" / name, (BUILD / name).read_text(encoding="utf-8"))
+
+
+def refresh_readme():
+    """The README's tables follow the run at once."""
+    from lab import badges
+
+    badges.main()
 
 
 def summary(runs, seconds):
