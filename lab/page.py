@@ -108,6 +108,12 @@ class Markdown(mistune.HTMLRenderer):
     def image(self, text, url, title=None):
         return f'<img src="{embedded(url, self.folder)}" alt="{html.escape(text)}">'
 
+    def link(self, text, url, title=None):
+        """Links from notebook to notebook lead from page to page: all pages lie in one folder."""
+        if url.endswith(".ipynb") and "://" not in url:
+            url = Path(url).stem + ".html"
+        return super().link(text, url, title)
+
     def block_code(self, code, info=None):
         try:
             return colour(code, get_lexer_by_name((info or "").split()[0]))

@@ -364,6 +364,17 @@ def test_page_folds_and_describes(good, tmp_path):
     assert "<h2>1 · One</h2>" in page and "standin" in page.split("<footer>")[1]
 
 
+def test_page_keeps_folded_solutions_and_links_to_pages(tmp_path):
+    """Catches a solution in sight because its <details> came apart, and a link from a page to a raw notebook."""
+    fold = "<details>\n<summary>Solution</summary>\n\n```python\nx = 1\n```\n\n</details>\n\n"
+    write(demo(extra=f"\n# %% [markdown] id=fold\n{fold}[next](notebooks/road.ipynb)\n"), tmp_path / "demo.ipynb")
+    export_html(tmp_path / "demo.ipynb", tmp_path / "demo.html")
+    page = (tmp_path / "demo.html").read_text(encoding="utf-8")
+    inside = page.split("<summary>Solution</summary>")[1].split("</details>")[0]
+    assert 'class="highlight"' in inside and "<summary" not in inside
+    assert 'href="road.html"' in page
+
+
 # --- the set-up cell ---
 
 
