@@ -240,7 +240,7 @@ def guesses_at(ids: list[int], pieces: list[str], at: int, probs: torch.Tensor, 
 
 
 def generate(prompt: str, max_tokens: float = 100, temperature: float = 0.7, top_n: float | None = None,
-             seed: float | None = None):  # fmt: skip
+             seed: float | None = None) -> dict:  # fmt: skip  (Gradio wants the type of one piece of the stream)
     """Continue a text. Returns {"text", "prompt", "seed", "tokens", "tokens_per_second", "notices"}.
 
     prompt: the seed text, may be empty; characters the model does not know are left out and listed in notices.

@@ -1,0 +1,73 @@
+"""For the tests of the app and of publishing: a model folder made in a second, and the app as a process of its own."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# the characters that could do harm are in the vocabulary, or escaping would never be put to the test
+CHARS = "\n !\"$&'(),-./:;<=>?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]`abcdefghijklmnopqrstuvwxyz{}"
+
+
+def tiny_folder(folder, chars: str = CHARS, n_embd: int = 16, block_size: int = 32, **shape) -> Path:
+    """A complete model folder with untrained weights: the same every time."""
+    import torch
+
+    from data.ngram import NGram
+    from data.tokenizer import CharTokenizer
+    from model_gpt2 import GPT, GPTConfig
+
+    folder, tokenizer = Path(folder), CharTokenizer(chars)
+    torch.manual_seed(0)
+    shape = {"n_layer": 2, "n_head": 2, **shape}
+    model = GPT(GPTConfig(block_size=block_size, vocab_size=len(chars), n_embd=n_embd, **shape))
+    for weight in model.parameters():  # far from zero, so that one text is not like another
+        torch.nn.init.normal_(weight, std=0.2)
+    model.save_pretrained(folder)
+    tokenizer.save(folder, block_size)
+    NGram(5, len(chars)).fit(torch.randint(len(chars), (5000,)).numpy()).save(folder / "ngram5.npz")
+    metrics = {"val_loss": 4.21, "val_loss_char": 4.21, "ngram5_val_loss": 4.32, "parameters": model.num_params(),
+               "step": 7, "tokens": 3584, "seconds": 1.5, "corpus": {"name": "tinyshakespeare", "sha256": "ab" * 32},
+               "config": {"lr": 0.003, "seed": 1},
+               "machine": {"device": "cpu", "torch": torch.__version__}}  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running_app(*arguments, script=ROOT / "space" / "app.py", cwd=None, **environment):
+    """Start the app on a free port as a process; yields its address, stops it afterwards."""
+    port = free_port()
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_SERVER_NAME": "127.0.0.1", **environment}
+    command = [sys.executable, str(script), *map(str, arguments), "--port", str(port)]
+    process = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for(f"http://127.0.0.1:{port}", process)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def wait_for(url: str, process, seconds: float = 60) -> None:
+    """Until the address answers; an app that dies first shows what it said."""
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        if process.poll() is not None:
+            raise RuntimeError(f"the app ended: {process.stdout.read()[-2000:]}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"the app did not answer within {seconds} s")
