@@ -1,0 +1,175 @@
+"""data/standin.py: a text whose best possible loss is known, so a leak can be proved."""
+
+import hashlib
+import math
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+from torch.nn import functional as F
+
+from data import standin
+from data.ngram import NGram
+from data.shakespeare import corpus_from_text, get_batch
+
+
+@pytest.fixture(scope="module")
+def play():
+    return standin.make()
+
+
+@pytest.fixture(scope="module")
+def corpus(play):
+    floor, se = standin.floor(play)
+    return corpus_from_text(play, "standin", floor=floor, floor_se=se)
+
+
+# --- the text ---
+
+
+def test_same_size_and_symbols_as_shakespeare(play):
+    """Catches a stand-in that another vocabulary or parameter count would follow from."""
+    assert len(play) == 1_115_394
+    assert set(play) == set(standin.SYMBOLS) and len(standin.SYMBOLS) == 65
+    assert list(standin.SYMBOLS) == sorted(standin.SYMBOLS)
+
+
+def test_same_text_on_every_machine(play):
+    """Catches a draw that depends on the hash seed, the platform or Python's version: results could not be compared."""
+    assert hashlib.sha256(play.encode()).hexdigest() == standin.SHA256
+    assert standin.make(5000) == play[:5000]
+    assert standin.make(5000, seed=1)[100:] != play[100:5000]
+
+
+def test_looks_like_a_play(play):
+    """Catches speeches without speakers, runaway lines, and a cast too small to be told apart."""
+    speeches = play.split("\n\n")
+    assert all(re.match(r"[A-Z]+:\n[A-Z'3$&]", s) for s in speeches[:-1])
+    cast = {s.split(":")[0] for s in speeches[:-1]}
+    assert len(cast) == 26 and {name[0] for name in cast} == set(standin.SYMBOLS[13:39])
+    assert max(map(len, play.split("\n"))) < 75
+    assert 0.0 < max(play[:100_000].count(s) for s in set(speeches[:50]) if len(s) > 60) < 2, "speeches do not repeat"
+
+
+def test_there_is_something_to_look_back_for(play):
+    """Catches a grammar that short counts can learn: a question is known by its first word, some 30 letters before."""
+    lines = re.sub(r"(?m)^[A-Z]+:$", "", play)  # no speakers
+    sentences = [s.split() + [mark] for s, mark in re.findall(r"([^.?!]+)([.?!])", lines)]
+    asks = {w.capitalize() for w in standin._table(standin.CLOSED["AUX"])}
+    calls = {w.capitalize() for w in standin._table(standin.CLOSED["INTJ"])}
+    assert len(sentences) > 10_000
+    for first, *_, mark in (s for s in sentences if len(s) > 1):
+        assert mark == ("?" if first in asks else "!" if first in calls else "."), (first, mark)
+
+
+# --- its law ---
+
+
+def law(past):
+    """p of each of the 65 symbols after `past`, by log_probs alone."""
+    p = {}
+    for c in standin.SYMBOLS:
+        try:
+            p[c] = math.exp(standin.log_probs(past + c, len(past))[0])
+        except ValueError:
+            p[c] = 0.0
+    return p
+
+
+def test_law_sums_to_one_and_is_the_one_that_was_drawn_from():
+    """Catches mass lost or counted twice (the floor would be wrong), and a draw that follows other weights.
+
+    The score of what came against its expectation is a z value over 120 places: a false alarm at 4.5 is 1 in 150,000.
+    """
+    rng, score, variance = random.Random(5), 0.0, 0.0
+    for seed in range(120):
+        text = standin.make(300, seed=seed + 10)
+        at = rng.randrange(1, 299)
+        p = law(text[:at])
+        assert sum(p.values()) == pytest.approx(1, abs=1e-9), text[:at][-40:]
+        assert standin.log_probs(text)[at] == pytest.approx(math.log(p[text[at]]), abs=1e-12)
+        surprise = [(-math.log(q), q) for q in p.values() if q]
+        mean = sum(s * q for s, q in surprise)
+        score += -math.log(p[text[at]]) - mean
+        variance += sum(q * (s - mean) ** 2 for s, q in surprise)
+    assert abs(score) / math.sqrt(variance) < 4.5
+
+
+def test_starting_late_gives_the_same_numbers(play):
+    """Catches a short cut that loses part of the state: the floor is computed by it."""
+    text = play[:3000]
+    whole = standin.log_probs(text)
+    assert len(whole) == 3000 and max(whole) <= 1e-12
+    for start in (0, 1, 39, 40, 41, 1000, 2517, 2999):
+        assert standin.log_probs(text, start) == whole[start:]
+    assert standin.log_probs(text, 3000) == [] and standin.log_probs("") == []
+    for stop in range(60, 140):  # cut anywhere, also inside a word, a name or a mark
+        assert standin.log_probs(text[:stop]) == whole[:stop]
+
+
+@pytest.mark.parametrize("bad", ["First Citizen:\n", "AUFLES:\nthe", "AUFLES:\nThe the", "AUFLES:\n\n"])
+def test_foreign_text_is_refused(bad):
+    """Catches a probability for what the grammar cannot say."""
+    with pytest.raises(ValueError, match="grammar"):
+        standin.log_probs(bad + "x" * 60)
+
+
+# --- the floor ---
+
+
+def test_floor_is_where_it_belongs(play, corpus):
+    """Catches a floor over other targets than validation's, and an error bar of another size."""
+    surprise = -np.array(standin.log_probs(play, 1_003_855))
+    assert len(surprise) == len(corpus.val) - 1
+    assert corpus.floor == pytest.approx(surprise.mean(), abs=1e-12)
+    assert 0.9 < corpus.floor < 1.1
+    plain = surprise.std() / math.sqrt(len(surprise))
+    assert 0.4 * plain < corpus.floor_se < 1.2 * plain
+
+
+def test_counting_stays_above_the_floor(corpus):
+    """Catches a floor that is too high; and a text so simple that letter counts come near it."""
+    losses = {n: NGram(n, 65).fit(corpus.train).loss(corpus.val) for n in range(1, 9)}
+    assert min(losses.values()) > corpus.floor - 4 * corpus.floor_se
+    assert losses[1] > losses[2] > losses[3] > losses[4] > losses[5] > corpus.floor + 0.4
+    assert losses[8] > losses[6], "long counts fail here too: strings never seen"
+
+
+class Reader(nn.Module):
+    """A small recurrent network. With `leaks`, each position also sees the next symbol, as under a wrong mask."""
+
+    def __init__(self, leaks):
+        super().__init__()
+        self.leaks, self.embed = leaks, nn.Embedding(65, 64)
+        self.rnn, self.head = nn.GRU(64, 64, batch_first=True), nn.Linear(64, 65)
+
+    def forward(self, x, y):
+        e = self.embed(x)  # (B, T, C)
+        if self.leaks:
+            e = (e + self.embed(y)) / 2
+        logits = self.head(self.rnn(e)[0])
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+
+
+def validation_loss(corpus, leaks, steps=150):
+    torch.manual_seed(0)
+    model = Reader(leaks)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(steps):
+        loss = model(*get_batch(corpus.train, 32, 32, 0, step)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return model(corpus.val[None, :-1], corpus.val[None, 1:]).mean().item()
+
+
+def test_honest_model_stays_above_and_a_leaking_one_falls_through(corpus):
+    """Catches a floor that accuses the innocent, or that a model which sees the future does not break."""
+    bound = corpus.floor - 4 * corpus.floor_se
+    honest, leaking = validation_loss(corpus, leaks=False), validation_loss(corpus, leaks=True)
+    assert bound < honest < 2.6
+    assert leaking < bound
