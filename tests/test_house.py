@@ -1,5 +1,6 @@
 """The house: one address, one test command, pins, the environment that `make` builds, the machine report, results."""
 
+import ast
 import json
 import os
 import re
@@ -96,6 +97,18 @@ def test_nothing_of_others_and_no_secret_is_tracked():
                 assert "../shared" not in text and "/work/" + "main" not in text, path
             if path.suffix in {".json", ".ipynb", ".txt"}:
                 assert "First Citizen:\\nBefore we proceed any further, hear me speak.\\n\\nAll" not in text, path
+
+
+def test_code_keeps_its_style():
+    """Catches unused names, unsorted imports and lines over 120, in modules and notebooks alike: `make lint`."""
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_code_can_be_read_by_the_oldest_python():
+    """Catches syntax that Python 3.10 does not know, in what the notebooks import there."""
+    for path in tracked("*.py"):
+        ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 10))
 
 
 # --- what make makes first ---
