@@ -48,6 +48,7 @@ class TrainConfig:
     grad_clip: float = 1.0  # longest gradient (its norm) that passes unshortened; 0: no limit
     eval_every: int = 500  # steps between exact validations, each over the whole validation text
     patience: int = 0  # stop after this many validations without a better one; 0: never
+    best_dtype: str = "fp32"  # type of the numbers in best/: fp32, or fp16 for half the size
     target_loss: float = 0.0  # stop when the training loss of a step is this low; 0: never
     sample_chars: int = 200  # tokens of sample text written at each validation; 0: none
     save_every: int = 500  # steps between checkpoints; 0: only by time
@@ -111,7 +112,8 @@ PRESETS = {
 }
 
 CHOICES = {"resume": ("no", "auto", "overwrite"), "tokenizer": ("char", "bpe"), "optimizer": ("adamw", "muon"),
-           "schedule": ("cosine", "linear", "wsd", "constant"), "precision": ("auto", "fp32", "bf16", "fp16")}
+           "schedule": ("cosine", "linear", "wsd", "constant"), "precision": ("auto", "fp32", "bf16", "fp16"),
+           "best_dtype": ("fp32", "fp16")}
 AT_LEAST_ONE = ("n_layer", "n_head", "n_embd", "block_size", "tokens_per_step", "max_steps", "eval_every")
 NOT_NEGATIVE = ("lr", "muon_lr", "min_lr", "warmup_steps", "decay_steps", "weight_decay", "grad_clip", "patience",
                 "target_loss", "sample_chars", "save_every", "save_minutes", "log_every", "seed")

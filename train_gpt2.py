@@ -602,7 +602,7 @@ class Run:
         record = {"step": p.step, "val_loss": p.val_loss, "val_loss_char": per_char}
         self.log.keep(record)
         if self.rank == 0 and better and self.config.out_dir:
-            save_best(self.config.out_dir, self.raw, self.corpus, self.metrics())
+            save_best(self.config.out_dir, self.raw, self.corpus, self.metrics(), DTYPES[self.config.best_dtype])
         if self.rank == 0 and self.config.sample_chars:
             self.log.sample(p.step, self.sample())
         return record

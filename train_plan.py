@@ -111,5 +111,5 @@ def summary_text(model):
     except ImportError:
         return "The summary needs the package torchinfo: pip install torchinfo"
     x = torch.zeros(1, model.config.block_size, dtype=torch.long)
-    return str(torchinfo.summary(model, input_data=x, depth=3, verbose=0, device="cpu",
+    return str(torchinfo.summary(model, input_data=x, depth=4, verbose=0, device="cpu",
                                  col_names=("input_size", "output_size", "num_params")))

@@ -146,7 +146,7 @@ def test_schedule_end_is_its_own_setting():
 @pytest.mark.parametrize("shape", [(32, 32), (64, 16), (16, 64)])
 @pytest.mark.parametrize("size", [1e-8, 1.0, 1e6])
 def test_orthogonalize(dtype, shape, size):
-    """Newton-Schulz that overflows in a T4's fp16, transposes its result, or leaves directions as unequal as they were."""
+    """Newton-Schulz that overflows in a T4's fp16, transposes its result, or leaves directions unequal."""
     g = size * torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, s, v = torch.linalg.svd(g, full_matrices=False)
     got = orthogonalize(g, dtype)

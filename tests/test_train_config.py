@@ -1,0 +1,76 @@
+"""train_config: presets, what cannot go together, and the command line."""
+
+import dataclasses
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from train_config import PRESETS, TrainConfig, as_command, check_settings, flag, make_parser, parse_command
+from train_files import TrainError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_can_be(name):
+    """A preset whose own values do not go together."""
+    check_settings(TrainConfig.preset_of(name))
+    assert TrainConfig.preset_of("cpu") == TrainConfig()
+
+
+@pytest.mark.parametrize("command, says", [
+    ("--preset gpt2-chr", "did you mean gpt2-char"), ("--preset nope", "choose one of quick"),
+    ("--max-stepps 5", "did you mean --max-steps"), ("--max-steps five", "max-steps"), ("--max-steps 0", "at least 1"),
+    ("--n-head 7", "multiple of 7"), ("--tokens-per-step 1000", "try 1024"), ("--batch-size 0", "at least 1"),
+    ("--batch-size some", "batch-size"), ("--preset quick --batch-size 17", "16 sequences"),
+    ("--dropout 1", "below 1"), ("--lr 0", "--lr is 0"), ("--lr nan", "at least 0"), ("--lr inf", "at least 0"),
+    ("--lr 1e-4 --min-lr 1e-3", "above --lr"), ("--schedule step", "cosine"), ("--precision half", "fp16"),
+    ("--device tpu", "cuda:N"), ("--out-dir train_gpt2.py", "is a file"), ("--seed -1", "at least 0"),
+    ("train", "Unknown argument 'train'"), ("--resume maybe", "overwrite")])
+def test_one_sentence_for_what_cannot_be(command, says):
+    """A traceback, a page of usage, or a mistake that is found after the text is loaded and the model built."""
+    with pytest.raises(TrainError) as error:
+        parse_command(command.split())
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_from_the_shell_too():
+    """The sentence must reach the shell alone, with an exit code that scripts can see."""
+    command = [sys.executable, "train_gpt2.py", "--preset", "gpt3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1 and "gpt2-char" in done.stderr
+
+
+def test_every_field_is_a_flag_with_help():
+    """A field without its comment, which is its help."""
+    text = " ".join(make_parser().format_help().split())
+    for f in dataclasses.fields(TrainConfig):
+        assert flag(f.name) in text, f.name
+    assert all(action.help for action in make_parser()._actions)
+    assert all(name in text for name in PRESETS)
+
+
+def test_a_command_is_the_run():
+    """The line that a stopped run prints, and that starts another run."""
+    for c in (TrainConfig.preset_of("gpt2-char", batch_size="auto", out_dir="out/my run", compile=True),
+              TrainConfig.preset_of("quick", bias=False, tensorboard=True, dropout=0.2, out_dir="x"),
+              TrainConfig.preset_of("cpu", lr=1e-4, out_dir="x")):
+        words = shlex.split(as_command(c))
+        assert words[:2] == ["python", "train_gpt2.py"]
+        assert parse_command(words[2:])[0] == c
+
+
+def test_a_new_context_alone_is_enough():
+    """--block-size 100 refused, because tokens a step and micro-batch of the preset no longer fit."""
+    c, _, _ = parse_command(["--preset", "quick", "--block-size", "100"])
+    assert c.tokens_per_step % 100 == 0 and c.batch_size <= c.sequences
+    assert parse_command(["--preset", "baby", "--max-steps", "5"])[0].warmup <= 5
+
+
+def test_unknown_setting_from_python():
+    """A misspelt keyword that is quietly ignored."""
+    with pytest.raises(TrainError, match="max_step"):
+        TrainConfig.preset_of("cpu", max_step=3)

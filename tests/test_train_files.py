@@ -1,0 +1,333 @@
+"""train_files and resuming: checkpoints that survive kills, damage and full disks; a run that goes on bit for bit."""
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+import train_files
+import train_gpt2
+from data.shakespeare import corpus_from_text
+from data.shards import write_shards
+from model_gpt2 import GPT
+from train_files import load_checkpoint, save_checkpoint
+from train_gpt2 import TrainConfig, TrainError, train
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = dict(n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=4, tokens_per_step=64, max_steps=20,
+            warmup_steps=2, eval_every=10, save_every=5, sample_chars=0, device="cpu", log_every=0, dropout=0.1)
+
+
+def words(n=3000):
+    r = random.Random(0)
+    known = ["red", "green", "blue", "old", "stone", "rain"]
+    return "\n".join(" ".join(r.choice(known) for _ in range(6)) for _ in range(n // 25))
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return corpus_from_text(words(), "words")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "a.txt").write_text(words())
+    write_shards(folder, folder / "shards", say=lambda line: None)
+    return str(folder / "shards")
+
+
+def tiny(folder, **changes):
+    return TrainConfig.preset_of("quick", **{**TINY, "out_dir": str(folder), "resume": "auto", **changes})
+
+
+def same(a, b):
+    """Whether two nested structures of tensors and plain values are equal, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def result_of(folder):
+    """What must not depend on interruptions: weights, moments, generators, and the history without its times."""
+    saved = load_checkpoint(folder)
+    saved = {k: saved[k] for k in ("model", "optimizer", "scaler", "rng", "step", "best")}
+    times = ("dt_ms", "tok_s")
+    history = [json.loads(line) for line in open(Path(folder) / "history.jsonl")]
+    return saved, [{k: v for k, v in r.items() if k not in times} for r in history]
+
+
+# ---- resume
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_resume_is_bit_exact(corpus, tmp_path, kind, precision):
+    """Anything that last.pt forgets: a moment, the scaler, the generator of dropout, the place in the data."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny(whole, optimizer=kind, precision=precision), corpus)
+    for stop in (7, 10, 13):
+        train(tiny(parts, optimizer=kind, precision=precision), corpus, lambda r, m, stop=stop: r["step"] == stop)
+        torch.rand(5)  # another session has another random state
+    train(tiny(parts, optimizer=kind, precision=precision), corpus)
+    assert same(result_of(whole), result_of(parts))
+
+
+def test_a_finished_run_is_left_alone(corpus, tmp_path):
+    """Load-if-exists that trains a finished model on and on."""
+    train(tiny(tmp_path), corpus)
+    before = (tmp_path / "last.pt").read_bytes()
+    again = train(tiny(tmp_path), corpus)
+    assert again.progress.step == 20 and (tmp_path / "last.pt").read_bytes() == before
+    assert len(again.train_losses) == 20
+
+
+def test_another_configuration_is_refused(corpus, tmp_path):
+    """Weights of one run continued with another's settings: numbers that belong to nothing."""
+    train(tiny(tmp_path), corpus)
+    with pytest.raises(TrainError, match=r"lr 0.02 there, 0.001 here; .*seed 1337 there, 3 here") as error:
+        train(tiny(tmp_path, lr=1e-3, seed=3), corpus)
+    assert "\n" not in str(error.value)
+    with pytest.raises(TrainError, match="corpus_sha256"):
+        train(tiny(tmp_path), corpus_from_text(words(2500), "words"))
+    train(tiny(tmp_path, batch_size=2, eval_every=4, save_every=3), corpus)  # these do not change the numbers
+
+
+def test_a_run_is_not_thrown_away_by_accident(corpus, tmp_path):
+    """The same command typed twice without --resume deletes a night's work."""
+    train(tiny(tmp_path, max_steps=5), corpus)
+    with pytest.raises(TrainError, match="--resume auto"):
+        train(tiny(tmp_path, resume="no"), corpus)
+    assert train(tiny(tmp_path, resume="overwrite", max_steps=3), corpus).progress.step == 3
+    assert not (tmp_path / "last.prev.pt").exists()
+
+
+# ---- damage
+
+
+def test_one_damaged_byte_falls_back(corpus, tmp_path):
+    """torch.load does not check sums: a byte that a disk turned around would live on in the weights, unseen.
+
+    False pass: a byte that carries nothing (padding, a time stamp) may load; then the content must be the same.
+    """
+    train(tiny(tmp_path), corpus)
+    whole, r = (tmp_path / "last.pt").read_bytes(), random.Random(0)
+    saved, previous = load_checkpoint(tmp_path), torch.load(tmp_path / "last.prev.pt", weights_only=True)
+    caught = 0
+    for _ in range(60):
+        at = r.randrange(len(whole))
+        (tmp_path / "last.pt").write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        warnings = []
+        got = load_checkpoint(tmp_path, warnings.append)
+        assert same(got, previous if warnings else saved)
+        caught += len(warnings)
+        if warnings:
+            assert got["step"] == 15 and "damaged" in warnings[0] and (tmp_path / "last.pt.damaged").exists()
+    assert caught > 10
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"not a checkpoint at all", None])
+def test_cut_off_checkpoint_falls_back(corpus, tmp_path, content, capsys):
+    """A copy that broke off half way, and a run that does not start for it."""
+    train(tiny(tmp_path), corpus)
+    whole = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert train(tiny(tmp_path), corpus).progress.step == 20
+    assert "damaged" in capsys.readouterr().out
+    (tmp_path / "last.prev.pt").write_bytes(b"")
+    (tmp_path / "last.pt").write_bytes(b"")
+    with pytest.raises(TrainError, match="--resume overwrite"):
+        train(tiny(tmp_path), corpus)
+
+
+def test_a_checkpoint_cannot_run_code(corpus, tmp_path):
+    """A pickle from a stranger's Drive that starts a program."""
+    train(tiny(tmp_path), corpus)
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "pwned"),)
+
+    torch.save({"model": Evil()}, tmp_path / "last.pt")
+    assert load_checkpoint(tmp_path, lambda text: None)["step"] == 15
+    assert not (tmp_path / "pwned").exists()
+
+
+# ---- full disk
+
+
+def test_full_disk_keeps_the_old_checkpoint(corpus, tmp_path, monkeypatch):
+    """A save that empties last.pt before it finds that there is no room."""
+    train(tiny(tmp_path, max_steps=10), corpus)
+    before = (tmp_path / "last.pt").read_bytes()
+
+    def breaks_off(obj, f):
+        f.write(b"x" * 1000)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(train_files.torch, "save", breaks_off)
+    with pytest.raises(TrainError, match="No space left on device.*last one is still good") as error:
+        train(tiny(tmp_path, max_steps=15), corpus)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "last.pt").read_bytes() == before and not (tmp_path / "last.pt.tmp").exists()
+
+
+def test_full_disk_for_real(tmp_path):
+    """The way torch itself fails on a disk of 300 kB, which is not an OSError."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    if os.name != "posix" or os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs root and the right to mount a small tmpfs")
+    try:
+        save_checkpoint(disk, {"step": 1, "model": torch.zeros(10_000)})
+        with pytest.raises(TrainError, match="checkpoint of step 2.*still good"):
+            save_checkpoint(disk, {"step": 2, "model": torch.zeros(100_000)})
+        assert load_checkpoint(disk)["step"] == 1
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_out_dir_that_cannot_be(corpus, tmp_path):
+    """A traceback from makedirs for a folder under a file."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainError, match="another --out-dir") as error:
+        train(tiny(tmp_path / "file" / "run"), corpus)
+    assert "\n" not in str(error.value)
+
+
+# ---- best/ and the second folder
+
+
+def test_best_survives_a_kill_between_its_two_renames(corpus, tmp_path):
+    """best/ moved away, the new one not yet there: the best model of the run gone for good."""
+    train(tiny(tmp_path, max_steps=10), corpus)
+    os.replace(tmp_path / "best", tmp_path / "best.old")
+    result = train(tiny(tmp_path, max_steps=10), corpus)
+    assert GPT.from_pretrained(tmp_path / "best").num_params() == result.model.num_params()
+
+
+def test_best_is_not_the_last(corpus, tmp_path, monkeypatch):
+    """best/ overwritten at each validation."""
+    losses = iter([2.0, 1.5, 1.7, 1.6])
+    monkeypatch.setattr(train_gpt2, "evaluate", lambda model, ids: next(losses))
+    train(tiny(tmp_path, eval_every=5), corpus)
+    metrics = json.load(open(tmp_path / "best" / "metrics.json"))
+    assert (metrics["val_loss"], metrics["step"]) == (1.5, 10)
+    assert load_checkpoint(tmp_path)["best"] == {"val_loss": 1.5, "step": 10}
+
+
+def test_the_copy_brings_a_run_back(corpus, tmp_path):
+    """A session that dies with its disk: what lies on Drive must be enough to go on."""
+    here, drive = tmp_path / "here", tmp_path / "drive"
+    train(tiny(here, copy_to=str(drive)), corpus, lambda r, m: r["step"] == 12)
+    for name in os.listdir(here):
+        if name != "best":
+            os.remove(here / name)
+    result = train(tiny(here, copy_to=str(drive)), corpus)
+    whole = train(tiny(tmp_path / "whole"), corpus)
+    assert result.progress.step == 20 and same(result.model.state_dict(), whole.model.state_dict())
+    assert [r["step"] for r in result.history if "loss" in r] == list(range(1, 21))
+    assert (drive / "best" / "model.safetensors").exists() and load_checkpoint(drive)["step"] == 20
+
+
+def test_autosave_by_time(corpus, tmp_path, monkeypatch):
+    """A step that takes a minute, and no checkpoint for hours because steps are what is counted."""
+    saved = []
+    monkeypatch.setattr(train_gpt2, "save_checkpoint", lambda folder, c: saved.append(c["step"]))
+    clock = iter(range(0, 10**6, 30))  # each look at the clock is half a minute later
+    monkeypatch.setattr(train_gpt2, "time", types.SimpleNamespace(
+        monotonic=lambda: next(clock), perf_counter=time.perf_counter))
+    train(tiny(tmp_path, save_every=0, save_minutes=2), corpus)
+    assert 3 <= len(saved) < 20 and saved[-1] == 20
+
+
+# ---- kill -9
+
+
+def child(folder, shards):
+    torch.set_num_threads(1)
+    train(tiny(folder, data=shards, max_steps=120, save_every=1, eval_every=10, bar=False))
+
+
+def test_twenty_kills(shards, tmp_path):
+    """A moment without a whole checkpoint, a torn history, a lost step: killed twenty times, it ends as if never."""
+    server = multiprocessing.get_context("forkserver")  # torch is imported once, and forked while no thread runs
+    server.set_forkserver_preload(["train_gpt2"])
+    folder, r, step, killed = tmp_path / "killed", random.Random(7), 0, 0
+    for _ in range(20):
+        process = server.Process(target=child, args=(str(folder), shards))
+        process.start()
+        wait_for_a_step(folder, step, process)
+        time.sleep(0.15 * r.random())
+        killed += process.is_alive()
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        warnings = []
+        saved = load_checkpoint(folder, warnings.append)
+        assert saved and not warnings and saved["step"] >= step
+        done = [rec["step"] for rec in train_files.read_history(folder)]
+        assert saved["step"] >= max(done) - 1  # nothing lost but the last interval
+        step = saved["step"]
+    assert killed >= 15
+    run = server.Process(target=child, args=(str(folder), shards))
+    run.start()
+    run.join(60)
+    assert run.exitcode == 0
+    whole = server.Process(target=child, args=(str(tmp_path / "whole"), shards))
+    whole.start()
+    whole.join(60)
+    assert same(result_of(folder), result_of(tmp_path / "whole"))
+    best = json.load(open(folder / "best" / "metrics.json"))
+    assert best["step"] == load_checkpoint(folder)["best"]["step"]
+
+
+def wait_for_a_step(folder, step, process, seconds=30):
+    """Until the child has gone beyond the step, so that twenty kills are twenty places in the run."""
+    end = time.time() + seconds
+    while time.time() < end and process.is_alive():
+        if any(rec["step"] > step for rec in train_files.read_history(folder)[-3:]):
+            return
+        time.sleep(0.01)
+
+
+# ---- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_how_to_go_on(shards, tmp_path, number):
+    """Ctrl-C or a scheduler's SIGTERM that loses the work since the last autosave."""
+    command = [sys.executable, "train_gpt2.py", "--preset", "quick", "--data", shards, "--block-size", "16",
+               "--out-dir", str(tmp_path / "run"), "--max-steps", "99999", "--save-every", "0", "--eval-every", "99999"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in process.stdout:
+        if line.startswith("step 5 "):
+            break
+    process.send_signal(number)
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, out
+    saved = load_checkpoint(tmp_path / "run")
+    last = [r["step"] for r in train_files.read_history(tmp_path / "run")][-1]
+    assert saved["step"] == last >= 5
+    assert f"--out-dir {tmp_path / 'run'} --resume auto" in out and "Traceback" not in out
+
+
+def test_signals_are_given_back(corpus, tmp_path):
+    """A notebook whose stop button does nothing after train()."""
+    before = signal.getsignal(signal.SIGINT)
+    train(tiny(tmp_path, max_steps=2), corpus)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,148 @@
+"""Several processes: the run of one, and no hang when one dies. Also text from shards on disk."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data import shards
+from data.shakespeare import DataError, get_batch
+from data.shards import open_shards, write_shards
+from tests.test_train_files import words
+from train_gpt2 import TrainConfig, TrainError, main, train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "more").mkdir()
+    (folder / "a.txt").write_text(words())
+    (folder / "more" / "b.txt").write_text("green stones, and \u00e9t\u00e9\n" * 200, encoding="utf-8")
+    write_shards(folder, folder / "shards", shard_tokens=1000, say=lambda line: None)
+    return folder
+
+
+# ---- shards
+
+
+def test_shards_hold_the_text(folder):
+    """A token lost or doubled at a file's edge; ids that do not spell the text."""
+    corpus, tok = open_shards(folder / "shards"), open_shards(folder / "shards").tokenizer
+    texts = [(folder / "a.txt").read_text(), (folder / "more" / "b.txt").read_text(encoding="utf-8")]
+    cuts = [int(0.9 * len(t)) for t in texts]
+    assert tok.decode(corpus.train.slice(0, len(corpus.train)).tolist()) == "".join(
+        t[:c] for t, c in zip(texts, cuts, strict=True))
+    assert tok.decode(corpus.val.tolist()) == "".join(t[c:] for t, c in zip(texts, cuts, strict=True))
+    assert len(list((folder / "shards").glob("train_*.bin"))) == -(-len(corpus.train) // 1000)
+    assert corpus.val_chars == len(corpus.val) - 1
+
+
+def test_a_batch_from_shards_is_a_batch_from_memory(folder):
+    """Windows that cannot cross from one file to the next, or another draw than the one in memory."""
+    ids = open_shards(folder / "shards").train
+    memory = torch.from_numpy(ids.slice(0, len(ids)).astype(np.int64))
+    for step in range(5):
+        for a, b in zip(ids.get_batch(64, 32, 1, step), get_batch(memory, 64, 32, 1, step), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_shards_that_cannot_be_used(folder, tmp_path):
+    """Tracebacks for a wrong folder, a cut-off file, a text that is not UTF-8, a folder with other things in it."""
+    with pytest.raises(DataError, match="no meta.json"):
+        open_shards(tmp_path)
+    with pytest.raises(DataError, match="no .txt files"):
+        write_shards(tmp_path, tmp_path / "out")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " * 50)
+    with pytest.raises(DataError, match="not UTF-8"):
+        write_shards(tmp_path, tmp_path / "out")
+    with pytest.raises(DataError, match="other files"):
+        write_shards(folder, folder / "more")
+    copy = tmp_path / "copy"
+    write_shards(folder, copy, say=lambda line: None)
+    (copy / "train_000.bin").write_bytes(b"123")
+    with pytest.raises(DataError, match="cut off"):
+        open_shards(copy)
+    (copy / "meta.json").write_text("[]")
+    with pytest.raises(DataError, match="damaged"):
+        open_shards(copy)
+
+
+def test_shards_from_the_command_line(folder, tmp_path, capsys):
+    """The documented command, and a run on what it makes."""
+    assert shards.main([str(folder), str(tmp_path / "out")]) == 0
+    assert "train tokens" in capsys.readouterr().out
+    assert shards.main([str(tmp_path / "nothing"), str(tmp_path / "out2")]) == 1
+    c = TrainConfig.preset_of("quick", data=str(tmp_path / "out"), max_steps=3, log_every=0, device="cpu")
+    assert train(c).progress.step == 3
+    with pytest.raises(TrainError, match="--tokenizer char"):
+        train(TrainConfig.preset_of("quick", data=str(tmp_path / "out"), tokenizer="bpe", device="cpu"))
+
+
+# ---- several processes
+
+
+def torchrun(n, script, *args, timeout=120):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}", script, *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+
+
+def flags(folder, out, *more):
+    return ["--preset", "quick", "--data", str(folder / "shards"), "--out-dir", str(out), "--device", "cpu",
+            "--precision", "fp32", "--max-steps", "8", "--eval-every", "4", "--save-every", "4", "--batch-size", "4",
+            "--log-every", "1", *more]
+
+
+def losses(out):
+    records = [json.loads(line) for line in open(out / "history.jsonl")]
+    return [r.get("loss", r.get("val_loss")) for r in records]
+
+
+def test_two_processes_are_one(folder, tmp_path):
+    """Ranks with the same slice, gradients summed and not averaged, an exchange left out: another loss than alone."""
+    done = torchrun(2, "train_gpt2.py", *flags(folder, tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("step ") and "tok/s" in line]
+    assert len(lines) == 8  # only rank 0 speaks
+    assert main(flags(folder, tmp_path / "one")) == 0
+    assert np.allclose(losses(tmp_path / "one"), losses(tmp_path / "two"), atol=1e-5)
+    # one process goes on where two stopped
+    assert main(flags(folder, tmp_path / "two", "--resume", "auto", "--max-steps", "10")) == 0
+    assert len(losses(tmp_path / "two")) == 13
+
+
+DYING = """
+import os, signal, sys
+import train_gpt2
+from train_config import parse_command
+def callback(record, model):
+    if record["step"] == 3 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+try:
+    train_gpt2.train(parse_command(sys.argv[1:])[0], callback=callback)
+except train_gpt2.TrainError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_dead_process_ends_the_run(folder, tmp_path):
+    """The others wait for its gradients for ever, and the card is paid for all night."""
+    (tmp_path / "dying.py").write_text(DYING)
+    done = torchrun(2, str(tmp_path / "dying.py"), *flags(folder, tmp_path / "run"), timeout=90)
+    assert done.returncode != 0
+    assert "Process 0 lost the others after step 3" in done.stderr or "SIGKILL" in done.stderr
+
+
+def test_uneven_shares_are_refused(folder, tmp_path, monkeypatch):
+    """Sequences that fall under the table because three processes cannot share sixteen."""
+    from train_gpt2 import pick_micro_batch
+    c = TrainConfig.preset_of("quick")
+    with pytest.raises(TrainError, match="3 processes"):
+        pick_micro_batch(c, None, torch.float32, torch.device("cpu"), world=3)
