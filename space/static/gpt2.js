@@ -10,6 +10,7 @@ import { hasWasm, makeKernels } from "./kernels.js";
 import { openSafetensors } from "./safetensors.js";
 
 const CHUNK = 16;                                            // positions read at once: a weight fetched once serves all
+const STRIP = 16;                                            // rows of a weight that are worked on at once
 
 export class GPTConfig {
   /** hf: the content of config.json. Throws one sentence for anything but a GPT-2. */
@@ -51,16 +52,20 @@ class Conv1D {
   constructor(params, name) {
     this.weight = params(name + ".weight");                  // (in, out)
     this.bias = params(name + ".bias");                      // (out)
+    this.strip = params.strip;
   }
 
   forward(y, x, T) {                                         // x (T, in) -> y (T, out)
-    const { heap, cols } = this.weight, rows = x.cols, vecmat = this.weight.half ? heap.vecmat16 : heap.vecmat32;
+    const { heap, cols, half } = this.weight, rows = x.cols;
     for (let t = 0; t < T; t++) y.data(t * cols, cols).set(this.bias.data(0, cols));
-    const step = T === 1 ? rows : 32;                        // a strip of 32 rows stays in the processor's cache
-    for (let i = 0; i < rows; i += step) {
-      for (let t = 0; t < T; t++) {
-        vecmat(y.row(t), x.row(t) + 4 * i, this.weight.row(i), Math.min(step, rows - i), cols);
-      }
+    if (T === 1) {
+      (half ? heap.vecmat16 : heap.vecmat32)(y.row(0), x.row(0), this.weight.row(0), rows, cols);
+      return y;
+    }
+    for (let i = 0; i < rows; i += STRIP) {                  // a strip of rows stays in the processor's cache for all T
+      const n = Math.min(STRIP, rows - i), w = half ? this.strip.address : this.weight.row(i);
+      if (half) heap.widen16(w, this.weight.row(i), n * cols);
+      for (let t = 0; t < T; t++) heap.vecmat32(y.row(t), x.row(t) + 4 * i, w, n, cols);
     }
     return y;
   }
@@ -288,10 +293,10 @@ async function load(config, file, kernels, half) {
     tensor.address = plan.take(tensor.shape.reduce((a, b) => a * b, tensor.half ? 2 : 4));
   }
   // build the model twice: first only to learn how much room it wants beside its weights, then on the real heap
-  new GPT(config, parameters(null, found, plan));
+  new GPT(config, parameters(config, null, found, plan));
   const heap = await makeRoom(plan.bytes, kernels);
   plan.rewind();
-  const model = new GPT(config, parameters(heap, found, plan));
+  const model = new GPT(config, parameters(config, heap, found, plan));
   await file.read((tensor) => tensor.address ?? null, heap);
   model.parameters = [...found.values()].reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   return Object.assign(model, { kernels: heap.kind, bytes: plan.bytes, file_bytes: file.bytes });
@@ -312,12 +317,13 @@ class Plan {
   rewind() { this.bytes = this.mark; }
 }
 
-function parameters(heap, found, plan) {
+function parameters(config, heap, found, plan) {
   const params = (name) => {
     const { address, shape, half } = found.get(name);
     return new Tensor(heap, address, shape.at(-1), half);
   };
   params.room = (rows, cols) => new Tensor(heap, plan.room(4 * rows * cols), cols);
+  params.strip = params.room(STRIP, 4 * config.n_embd);
   return params;
 }
 

@@ -150,6 +150,21 @@ export const SOURCE = String.raw`
       get yend  i32.lt_u  br_if rows
     end
   end
+
+  ;; y[i] = w[i], float16 to float32: for many positions at once a strip of weights is widened once
+  func widen16 param i32 y i32 w i32 n
+    local i32 yend v128 mask v128 up
+    i32.const -1879056384  i32x4.splat  set mask
+    i32.const 1920991232   i32x4.splat  set up
+    get y  get n  i32.const 4  i32.mul  i32.add  set yend
+    loop numbers
+      get y  get w  v128.load16x4_s 0  i32.const 13  i32x4.shl  get mask  v128.and  get up  f32x4.mul  v128.store 0
+      get y  get w  v128.load16x4_s 8  i32.const 13  i32x4.shl  get mask  v128.and  get up  f32x4.mul  v128.store 16
+      get w  i32.const 16  i32.add  set w
+      get y  i32.const 32  i32.add  tee y
+      get yend  i32.lt_u  br_if numbers
+    end
+  end
 `;
 
 // ---------------------------------------------------------------- the assembler: words in, bytes out

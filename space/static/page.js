@@ -46,7 +46,7 @@ async function start() {
   }
   site = await fetch("site.json").then((response) => (response.ok ? response.json() : {})).catch(() => ({}));
   if (site.title) document.title = $("title").textContent = site.title;
-  for (const [text, address] of site.links ?? []) $("links").append(make("a", text, { href: address, target: "_top", rel: "noopener" }));
+  for (const [text, address] of site.links ?? []) $("links").append(make("a", text, { href: address, target: "_blank", rel: "noopener" }));
   if (site.bytes > LARGE) {
     status(`The model is ${megabytes(site.bytes)}. It is fetched when you press Generate.`);
     $("go").disabled = false;
@@ -63,13 +63,13 @@ function load() {
 }
 
 /** The model in one line, from its measured numbers only. */
-function describe({ parameters, bytes, card, unit }) {
-  const line = [`${(parameters / 1e6).toFixed(parameters < 1e7 ? 2 : 1)} million parameters`, megabytes(bytes)];
-  $("card").replaceChildren(card?.name ? `${card.name}: ` : "", line.join(", "));
-  if (Number.isFinite(card?.val_loss)) {
-    $("card").append(". ", make("b", card.val_loss.toFixed(3)), ` nats per ${card.unit ?? unit} on text it never saw`);
-    if (Number.isFinite(card.ngram5)) $("card").append("; a table of 5-letter counts: ", make("b", card.ngram5.toFixed(3)));
-  }
+function describe({ parameters, bytes, card }) {
+  const size = `${(parameters / 1e6).toFixed(parameters < 1e7 ? 2 : 1)} million parameters, ${megabytes(bytes)}`;
+  const loss = card?.val_loss_char ?? card?.val_loss, counts = card?.ngram5_val_loss;
+  const what = card?.corpus?.name === "standin" ? "stand-in text" : "text";
+  $("card").replaceChildren(size);
+  if (Number.isFinite(loss)) $("card").append(". ", make("b", loss.toFixed(3)), ` nats per character on ${what} it never saw`);
+  if (Number.isFinite(loss) && Number.isFinite(counts)) $("card").append(" (a table of 5-letter counts: ", make("b", counts.toFixed(3)), ")");
   $("card").append(". It runs on this device: nothing you type leaves it.");
 }
 
@@ -77,7 +77,7 @@ const on = {
   progress({ done, total }) {
     $("bar").hidden = false;
     $("progress").value = total ? done / total : 0;
-    status(`Fetching the model: ${megabytes(done)} of ${megabytes(total)}.`);
+    $("fetched").textContent = `${megabytes(done)} of ${megabytes(total)}`;
   },
 
   ready(message) {
@@ -314,14 +314,15 @@ function draw_heads() {
   });
 }
 
-/** One pattern as an area 60 wide and 20 high: the largest weight in each of 60 places. */
+/** One pattern as an area 60 wide and 20 high, as tall as its peak: the largest weight in each of 60 places. */
 function outline(pattern) {
   const heights = Array(60).fill(0);
   pattern.forEach((weight, i) => {
     const place = Math.min(59, Math.floor((60 * (i + 60 - Math.min(60, pattern.length))) / Math.max(60, pattern.length)));
     heights[place] = Math.max(heights[place], weight);
   });
-  return `M0 20${heights.map((height, x) => `V${(20 - 19 * height).toFixed(1)}H${x + 1}`).join("")}V20Z`;
+  const peak = Math.max(...heights);
+  return `M0 20${heights.map((height, x) => `V${(20 - (18 * height) / peak).toFixed(1)}H${x + 1}`).join("")}V20Z`;
 }
 
 function draw_attention() {
@@ -357,6 +358,7 @@ function arc(from, to, weight) {
 // ---------------------------------------------------------------- what the visitor does
 
 $("ask").onsubmit = (event) => { event.preventDefault(); if (!writing) generate(); };
+$("ask").addEventListener("invalid", () => { $("settings").open = true; }, true);      // a browser cannot point at what is folded
 $("stop").onclick = stop;
 $("seed_text").onkeydown = (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("ask").requestSubmit(); };
 document.onkeydown = (event) => { if (event.key === "Escape") stop(); };
@@ -384,4 +386,5 @@ $("copy").onclick = async () => {
   setTimeout(() => { $("copy").textContent = "Copy text"; }, 1500);
 };
 
+if (matchMedia("(max-width: 52rem)").matches) $("settings").open = false;     // a phone shows the text first
 start();
