@@ -11,7 +11,7 @@ from pathlib import Path
 
 CORPORA = {
     "tinyshakespeare": {
-        "name": "Tiny Shakespeare",
+        "rights": "Shakespeare's text is in the public domain.",
         "what": "Tiny Shakespeare: 1.1 million characters of Shakespeare's plays, 65 different symbols; the first 90% "
         "to train on, the last 10% to measure with",
         "caveats": [
@@ -22,7 +22,6 @@ CORPORA = {
         ],
     },
     "standin": {
-        "name": "the stand-in play of this project",
         "what": "a text drawn from a small random process that the project defines, because the real text could not be "
         "had on the machine; its letters mean nothing",
         "caveats": ["It imitates that process and no writer."],
@@ -89,7 +88,7 @@ def card(facts: dict, repo_id: str, project: str | None, sample: str) -> str:
         + "\n".join("    " + line for line in sample.splitlines()),
         "## Use it\n\n" + usage(repo_id, project),
         "## Limits\n\n" + "\n".join(f"* {line}" for line in limits),
-        "## Licence\n\nMIT. Shakespeare's text is in the public domain.",
+        "## Licence\n\nMIT." + (f" {corpus['rights']}" if corpus.get("rights") else ""),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
