@@ -22,7 +22,7 @@ CORPORA = {
         ],
     },
     "standin": {
-        "what": "a text drawn from a small random process that the project defines, because the real text could not be "
+        "what": "a stand-in text, drawn from a small random process that the project defines, because the real text could not be "
         "had on the machine; its letters mean nothing",
         "caveats": ["It imitates that process and no writer."],
     },
