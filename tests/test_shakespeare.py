@@ -1,9 +1,12 @@
 """data/shakespeare.py: the right text or a clear sentence, and windows that miss nothing."""
 
 import hashlib
+import json
 import threading
 import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -362,3 +365,54 @@ def test_eval_windows_score_every_target_once(length, block, batch):
     assert targets == list(range(1, length)) and inputs == list(range(length - 1))
     with pytest.raises(DataError, match="nothing to predict"):
         list(eval_windows(ids[:1], block, batch))
+
+
+# --- what data/README.md says about the split ---
+
+
+def speeches(text):
+    """The speaker of each speech: the first line of a block, where it ends in a colon."""
+    return [block.split("\n")[0][:-1] for block in text.split("\n\n") if block.split("\n")[0].endswith(":")]
+
+
+def test_readme_tells_the_truth_about_the_split(shakespeare):
+    """Catches a caveat that is folklore: each figure of data/README.md is measured here."""
+    c, readme = shakespeare, (Path(__file__).parents[1] / "data" / "README.md").read_text(encoding="utf-8")
+    known, spoken = set(speeches(c.train_text)), speeches(c.val_text)
+    strangers = [name for name in spoken if name not in known]
+    said = f"{len(spoken)} speeches by {len(set(spoken))} speakers. {len(set(strangers))} of these never speak"
+    assert said in " ".join(readme.split())
+    assert f"{len(strangers)} speeches: {len(strangers) / len(spoken):.0%}" in " ".join(readme.split())
+    for name, _ in Counter(strangers).most_common(5):
+        assert name in readme
+    shrew = c.val_text.index("Master:\nBoatswain!")  # where The Tempest begins
+    assert f"{shrew:,}" in readme and f"{len(c.val) - shrew:,}" in readme
+    assert sorted(set(c.text) - set(c.val_text)) == ["$", "&", "3", "X"] and set(c.train_text) == set(c.text)
+    assert [s for s in c.tokenizer.chars if s.isdigit()] == ["3"]
+    assert shared(c, 50) == 0 and round(shared(c, 20), 3) == 0.002
+
+
+def shared(c, width):
+    """Share of validation's strings of `width` characters that occur in train, by a 64-bit rolling hash."""
+
+    def hashes(ids):
+        size, out = len(ids) - width + 1, 0
+        for i in range(width):
+            out = out * np.uint64(6364136223846793005) + ids[i : i + size]
+        return out
+
+    train, val = (part.numpy().astype(np.uint64) for part in (c.train, c.val))
+    return np.isin(hashes(val), hashes(train)).mean()
+
+
+def test_readme_table_is_from_results():
+    """Catches a table that was edited by hand, or left behind by a new measurement."""
+    root = Path(__file__).parents[1]
+    readme = (root / "data" / "README.md").read_text(encoding="utf-8").replace("**", "")
+    saved = json.loads((root / "results" / "ngram.json").read_text(encoding="utf-8"))
+    for title, key in (("validation", "val_loss"), ("training", "train_loss")):
+        assert f"| {title} | " + " | ".join(f"{row[key]:.3f}" for row in saved["rows"]) + " |" in readme
+    unseen = " | ".join(["0%", *(f"{row['unseen']:.1%}" for row in saved["rows"][1:])])
+    assert f"| strings never seen | {unseen} |" in readme
+    in_windows = [f"{saved['windows_5gram'][size]:.3f}" for size in ("8", "32", "64", "128")]
+    assert f"{', '.join(in_windows[:3])} and {in_windows[3]}" in " ".join(readme.split())
