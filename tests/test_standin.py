@@ -98,6 +98,16 @@ def test_law_sums_to_one_and_is_the_one_that_was_drawn_from():
     assert abs(score) / math.sqrt(variance) < 4.5
 
 
+def test_draws_follow_the_weights():
+    """Catches a skewed draw: an even comb of 10,000 heights must hit each string as often as its weight says."""
+    bag = standin.Bag({"a": 1, "b": 2, "c": 0, "d": 5.5, "e": 0.5})
+    hits = [bag.draw((i + 0.5) / 10_000) for i in range(10_000)]
+    assert {s: hits.count(s) for s in set(hits)} == pytest.approx({s: w * 10_000 for s, w in bag.items.items()}, abs=1)
+    rng = random.Random(0)
+    mixed = [standin._draw([(0.25, bag), (0.75, standin.LEAVE)], rng) for _ in range(10_000)]
+    assert mixed.count("\n") == pytest.approx(7500, abs=200), "4.6 standard deviations"
+
+
 def test_starting_late_gives_the_same_numbers(play):
     """Catches a short cut that loses part of the state: the floor is computed by it."""
     text = play[:3000]
