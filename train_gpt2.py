@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from data.shakespeare import DataError, corpus_from_text, eval_windows, get_batch, load_corpus
 from data.shards import ShardedIds, open_shards
 from data.tokenizer import BPETokenizer, TokenizerError
-from model_gpt2 import GPT, GPTConfig
+from model_gpt2 import GPT
 from train_config import LAW_FIELDS, PRESETS, SHAPE_FIELDS, TrainConfig, as_command, parse_command
 from train_files import (
     RunLog,
@@ -42,7 +42,17 @@ from train_files import (
     save_checkpoint,
     set_rng_state,
 )
-from train_plan import card_peak, flops_per_token, free_memory, memory_plan, peak_memory, plan_text, summary_text
+from train_plan import (
+    card_peak,
+    flops_per_token,
+    memory_plan,
+    model_config,
+    peak_memory,
+    pick_micro_batch,
+    plan_text,
+    summary_text,
+    try_compile,
+)
 
 __all__ = ["PRESETS", "TrainConfig", "TrainError", "TrainResult", "Muon", "evaluate", "lr_at", "make_optimizers",
            "main", "micro_batches", "optimizer_step", "orthogonalize", "pick_device", "pick_precision", "train"]
@@ -287,63 +297,6 @@ def micro_batches(corpus, config, step, micro, device, rank=0, world=1):
     x, y = corpus.train.get_batch(*draw) if isinstance(corpus.train, ShardedIds) else get_batch(corpus.train, *draw)
     mine = slice(rank * len(x) // world, (rank + 1) * len(x) // world)  # of the whole global batch
     return [(a.to(device), b.to(device)) for a, b in zip(x[mine].split(micro), y[mine].split(micro), strict=True)]
-
-
-# ---- The model and what fits
-
-
-def model_config(config, vocab_size):
-    """The GPTConfig of a run. A large vocabulary is padded to a multiple of 64, which matmuls like."""
-    padded = -(-vocab_size // 64) * 64 if vocab_size > 1000 else vocab_size
-    fields = ("block_size", "n_layer", "n_head", "n_embd", "dropout", "bias", "tie_weights")
-    return GPTConfig(vocab_size=padded, n_tokens=vocab_size if padded > vocab_size else None,
-                     **{name: getattr(config, name) for name in fields})
-
-
-def pick_micro_batch(config, model, dtype, device, world=1):
-    """How many sequences go at once: the largest number that divides a process's share of the step and fits."""
-    if config.sequences % world:
-        raise TrainError(f"A step has {config.sequences} sequences, which {world} processes cannot share evenly: "
-                         f"set --tokens-per-step to a multiple of {world * config.block_size}.")
-    share = config.sequences // world
-    divisors = [d for d in range(share, 0, -1) if share % d == 0]
-    if config.batch_size != "auto":
-        return next(d for d in divisors if d <= config.batch_size)
-    free = free_memory(device)
-    for micro in divisors:
-        needed = sum(memory_plan(model.config, micro, dtype, config.optimizer).values())
-        if free and needed > 0.9 * free and micro > 1:
-            continue
-        try:
-            try_micro_batch(model, micro, dtype, device)
-            return micro
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-    raise TrainError("Not even one sequence fits in memory: lower --block-size or the model's size, "
-                     "or take a larger card (--plan shows what is needed).")
-
-
-def try_micro_batch(model, micro, dtype, device):
-    """One forward and backward, which leave no trace; raises torch.OutOfMemoryError where they do not fit."""
-    try:
-        x = torch.zeros(micro, model.config.block_size, dtype=torch.long, device=device)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            loss = model(x, x)[1]
-        loss.backward()
-    finally:
-        model.zero_grad(set_to_none=True)
-
-
-def try_compile(model, dtype, device, say):
-    """torch.compile(model), or the model itself with one line that says why not."""
-    try:
-        compiled = torch.compile(model)
-        try_micro_batch(compiled, 1, dtype, device)  # compiling happens at the first call
-        return compiled
-    except Exception as error:  # compilers, drivers and Python versions all fail in their own way
-        say(f"note: torch.compile does not work here ({type(error).__name__}), going on without it.", True)
-        model.zero_grad(set_to_none=True)
-        return model
 
 
 # ---- Processes and signals

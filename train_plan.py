@@ -1,8 +1,8 @@
-"""What a training run needs, by formula, before it starts: parameters, memory, arithmetic, and the peak of known cards.
+"""What a training run needs, before it starts: parameters, memory, arithmetic, and how many sequences fit at once.
 
     python train_gpt2.py --preset gpt2-char --plan
 
-Everything here is a few lines of arithmetic on a GPTConfig; tests compare it with what torch really allocates.
+Mostly a few lines of arithmetic on a GPTConfig; tests compare them with what torch really allocates.
 """
 
 import re
@@ -10,7 +10,18 @@ import sys
 
 import torch
 
+from model_gpt2 import GPTConfig
+from train_files import TrainError
+
 MB = 1e6
+
+
+def model_config(config, vocab_size):
+    """The GPTConfig of a run. A large vocabulary is padded to a multiple of 64, which matmuls like."""
+    padded = -(-vocab_size // 64) * 64 if vocab_size > 1000 else vocab_size
+    fields = ("block_size", "n_layer", "n_head", "n_embd", "dropout", "bias", "tie_weights")
+    return GPTConfig(vocab_size=padded, n_tokens=vocab_size if padded > vocab_size else None,
+                     **{name: getattr(config, name) for name in fields})
 
 
 def count_params(g):
@@ -72,6 +83,52 @@ def free_memory(device):
             return 1024 * int(re.search(r"MemAvailable:\s+(\d+)", f.read())[1])
     except (OSError, TypeError):
         return None
+
+
+def pick_micro_batch(config, model, dtype, device, world=1):
+    """How many sequences go at once: the largest number that divides a process's share of the step and fits."""
+    if config.sequences % world:
+        raise TrainError(f"A step has {config.sequences} sequences, which {world} processes cannot share evenly: "
+                         f"set --tokens-per-step to a multiple of {world * config.block_size}.")
+    share = config.sequences // world
+    divisors = [d for d in range(share, 0, -1) if share % d == 0]
+    if config.batch_size != "auto":
+        return next(d for d in divisors if d <= config.batch_size)
+    free = free_memory(device)
+    for micro in divisors:
+        needed = sum(memory_plan(model.config, micro, dtype, config.optimizer).values())
+        if free and needed > 0.9 * free and micro > 1:
+            continue
+        try:
+            try_micro_batch(model, micro, dtype, device)
+            return micro
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    raise TrainError("Not even one sequence fits in memory: lower --block-size or the model's size, "
+                     "or take a larger card (--plan shows what is needed).")
+
+
+def try_micro_batch(model, micro, dtype, device):
+    """One forward and backward, which leave no trace; raises torch.OutOfMemoryError where they do not fit."""
+    try:
+        x = torch.zeros(micro, model.config.block_size, dtype=torch.long, device=device)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            loss = model(x, x)[1]
+        loss.backward()
+    finally:
+        model.zero_grad(set_to_none=True)
+
+
+def try_compile(model, dtype, device, say):
+    """torch.compile(model), or the model itself with one line that says why not."""
+    try:
+        compiled = torch.compile(model)
+        try_micro_batch(compiled, 1, dtype, device)  # compiling happens at the first call
+        return compiled
+    except Exception as error:  # compilers, drivers and Python versions all fail in their own way
+        say(f"note: torch.compile does not work here ({type(error).__name__}), going on without it.", True)
+        model.zero_grad(set_to_none=True)
+        return model
 
 
 def peak_memory(device):

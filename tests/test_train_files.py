@@ -87,6 +87,23 @@ def test_resume_is_bit_exact(corpus, tmp_path, kind, precision):
     assert same(result_of(whole), result_of(parts))
 
 
+def test_a_crash_between_checkpoints(corpus, tmp_path):
+    """Steps that are done again after a crash stand twice in the history, and twice in every picture."""
+    class Crash(Exception):
+        pass
+
+    def callback(record, model):
+        if record["step"] == 13:
+            raise Crash
+
+    with pytest.raises(Crash):
+        train(tiny(tmp_path / "parts"), corpus, callback)
+    assert [r["step"] for r in train_files.read_history(tmp_path / "parts")][-1] == 13
+    train(tiny(tmp_path / "parts"), corpus)
+    train(tiny(tmp_path / "whole"), corpus)
+    assert same(result_of(tmp_path / "whole"), result_of(tmp_path / "parts"))
+
+
 def test_a_finished_run_is_left_alone(corpus, tmp_path):
     """Load-if-exists that trains a finished model on and on."""
     train(tiny(tmp_path), corpus)

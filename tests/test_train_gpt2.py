@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import train_gpt2
+import train_plan
 from data.shakespeare import corpus_from_text
 from model_gpt2 import GPT, GPTConfig
 from train_files import log_line
@@ -373,14 +374,14 @@ def test_compile_falls_back(corpus, monkeypatch, capsys, tmp_path):
 
 def test_auto_batch_size_keeps_tokens_a_step(corpus, monkeypatch):
     """auto that changes the run: a smaller micro-batch must mean more of them."""
-    real = train_gpt2.try_micro_batch
+    real = train_plan.try_micro_batch
 
     def fits_up_to_two(model, micro, *rest):
         if micro > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         real(model, micro, *rest)
 
-    monkeypatch.setattr(train_gpt2, "try_micro_batch", fits_up_to_two)
+    monkeypatch.setattr(train_plan, "try_micro_batch", fits_up_to_two)
     seen = []
     monkeypatch.setattr(train_gpt2, "micro_batches", lambda *a: seen.append(micro_batches(*a)) or seen[-1])
     auto = train(tiny(batch_size="auto", max_steps=5), corpus)

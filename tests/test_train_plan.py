@@ -9,8 +9,8 @@ import torch
 import train_gpt2
 import train_plan
 from model_gpt2 import GPT, GPTConfig
-from train_gpt2 import TrainConfig, make_optimizers, model_config
-from train_plan import card_peak, count_params, flops_per_token, memory_plan
+from train_gpt2 import TrainConfig, make_optimizers
+from train_plan import card_peak, count_params, flops_per_token, memory_plan, model_config
 
 
 @pytest.mark.parametrize("changes", [{}, {"tie_weights": False}, {"bias": False},

@@ -142,7 +142,7 @@ def test_a_dead_process_ends_the_run(folder, tmp_path):
 
 def test_uneven_shares_are_refused(folder, tmp_path, monkeypatch):
     """Sequences that fall under the table because three processes cannot share sixteen."""
-    from train_gpt2 import pick_micro_batch
+    from train_plan import pick_micro_batch
     c = TrainConfig.preset_of("quick")
     with pytest.raises(TrainError, match="3 processes"):
         pick_micro_batch(c, None, torch.float32, torch.device("cpu"), world=3)
