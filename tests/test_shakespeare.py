@@ -416,3 +416,13 @@ def test_readme_table_is_from_results():
     assert f"| strings never seen | {unseen} |" in readme
     in_windows = [f"{saved['windows_5gram'][size]:.3f}" for size in ("8", "32", "64", "128")]
     assert f"{', '.join(in_windows[:3])} and {in_windows[3]}" in " ".join(readme.split())
+
+
+def test_readme_knows_the_standin():
+    """Catches figures of an earlier grammar."""
+    root = Path(__file__).parents[1]
+    readme = " ".join((root / "data" / "README.md").read_text(encoding="utf-8").split())
+    saved = json.loads((root / "results" / "ngram_standin.json").read_text(encoding="utf-8"))
+    assert f"{saved['floor']:.3f} nats a character on validation (standard error {saved['floor_se']:.3f};" in readme
+    marks = [f"{row['val_loss']:.3f}" for row in saved["rows"][2:7]]
+    assert f"{', '.join(marks[:4])} and {marks[4]} with 2 to 6 letters" in readme
