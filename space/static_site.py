@@ -18,14 +18,16 @@ import tempfile
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parent / "static"
-PAGE_FILES = ["index.html", "style.css", "page.js", "worker.js", "gpt2.js", "kernels.js", "safetensors.js", "tokenizer.js",
-              "ngram.js"]  # fmt: skip
+PAGE_FILES = ["index.html", "style.css", "page.js", "worker.js", "gpt2.js", "kernels.js", "safetensors.js",
+              "tokenizer.js", "ngram.js"]  # fmt: skip
 NEEDED = ["config.json", "tokenizer.json", "model.safetensors"]
 OPTIONAL = ["generation_config.json", "metrics.json", "ngram5.npz"]
 HALF_ABOVE = 20_000_000  # bytes: a larger model is published in float16, half the download
-FRONT_MATTER = {"title": "A GPT-2 in your browser", "emoji": "✒️", "colorFrom": "yellow", "colorTo": "red", "sdk": "static",
-                "app_file": "index.html", "license": "mit", "pinned": False,
-                "short_description": "A GPT-2 trained from scratch, run by your browser"}  # fmt: skip
+FRONT_MATTER = {
+    "title": "A GPT-2 in your browser", "emoji": "✒️", "colorFrom": "yellow", "colorTo": "red", "sdk": "static",
+    "app_file": "index.html", "license": "mit", "pinned": False,
+    "short_description": "A GPT-2 trained from scratch, run by your browser",
+}  # fmt: skip
 
 
 class SiteError(ValueError):
@@ -61,9 +63,11 @@ def readme(title: str, model_repo: str | None = None) -> str:
     """The Space's README: front matter that makes it static, and how to run the same folder at home."""
     fields = {**FRONT_MATTER, "title": title, **({"models": [model_repo]} if model_repo else {})}
     front = "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
-    return (f"---\n{front}\n---\n\n# {title}\n\nA GPT-2 that was trained from scratch. It runs in the visitor's browser: "
-            "no server computes anything, and nothing that is typed leaves the device.\n\n"
-            "Run it at home: `python -m http.server` in this folder, then open the address it prints.\n")  # fmt: skip
+    return (
+        f"---\n{front}\n---\n\n# {title}\n\nA GPT-2 that was trained from scratch. It runs in the visitor's browser: "
+        "no server computes anything, and nothing that is typed leaves the device.\n\n"
+        "Run it at home: `python -m http.server` in this folder, then open the address it prints.\n"
+    )
 
 
 def write_half(source: Path, target: Path) -> None:
@@ -77,9 +81,12 @@ def write_half(source: Path, target: Path) -> None:
         with safe_open(source, framework="np") as file:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 tensor = file.get_tensor(name)
-                tensors[name] = tensor.astype(np.float16) if tensor.dtype == np.float32 else tensor
+                with np.errstate(over="ignore"):  # the next line says it better
+                    tensors[name] = tensor.astype(np.float16) if tensor.dtype == np.float32 else tensor
                 if not np.isfinite(tensors[name]).all():
-                    raise SiteError(f"{source} holds numbers in {name} that float16 cannot: train again with weight decay.")
+                    raise SiteError(
+                        f"{source} holds numbers in {name} that float16 cannot: train again with weight decay."
+                    )
     except SiteError:
         raise
     except Exception as error:  # safetensors has its own kinds for a damaged or foreign file
@@ -142,7 +149,9 @@ def make_server(folder, port: int = 0) -> http.server.ThreadingHTTPServer:
 def main(argv=None) -> int:
     """The command. Returns 1 after one sentence if something is wrong."""
     parser = argparse.ArgumentParser(description="Build the page that runs a model in the browser, and look at it.")
-    parser.add_argument("model", nargs="?", default=str(PAGE.parent / "model"), help="a model folder; default: the project's own")
+    parser.add_argument(
+        "model", nargs="?", default=str(PAGE.parent / "model"), help="a model folder; default: the project's own"
+    )
     parser.add_argument("--out", help="where to write the page; default: a temporary folder, with --serve")
     parser.add_argument("--serve", type=int, metavar="PORT", help="serve it on this machine; 0: any free port")
     args = parser.parse_args(argv)

@@ -282,7 +282,7 @@ async function load(config, file, kernels, half) {
     }
   }
   const missing = Object.keys(want).find((name) => !found.has(name));
-  if (missing) throw new Error(`model.safetensors lacks ${missing}: upload both files of one model.`);
+  if (missing) throw new Error(`model.safetensors lacks ${missing}, which config.json asks for: upload both files of one model.`);
 
   const hs = config.n_embd / config.n_head;
   const fits = hs % 8 === 0 && hasWasm();                    // the WebAssembly takes eight columns at a time
@@ -374,7 +374,7 @@ export function filter_probs(logits, temperature = 1, top_k = 0, top_p = 1) {
   const max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
   let probs = Float64Array.from(logits, (z) => Math.exp((z - max) / temperature));
   if (top_k > 0 && top_k < logits.length) {
-    const kth = Float32Array.from(logits).sort().at(-top_k);
+    const kth = Float64Array.from(logits).sort().at(-top_k);
     probs = probs.map((p, i) => (logits[i] < kth ? 0 : p));
   }
   normalize(probs);
@@ -403,7 +403,7 @@ function argmax(logits) {
 }
 
 /** The id whose share of 0..1 holds u. */
-function draw(probs, u) {
+export function draw(probs, u) {
   let last = 0;
   for (let i = 0; i < probs.length; i++) {
     if (!probs[i]) continue;
@@ -415,7 +415,7 @@ function draw(probs, u) {
 }
 
 /** A small generator of numbers in [0, 1): a counter through a 32-bit mixing of bits. */
-function generator(seed) {
+export function generator(seed) {
   let counter = seed >>> 0;
   return () => {
     counter = (counter + 0x9e3779b9) >>> 0;                  // the golden ratio: visits every 32-bit number once

@@ -1,0 +1,105 @@
+// Runs the page's modules in node for tests/test_static.py: one JSON job on stdin, one JSON answer on stdout.
+
+import fs from "node:fs";
+import { GPT, draw, filter_probs, generator } from "../space/static/gpt2.js";
+import { assemble, makeKernels, scale16, SOURCE, table16 } from "../space/static/kernels.js";
+import { NGram } from "../space/static/ngram.js";
+import { load_tokenizer } from "../space/static/tokenizer.js";
+
+/** A file as fetch would give it, in small pieces that cut numbers in two. */
+const opener = (folder) => async (name) => {
+  const bytes = fs.readFileSync(`${folder}/${name}`);
+  return new Response(new ReadableStream({
+    start(controller) {
+      for (let at = 0; at < bytes.length; at += 9973) controller.enqueue(new Uint8Array(bytes.subarray(at, at + 9973)));
+      controller.close();
+    },
+  }));
+};
+
+function finish(reading) { for (;;) { const { value, done } = reading.next(); if (done) return value; } }
+
+const written = (stream) => [...stream].filter((step) => "id" in step).map((step) => step.id);
+
+const jobs = {
+  async model({ folder, kernels, ids, n }) {
+    const model = await GPT.from_pretrained(opener(folder), { kernels });
+    const patterns = [], logits = [...finish(model.read(ids, patterns))];
+    return { kernels: model.kernels, logits, patterns: patterns.map((p) => [...p]), parameters: model.num_params(),
+      greedy: written(model.stream(ids, n, { temperature: 0 })), heap: model.bytes, file: model.file_bytes };
+  },
+
+  /** The same text however the cache was used before. */
+  async cache({ folder, ids, n }) {
+    const model = await GPT.from_pretrained(opener(folder)), ask = { temperature: 0.9, seed: 5 };
+    const fresh = written(model.stream(ids, n, ask));
+    const again = [];
+    for (const step of model.stream(ids, n, ask)) {
+      if (!("id" in step)) continue;
+      again.push(step.id);
+      if (again.length % 3 === 0) finish(model.read(ids.slice(0, 5), []));                // somebody looks inside
+      if (again.length % 7 === 0) finish(model.read([1, 2, 3], []));
+    }
+    return { fresh, again, other: written(model.stream(ids, n, { ...ask, seed: 6 })) };
+  },
+
+  async kernels({ rows, cols }) {
+    const table = table16(), random = generator(3), result = {};
+    for (const kind of ["plain", "wasm"]) {
+      const k = await makeKernels(1 << 22, kind), [y, x, w, half, wide] = [0, 65536, 131072, 1 << 20, 1 << 21];
+      const fill = generator(9);
+      for (let i = 0; i < rows * cols; i++) {
+        const bits = Math.floor(fill() * 65536) & 0xd3ff;                                // all sizes below 64, subnormals too
+        k.f32[w / 4 + i] = table[bits];
+        k.u16[half / 2 + i] = scale16(bits);
+      }
+      for (let i = 0; i < Math.max(rows, cols); i++) k.f32[x / 4 + i] = fill() - 0.5;
+      for (const name of kind === "wasm" ? ["vecmat32", "matvec32", "vecmat16", "matvec16"] : ["vecmat32", "matvec32"]) {
+        k.f32.fill(0.25, 0, 4096);
+        k[name](y, x, name.endsWith("16") ? half : w, rows, cols);
+        result[`${kind} ${name}`] = [...k.f32.subarray(0, name.startsWith("vec") ? cols : rows)];
+      }
+      if (kind === "wasm") {
+        k.widen16(wide, half, rows * cols);
+        result.widened = k.f32.subarray(wide / 4, wide / 4 + rows * cols).every((v, i) => v === k.f32[w / 4 + i]);
+      }
+    }
+    let wrong = 0;
+    for (let bits = 0; bits < 65536; bits++) if ((bits & 0x7fff) < 0x5400 && table[scale16(bits)] !== 1024 * table[bits]) wrong++;
+    return { ...result, wrong, table: [...table].map(String), random: random(), bytes: assemble(SOURCE).length };
+  },
+
+  async tokenizer({ file, texts }) {
+    const tokenizer = load_tokenizer(JSON.parse(fs.readFileSync(file, "utf8")));
+    return texts.map((text) => {
+      const ids = tokenizer.encode(text);
+      return { ids, text: tokenizer.decode(ids), dropped: tokenizer.dropped(text) };
+    });
+  },
+
+  async ngram({ file, contexts }) {
+    const table = await NGram.load(new Uint8Array(fs.readFileSync(file)).buffer);
+    return contexts.map((context) => [...table.next_probs(context)]);
+  },
+
+  async sampling({ cases }) { return cases.map(({ logits, t, k, p }) => [...filter_probs(logits, t, k, p)]); },
+
+  async draws({ probs, n, seed }) {
+    const counts = probs.map(() => 0), random = generator(seed);
+    for (let i = 0; i < n; i++) counts[draw(probs, random())]++;
+    return counts;
+  },
+
+  async errors({ folders }) {
+    const said = {};
+    for (const folder of folders) {
+      try { await GPT.from_pretrained(opener(folder)).then((m) => finish(m.read([1, 2]))); said[folder] = ""; } catch (error) {
+        said[folder] = error.code === "ENOENT" ? "missing" : `${error.constructor.name}: ${error.message}`;
+      }
+    }
+    return said;
+  },
+};
+
+const job = JSON.parse(fs.readFileSync(0, "utf8"));
+process.stdout.write(JSON.stringify(await jobs[job.do](job)));
