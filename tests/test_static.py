@@ -439,7 +439,7 @@ def settings(page, **values):
             page.evaluate("([id, on]) => { document.getElementById(id).checked = on; }", [name, value])
         else:
             page.evaluate(
-                "([id, v]) => { const e = document.querySelector('#' + id); e.value = v; e.dispatchEvent(new Event('input')); }",
+                "([id, v]) => { const e = document.querySelector('#' + id); e.value = v; e.oninput?.(); }",
                 [name, str(value)],
             )
 
@@ -516,14 +516,13 @@ def test_stop_is_at_once_and_one_can_go_on(visit):
 def test_the_page_stays_responsive_while_it_writes(visit):
     """Catches: a model on the page's own thread: frames must keep coming while it writes as fast as it can."""
     page = visit()
-    settings(page, max=3000, fast=True)
+    settings(page, max=5000, fast=True)
     page.click("#go")
     longest = page.evaluate("""() => new Promise(done => {
         let last = performance.now(), worst = 0, n = 0;
         const frame = now => { worst = Math.max(worst, now - last); last = now;
                                if (++n < 20) requestAnimationFrame(frame); else done(worst); };
         requestAnimationFrame(frame); })""")
-    page.click("#stop")
     assert longest < 1000  # milliseconds, on a busy test machine; a blocked page would show none at all
 
 
@@ -622,7 +621,8 @@ def test_controls_have_names(visit):
     write(page, max=20)
     page.locator("#text .ch").nth(12).click()
     page.wait_for_selector("#bars li")
-    nameless = page.evaluate("""[...document.querySelectorAll('input,textarea,select,button,progress,[role=slider],svg')]
+    nameless = page.evaluate("""
+        [...document.querySelectorAll('input,textarea,select,button,progress,[role=slider],svg')]
         .filter(e => e.checkVisibility() && !e.closest('[aria-hidden=true]') && !e.labels?.length
                      && !e.getAttribute('aria-label') && !e.textContent.trim()).map(e => e.outerHTML)""")
     assert nameless == []
