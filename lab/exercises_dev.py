@@ -1,0 +1,162 @@
+"""Checks of the exercises of gpt_dev.ipynb: each takes the reader's function and compares it with another way.
+
+Every check has a `strict` switch: tests call with strict=True, so that an untouched stub is a failure there.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from lab.checks import check, expect
+from model_gpt2 import GPT, CausalSelfAttention, GPTConfig
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def check_0(never_seen, strict=False):
+    def run():
+        for alphabet, text, wanted in (("abc", "ab", ["c"]), ("abc", "cab", []), ("$&3Xa", "aa3", ["$", "&", "X"])):
+            expect("symbols of the alphabet that the text lacks", (alphabet, text), sorted(never_seen(alphabet, text)),
+                   sorted(wanted))
+    return check("Exercise 0", run, strict)
+
+
+def check_1(surprise_add_k, strict=False):
+    def run():
+        for count, total, k, V, wanted in ((9, 10, 0, 65, 0.10536), (0, 10, 1, 65, 4.31749), (3, 7, 0.5, 4, 0.94446)):
+            expect("surprise in nats", {"count": count, "total": total, "k": k, "V": V},
+                   float(surprise_add_k(count, total, k, V)), wanted, 1e-4)
+    return check("Exercise 1", run, strict)
+
+
+def check_2(predict_first_loss, strict=False):
+    def run():
+        for scale in (0.0, 1.0, 10.0):
+            logits = scale * noise(20_000, 65, seed=1)
+            wanted = F.cross_entropy(logits, torch.arange(20_000) % 65).item()
+            expect("mean loss of random logits", {"scale": scale}, float(predict_first_loss(scale)), wanted,
+                   0.05 + 0.05 * wanted)
+    return check("Exercise 2", run, strict)
+
+
+def check_3(self_and_two_before, strict=False):
+    def run():
+        for T in (1, 2, 5):
+            wanted = torch.tensor([[t - 2 <= s <= t for s in range(T)] for t in range(T)])
+            expect("mask, True where a position may look", {"T": T}, self_and_two_before(T), wanted)
+    return check("Exercise 3", run, strict)
+
+
+def check_4(one_head, variance, strict=False):
+    def run():
+        x, w = noise(2, 5, 8), noise(3, 8, 4, seed=1)
+        q, k, v = (x @ m for m in w)
+        wanted = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        expect("output of one head", "x (2, 5, 8) and three matrices (8, 4)", one_head(x, *w), wanted, 1e-4)
+        for hs in (4, 64):
+            expect("variance of q . k", {"hs": hs}, float(variance(hs)), float(hs), 1e-6)
+    return check("Exercise 4", run, strict)
+
+
+class _Toy(torch.nn.Module):
+    """A model that sees a bag of letters, or their order, or the last letter only."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.table = kind, torch.nn.Embedding.from_pretrained(noise(65, 65))
+
+    def forward(self, idx, targets=None):
+        x = self.table(idx)
+        if self.kind == "order":
+            x = x * torch.arange(1, idx.size(1) + 1)[:, None]
+        past = x[..., :1].cumsum(1) if self.kind == "nearly" else 0  # order enters through a single number
+        bag = x.cumsum(1) if self.kind != "last" else x
+        return bag + (0.1 * past.cumsum(1) if self.kind == "nearly" else 0), None
+
+
+def check_5(is_order_blind, strict=False):
+    def run():
+        idx = torch.randint(0, 65, (4, 12), generator=torch.Generator().manual_seed(0))
+        for kind, wanted in (("bag", True), ("last", True), ("order", False), ("nearly", False)):
+            expect("is it blind to the order of the past?", f"a model that uses: {kind}",
+                   bool(is_order_blind(_Toy(kind), idx)), wanted)
+    return check("Exercise 5", run, strict)
+
+
+def check_6(heads_without_a_loop, strict=False):
+    def run():
+        q, k, v = noise(3, 2, 5, 8)
+        for nh in (1, 2, 4):
+            hs = 8 // nh
+            parts = [F.scaled_dot_product_attention(*(y[..., h * hs:(h + 1) * hs] for y in (q, k, v)), is_causal=True)
+                     for h in range(nh)]
+            expect("all heads at once", f"q, k, v (2, 5, 8), nh {nh}", heads_without_a_loop(q, k, v, nh),
+                   torch.cat(parts, dim=-1), 1e-5)
+    return check("Exercise 6", run, strict)
+
+
+def broken_models(seed=0):
+    """Three models, each with one of the faults "scale", "leak", "init", and a sound one: {name: GPT}."""
+    models = {}
+    for name, fault in (("A", "leak"), ("B", "init"), ("C", "scale"), ("sound", None)):
+        torch.manual_seed(seed)
+        model = GPT(GPTConfig(16, 65, 4, 4, 64))
+        for block in model.transformer.h:
+            torch.nn.init.normal_(block.attn.c_attn.weight, std=0.2)  # sharp enough for a pattern to show
+            if fault == "init":
+                for proj in (block.attn.c_proj, block.mlp.c_proj):
+                    torch.nn.init.normal_(proj.weight, std=1 / math.sqrt(8))
+            elif fault:
+                block.attn.__class__ = {"leak": _Leaks, "scale": _ScaledByWidth}[fault]
+        models[name] = model.eval()
+    return models
+
+
+class _Leaks(CausalSelfAttention):
+    def forward(self, x, cache=None, patterns=None):
+        return _attend(self, x, 1 / 4, 2, patterns)
+
+
+class _ScaledByWidth(CausalSelfAttention):
+    def forward(self, x, cache=None, patterns=None):
+        return _attend(self, x, 1 / 8, 1, patterns)
+
+
+def _attend(attn, x, scale, first_hidden, patterns):
+    B, T, C = x.size()
+    q, k, v = (y.view(B, T, attn.n_head, -1).transpose(1, 2) for y in attn.c_attn(x).split(C, dim=2))
+    hidden = torch.ones(T, T, dtype=torch.bool).triu(first_hidden)
+    pattern = (q @ k.mT * scale).masked_fill(hidden, float("-inf")).softmax(-1)
+    if patterns is not None:
+        patterns.append(pattern)
+    return attn.c_proj((pattern @ v).transpose(1, 2).reshape(B, T, C))
+
+
+def check_7(diagnosis, strict=False):
+    def run():
+        answers = diagnosis()
+        for name, wanted in (("A", "leak"), ("B", "init"), ("C", "scale")):
+            if answers.get(name) != wanted:  # say which one is wrong, not what it is
+                expect("the fault of each model, one of 'scale', 'leak', 'init'", f"model {name}", answers.get(name),
+                       "another of the three")
+    return check("Exercise 7", run, strict)
+
+
+def check_8(block_parameters, strict=False):
+    def run():
+        for C in (64, 768):
+            wanted = sum(p.numel() for p in GPT(GPTConfig(8, 8, 1, 1, C)).transformer.h[0].parameters())
+            expect("parameters of one block", {"C": C}, block_parameters(C), wanted)
+    return check("Exercise 8", run, strict)
+
+
+def check_9(top_p, strict=False):
+    def run():
+        probs = torch.tensor([0.1, 0.5, 0.1, 0.25, 0.05])
+        for p, wanted in ((0.4, [0, 1.0, 0, 0, 0]), (0.7, [0, 2 / 3, 0, 1 / 3, 0]), (1.0, probs.tolist())):
+            expect("probabilities after top-p", {"probs": probs.tolist(), "p": p}, top_p(probs.clone(), p),
+                   torch.tensor(wanted), 1e-5)
+    return check("Exercise 9", run, strict)

@@ -1,0 +1,48 @@
+"""The ladder: every model's exact validation loss beside the letter counts that are as good.
+
+    ladder = Ladder(marks=[3.347, 2.482, ...])      # marks[n - 1]: loss of counting n letters
+    ladder.add("one head", 2.46)                    # prints what it passed and what comes next
+    ladder.save("build/ladder.json")
+"""
+
+import json
+
+from lab.machine import write_atomic
+
+
+class Ladder:
+    """Rungs in the order in which they were climbed; `marks` are the n-grams' losses, nats a character, falling."""
+
+    def __init__(self, marks):
+        self.marks, self.rungs = list(marks), []
+
+    def passed(self, loss):
+        """How many letters one has to count to be as good: the largest n whose mark is not below `loss`; 0 for none."""
+        return sum(loss <= mark for mark in self.marks)
+
+    def mark(self, loss):
+        n = self.passed(loss)
+        return f"counting {n} letter{'s' if n > 1 else ''}" if n else "not even counting letters"
+
+    def add(self, name, loss, seconds=None, sample=None, note=None):
+        """Add a rung and print its line; returns `loss`. sample: some text that the model wrote."""
+        before = self.rungs[-1]["val_loss"] if self.rungs else None
+        self.rungs.append({"name": name, "val_loss": float(loss), "mark": self.mark(loss), "seconds": seconds,
+                           "sample": sample, "note": note})
+        n = self.passed(loss)
+        line = f"{name}: {loss:.3f} nats"
+        if before is not None:
+            line += f" ({loss - before:+.3f})"
+        line += f" | as good as {self.mark(loss)}"
+        if n < len(self.marks):
+            line += f" | next mark: {n + 1} letter{'s' if n else ''}, {self.marks[n]:.3f}"
+        print(line)
+        return loss
+
+    def __getitem__(self, name):
+        """The loss of a rung by its name."""
+        return next(rung["val_loss"] for rung in reversed(self.rungs) if rung["name"] == name)
+
+    def save(self, path, **facts):
+        """Write {"rungs": [...], "marks": [...], ...facts} as JSON, in one piece."""
+        write_atomic(path, json.dumps({"rungs": self.rungs, "marks": self.marks, **facts}, indent=1) + "\n")
