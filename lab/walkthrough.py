@@ -7,6 +7,7 @@ results/minutes.json.
 import argparse
 import errno
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -103,7 +104,10 @@ def refresh_readme():
 def summary(runs, seconds):
     lines = [f"\nDone in {seconds / 60:.1f} minutes. To read:"]
     for _, page, run in runs:
-        lines.append(f"  {page.relative_to(ROOT)}  ({run['seconds'] / 60:.1f} min, at most {run['peak_mb']} MB)")
+        text = f", text: {run['corpus']['name']}" if run["corpus"] else ""
+        budget = ", QUICK budgets" if run["quick"] else ""
+        facts = f"{run['seconds'] / 60:.1f} min, at most {run['peak_mb']} MB{text}{budget}"
+        lines.append(f"  {os.path.relpath(page)}  ({facts})")
     return "\n".join(lines)
 
 
