@@ -15,7 +15,9 @@ import argparse
 import json
 import os
 import sys
+import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,7 +160,8 @@ def write(ask: Ask):
 
 
 def grow(draft: Draft, ask: Ask):
-    """Sample into the draft; an update at most every STEP seconds."""
+    """Sample into the draft: the seed at once, then an update at most every STEP seconds."""
+    yield draft
     began = shown = time.perf_counter()
     for new in sample(draft.ids[-HELD.model.config.block_size :], ask):
         draft.ids.append(new)
@@ -265,20 +268,39 @@ def generate(prompt: str, max_tokens: float = 100, temperature: float = 0.7, top
 # ---- the page
 
 
-def on_generate(prompt, max_tokens, temperature, top_n, seed):
+WRITING: dict[str, threading.Event] = {}  # session -> set when this visitor presses Stop
+
+
+def on_generate(prompt, max_tokens, temperature, top_n, seed, request: gr.Request):
     """Stream the page while the text grows: the text, the line under it, and what Look inside will need."""
     ask = Ask.clean(prompt, max_tokens, temperature, top_n, seed)
+    stop = WRITING[request.session_hash] = threading.Event()
     try:
-        for draft in write(ask):
-            facts = [f"{draft.before} before you" if draft.before else "", f"{len(draft.ids) - draft.n_prompt} tokens",
-                     f"{draft.speed:,.0f} tok/s" if draft.seconds else "", f"seed {ask.seed}"]  # fmt: skip
-            yield (
-                look.manuscript(draft.prompt, draft.written, not draft.done),
-                look.status_line(facts, draft.notices),
-                (list(draft.ids), draft.n_prompt),
-            )
+        with closing(write(ask)) as drafts:
+            for draft in drafts:
+                yield page_of(draft, ask, stop.is_set())
+                if stop.is_set() and not draft.done:
+                    yield page_of(draft, ask, True)
+                    break
     except Busy as e:
         yield look.manuscript("", "", False), look.status_line([], [str(e)]), ([], 0)
+    finally:
+        WRITING.pop(request.session_hash, None)
+
+
+def page_of(draft: Draft, ask: Ask, stopped: bool):
+    """The paper, the line under it, and the ids: what the page shows of a draft."""
+    facts = [f"{draft.before} before you" if draft.before else "", f"{len(draft.ids) - draft.n_prompt} tokens",
+             f"{draft.speed:,.0f} tok/s" if draft.seconds else "", f"seed {ask.seed}",
+             "stopped" if stopped and not draft.done else ""]  # fmt: skip
+    paper = look.manuscript(draft.prompt, draft.written, not (draft.done or stopped))
+    return paper, look.status_line(facts, draft.notices), (list(draft.ids), draft.n_prompt)
+
+
+def on_stop(request: gr.Request):
+    """Tell this visitor's own generation to end; it then finishes like any other."""
+    if request.session_hash in WRITING:
+        WRITING[request.session_hash].set()
 
 
 def on_look(text, at, layer, head):
@@ -289,21 +311,21 @@ def on_look(text, at, layer, head):
     return words, bars, attention, gr.Slider(1, longest, value=at)
 
 
-def on_stopped(text):
-    """After Stop: the same text, at rest."""
-    ids, n_prompt = text or ([], 0)
-    prompt, written = HELD.tokenizer.decode(ids[:n_prompt]), HELD.tokenizer.decode(ids[n_prompt:])
-    return look.manuscript(prompt, written, False), look.status_line([f"{len(ids) - n_prompt} tokens", "stopped"], [])
-
-
 # a click or an arrow key on a character, or a click on a head, becomes one event with its numbers
 PICK_CHARACTER = """
-element.addEventListener('click', e => {
-  const c = e.target.closest('.ch'); if (c) trigger('click', {at: +c.dataset.at}); });
+let want = null, asked = 0;  // quick arrow keys run ahead of the answers: one question at a time, the last one counts
+const shown = () => +(element.querySelector('.ch.at')?.dataset.at ?? 0);
+const ask = () => { asked = Date.now(); trigger('click', {at: want}); };
+const go = at => {
+  want = Math.min(Math.max(1, at), element.querySelectorAll('.ch').length - 1);
+  if (want !== shown() && Date.now() - asked > 3000) ask(); };
+element.addEventListener('click', e => { const c = e.target.closest('.ch'); if (c) go(+c.dataset.at); });
 element.addEventListener('keydown', e => {
-  const step = {ArrowLeft: -1, ArrowRight: 1}[e.key], now = element.querySelector('.ch.at');
-  if (step && now) { e.preventDefault(); trigger('click', {at: +now.dataset.at + step}); } });
-watch('value', () => { if (element.dataset.keys) element.querySelector('.letters')?.focus({preventScroll: true}); });
+  const step = {ArrowLeft: -1, ArrowRight: 1}[e.key];
+  if (step && shown()) { e.preventDefault(); go((want ?? shown()) + step); } });
+watch('value', () => {
+  if (asked && want !== null && want !== shown()) ask(); else { want = null; asked = 0; }
+  if (element.dataset.keys) element.querySelector('.letters')?.focus({preventScroll: true}); });
 element.addEventListener('focusin', () => element.dataset.keys = '1');
 element.addEventListener('focusout', e => { if (e.relatedTarget) delete element.dataset.keys; });
 """
@@ -311,6 +333,11 @@ PICK_HEAD = """
 element.addEventListener('click', e => { const b = e.target.closest('.mini');
   if (b) trigger('click', {layer: +b.dataset.layer, head: +b.dataset.head}); });
 """
+
+
+def on_slide(text, at, layer, head):
+    """Look where the slider stands; it is not moved, its visitor may still be dragging it."""
+    return on_look(text, at, layer, head)[:3]
 
 
 def on_written(text, layer, head):
@@ -391,12 +418,11 @@ def connect(text, asked, go, stop, paper, status, panel):
     writing = gr.on([go.click, asked[0].submit], on_generate, asked, [paper, status, text], concurrency_limit=None,
                     trigger_mode="once", **quiet)  # fmt: skip
     writing.then(on_written, [text, layer, head], inside, **quiet)
-    stopped = stop.click(on_stopped, text, [paper, status], cancels=[writing], **quiet)
-    stopped.then(on_written, [text, layer, head], inside, **quiet)
+    stop.click(on_stop, None, None, queue=False, **quiet)
     for slider in (at, layer, head):
-        slider.release(on_look, [text, at, layer, head], inside, trigger_mode="always_last", **quiet)
-    letters.click(on_character, [text, layer, head], inside, **quiet)
-    attention.click(on_head, [text, at], [*inside, layer, head], **quiet)
+        slider.input(on_slide, [text, at, layer, head], inside[:3], trigger_mode="always_last", **quiet)
+    letters.click(on_character, [text, layer, head], inside, trigger_mode="multiple", **quiet)
+    attention.click(on_head, [text, at], [*inside, layer, head], trigger_mode="multiple", **quiet)
 
 
 def theme() -> gr.Theme:

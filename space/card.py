@@ -22,8 +22,8 @@ CORPORA = {
         ],
     },
     "standin": {
-        "what": "a stand-in text, drawn from a small random process that the project defines, because the real text could not be "
-        "had on the machine; its letters mean nothing",
+        "what": "a stand-in text, drawn from a small random process that the project defines, because the real text "
+        "could not be had on the machine; its words mean nothing",
         "caveats": ["It imitates that process and no writer."],
     },
 }

@@ -1,0 +1,216 @@
+"""The app as a visitor meets it: Debian's Chromium, driven by Playwright, against the app as a process of its own."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio", reason="the app needs gradio: pip install -e .[ship]")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_app import running_app, tiny_folder  # noqa: E402
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH (apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A model that needs some seconds for 1,000 characters, so that there is something to stop."""
+    folder = tiny_folder(tmp_path_factory.mktemp("model"), n_embd=256, block_size=64, n_layer=6, n_head=4)
+    with running_app("--model", folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, address):
+    """Open the page as a visitor with these habits; errors of the page fail the test."""
+    contexts, errors = [], []
+
+    def open_page(**habits):
+        context = chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **habits})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.requests = []
+        page.on("request", lambda r: page.requests.append(r.url))
+        page.goto(address)
+        page.wait_for_selector("#go")
+        page.evaluate(WATCH)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not errors, errors
+
+
+# notes every length that the written text has had
+WATCH = """() => { window.lengths = new Set();
+  new MutationObserver(() => window.lengths.add(document.querySelector('#paper .new')?.textContent.length))
+    .observe(document.querySelector('#paper'), {childList: true, subtree: true, characterData: true}); }"""
+RESTS = """() => /tok.s/.test(document.querySelector('#status .facts').textContent)
+  && document.querySelector('#paper .paper').ariaBusy === 'false'"""
+LOOKED = "n => document.querySelectorAll('#letters .ch').length === n && document.querySelector('#letters .ch.at')"
+
+
+def set_number(page, where: str, value):
+    page.locator(f"{where} input[type=number]").fill(str(value))
+    page.locator(f"{where} input[type=number]").blur()
+
+
+def write(page, prompt="ROMEO:\n", tokens=60, seed=""):
+    """Fill in, press Generate, wait until the text rests and Look inside is there; returns the text."""
+    page.fill("#prompt textarea", prompt)
+    page.fill("#seed input, #seed textarea", str(seed))
+    set_number(page, "#tokens", tokens)
+    page.evaluate("window.lengths.clear(); document.querySelector('#status .facts').textContent = ''")
+    page.click("#go")
+    return finished(page)
+
+
+def finished(page):
+    """Wait until the text rests and Look inside shows it; returns the text."""
+    page.wait_for_function(RESTS)
+    text, new = page.locator("#paper .paper").text_content(), page.locator("#paper .new").text_content()
+    page.wait_for_function(LOOKED, arg=min(400, max(len(text), len(new) + 1)))  # an empty seed starts from one id
+    return text
+
+
+def test_page_asks_no_other_host_for_anything(visit, address):
+    """Catches a font, a script or statistics from elsewhere, on load and while it is used."""
+    page = visit()
+    write(page, tokens=10)
+    outside = [url for url in page.requests if not url.startswith((address, "data:", "blob:"))]
+    assert not outside and len(page.requests) > 5
+
+
+def test_text_streams_and_the_line_below_tells_speed_and_seed(visit):
+    """Catches a page that shows everything at the end."""
+    page = visit()
+    text = write(page, tokens=300, seed=7)
+    assert text.startswith("ROMEO:\n") and len(text) == 307
+    seen = [n for n in page.evaluate("[...window.lengths]") if n]
+    assert len(seen) >= 4, seen
+    assert re.search(r"300 tokens.*tok/s.*seed 7$", page.locator("#status .facts").text_content())
+    assert write(page, tokens=300, seed=7) == text
+
+
+def test_stop_works_and_leaves_a_text_that_can_be_looked_into(visit):
+    """Catches a Stop that only hides the stream, and a stopped text that Look inside does not know."""
+    page = visit()
+    page.fill("#prompt textarea", "A")
+    set_number(page, "#tokens", 1000)
+    page.click("#go")
+    page.wait_for_function("document.querySelector('#paper .new')?.textContent.length > 20")
+    page.click("#stop")
+    page.wait_for_selector("#status >> text=stopped")
+    text = finished(page)
+    assert 20 < len(text) < 990
+    page.wait_for_timeout(800)
+    assert page.locator("#paper .paper").text_content() == text
+
+
+def test_look_inside_by_mouse_and_by_keyboard(visit):
+    """Catches clicks that reach nothing, arrow keys that do not move, and bars that stay at the old character."""
+    page = visit()
+    write(page, prompt="ROMEO:\nWhy", seed=1)
+    page.locator("#letters .ch").nth(20).click()
+    page.wait_for_selector('#letters .ch.at[data-at="20"]')
+    came = page.locator("#bars p b").text_content()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector('#letters .ch.at[data-at="21"]')
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector('#letters .ch.at[data-at="22"]')
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_selector('#letters .ch.at[data-at="20"]')
+    assert page.locator("#bars p b").text_content() == came
+    assert page.locator("#bars tbody tr").count() == 8
+    assert "5-gram" in page.locator("#bars").inner_text()
+    page.locator("#attention .mini").nth(6).click()  # layer 2, head 3 of 4
+    page.wait_for_selector("#attention h3:has-text('head 3 of layer 2')")
+    assert page.locator("#layer input[type=number]").input_value() == "2"
+    assert page.locator("#head input[type=number]").input_value() == "3"
+    set_number(page, "#at", 5)
+    page.locator("#at input[type=range]").press("ArrowRight")
+    page.wait_for_selector('#letters .ch.at[data-at="6"]')
+
+
+def test_what_the_model_does_not_know_is_listed(visit):
+    """Catches an error, silence, or markup from the seed text that becomes part of the page."""
+    page = visit()
+    text = write(page, prompt="\u00e92 <b id=evil>{{7*7}}${1}\u202e\U0001f600", tokens=5)
+    assert text.startswith("e <b id=evil>{{7}}{}") or text.startswith("e <b id=evil>{{")
+    note = page.locator("#status .note").text_content()
+    assert "2" in note and "right-to-left override" in note and "\U0001f600" in note and "\u202e" not in note
+    assert page.locator("#evil").count() == 0 and "49" not in text
+
+
+def test_empty_seed_and_keyboard_only(visit):
+    """Catches an app that needs a mouse or a prompt."""
+    page = visit()
+    page.fill("#prompt textarea", "")
+    set_number(page, "#tokens", 20)
+    page.focus("#prompt textarea")
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('#go') !== null"):
+            break
+    page.keyboard.press("Enter")
+    assert len(finished(page)) == 20
+
+
+def test_phone_width(visit):
+    """Catches a page that must be pushed sideways, and a text that lies far below the button that makes it."""
+    page = visit(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    write(page, tokens=200)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    go, paper = page.locator("#go").bounding_box(), page.locator("#paper").bounding_box()
+    assert 0 < paper["y"] - go["y"] < 200
+    for part in ("#letters", "#bars", "#attention", "#paper"):
+        box = page.locator(part).bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390, part
+
+
+CONTRAST = """(selector) => {
+  const luminance = c => { const [r, g, b] = c.match(/[0-9.]+/g).map(x => x / 255)
+    .map(x => x <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4); return .2126 * r + .7152 * g + .0722 * b; };
+  const element = document.querySelector(selector); let back = element;
+  while (back && /rgba\\(.*, 0\\)|transparent/.test(getComputedStyle(back).backgroundColor)) back = back.parentElement;
+  const [a, b] = [getComputedStyle(element).color, getComputedStyle(back).backgroundColor].map(luminance);
+  return (Math.max(a, b) + .05) / (Math.min(a, b) + .05); }"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_dark(visit, scheme):
+    """Catches dark text on a dark page: contrast of at least 4.5 (WCAG AA), and the page must really change."""
+    page = visit(color_scheme=scheme)
+    write(page, prompt="ROMEO: 2", tokens=30)
+    assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
+    for selector in ("h1.top", ".card", ".paper .seed", ".paper .new", ".status .facts", ".status .note", ".inside p",
+                     ".letters .ch", "table.bars th", ".lane span", ".mini span", "p.fine", "#go"):  # fmt: skip
+        assert page.evaluate(CONTRAST, selector) >= 4.5, selector
+
+
+def test_colour_is_never_the_only_sign(visit):
+    """Catches surprise that only a colour shows: each bar has a height, and each character its number in words."""
+    page = visit()
+    write(page, tokens=40)
+    heights = page.eval_on_selector_all("#letters .ch", "all => all.map(e => e.style.getPropertyValue('--h'))")
+    titles = page.eval_on_selector_all("#letters .ch", "all => all.map(e => e.title)")
+    assert len(set(heights)) > 5 and all(re.search(r"\d nats|no context", t) for t in titles)
+    assert page.locator("#letters .ch.at").get_attribute("aria-current") == "true"
