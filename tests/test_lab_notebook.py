@@ -292,6 +292,11 @@ def test_every_check_can_fail(good, says):
     assert any(says in problem for problem in check(edited(good[0], FAULTS[says]), "demo.ipynb"))
 
 
+def test_main_notebooks_show_the_real_text(good):
+    """Catches outputs of the stand-in, from a machine without network, committed as the walkthrough's."""
+    assert any("stand-in" in problem for problem in check(good[0], "gpt_dev.ipynb"))
+
+
 def test_words_counts_prose_only():
     """Catches a word limit that counts code, tags or addresses."""
     nb = nbformat.v4.new_notebook()
