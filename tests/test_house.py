@@ -69,6 +69,15 @@ def test_make_knows_every_command_of_the_readme():
     assert {"run", "test"} <= named <= targets
 
 
+def test_readme_links_lead_somewhere():
+    """Catches a link or picture in a README whose file was renamed or never committed."""
+    for readme in tracked("*.md"):
+        text = readme.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r"<img[^>]*src=\"([^\"]+)", text):
+            if "{" not in target and not re.match(r"[a-z]+:", target):
+                assert (readme.parent / target).exists(), f"{readme.relative_to(ROOT)}: {target}"
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_without_a_python_is_one_sentence():
     """Catches a shell error where a person without Python needs a sentence."""
