@@ -210,8 +210,6 @@ def windows(ids: torch.Tensor, block_size: int):
 
 def view(ids: list[int], n_prompt: int, at, layer, head) -> tuple[str, str, str, int]:
     """Look inside a text at one position: HTML of the text, the guesses and the attention, and the position taken."""
-    cut = max(0, len(ids) - WINDOW)
-    ids, n_prompt = ids[cut:], n_prompt - cut
     if len(ids) < 2:
         return look.nothing_yet(), "", "", 1
     at = int(min(max(number(at, n_prompt), 1), len(ids) - 1))
@@ -283,7 +281,7 @@ def on_generate(prompt, max_tokens, temperature, top_n, seed, request: gr.Reques
                     yield page_of(draft, ask, True)
                     break
     except Busy as e:
-        yield look.manuscript("", "", False), look.status_line([], [str(e)]), ([], 0)
+        yield look.manuscript("", "", False), look.status_line([], [str(e)]), []
     finally:
         WRITING.pop(request.session_hash, None)
 
@@ -294,7 +292,8 @@ def page_of(draft: Draft, ask: Ask, stopped: bool):
              f"{draft.speed:,.0f} tok/s" if draft.seconds else "", f"seed {ask.seed}",
              "stopped" if stopped and not draft.done else ""]  # fmt: skip
     paper = look.manuscript(draft.prompt, draft.written, not (draft.done or stopped))
-    return paper, look.status_line(facts, draft.notices), (list(draft.ids), draft.n_prompt)
+    cut = max(0, len(draft.ids) - WINDOW)
+    return paper, look.status_line(facts, draft.notices), [max(0, draft.n_prompt - cut), *draft.ids[cut:]]
 
 
 def on_stop(request: gr.Request):
@@ -303,12 +302,18 @@ def on_stop(request: gr.Request):
         WRITING[request.session_hash].set()
 
 
+def end_of_text(sent) -> tuple[int, list[int]]:
+        text = gr.JSON([], visible=False)  # for Look inside; it stays in the browser, the server keeps nothing
+    numbers = [i for i in sent if type(i) is int] if isinstance(sent, list) else []
+    n_prompt, ids = (numbers[0], numbers[1:]) if numbers else (0, [])
+    return n_prompt, [i for i in ids[:WINDOW] if 0 <= i < HELD.tokenizer.vocab_size]
+
+
 def on_look(text, at, layer, head):
-    """Look inside at a position; the slider follows the text's length."""
-    ids, n_prompt = text or ([], 0)
+    """Look inside at a position (None: where the model began to write); the slider follows the text's length."""
+    n_prompt, ids = end_of_text(text)
     words, bars, attention, at = view(ids, n_prompt, at, layer, head)
-    longest = max(2, min(len(ids), WINDOW) - 1)
-    return words, bars, attention, gr.Slider(1, longest, value=at)
+    return words, bars, attention, gr.Slider(1, max(2, len(ids) - 1), value=at)
 
 
 # a click or an arrow key on a character, or a click on a head, becomes one event with its numbers
@@ -342,7 +347,7 @@ def on_slide(text, at, layer, head):
 
 def on_written(text, layer, head):
     """Look at the first character that the model wrote."""
-    return on_look(text, (text or ([], 0))[1], layer, head)
+    return on_look(text, None, layer, head)
 
 
 def on_character(text, layer, head, event: gr.EventData):
@@ -360,7 +365,7 @@ def build_app() -> gr.Blocks:
     """The page and its endpoint; the model must be loaded (see `use`)."""
     with gr.Blocks(title="A GPT-2 from scratch", analytics_enabled=False) as app:
         gr.HTML(f'<h1 class="top">A GPT-2 that learned from one writer</h1>{look.headline(HELD.card)}')
-        text = gr.State(([], 0))  # ids, how many of them are the seed
+        text = gr.JSON([], visible=False)  # what Look inside needs; it stays in the browser, the server keeps nothing
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=300):
                 prompt = gr.Textbox(label="Seed text (may be empty)", value="ROMEO:\n", lines=4, max_lines=8,
@@ -395,7 +400,7 @@ def look_panel():
     """What a visitor sees of the inside: (letters, position, bars, attention, layer, head)."""
     config = HELD.model.config
     letters = gr.HTML(look.nothing_yet(), js_on_load=PICK_CHARACTER, elem_id="letters")
-    at = gr.Slider(1, 2, value=1, step=1, label="Character to look at", elem_id="at", buttons=[])
+    at = gr.Slider(1, WINDOW - 1, value=1, step=1, label="Character to look at", elem_id="at", buttons=[])
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
             bars = gr.HTML("", elem_id="bars", apply_default_css=False)
@@ -448,7 +453,7 @@ def use(folder_or_repo: str, revision: str | None = None) -> None:
 def launch(port: int | None = None, host: str | None = None, **options):
     """Serve the page; returns Gradio's (app, local address, None)."""
     settings = {"theme": theme(), "css_paths": HERE / "app.css", "footer_links": ["api"], "ssr_mode": False,
-                "quiet": True, "show_error": False, "state_session_capacity": 1000,
+                "quiet": True, "show_error": False, "state_session_capacity": 100,
                 "max_threads": 2 * MAX_WAITING}  # fmt: skip
     return build_app().launch(server_name=host, server_port=port, **{**settings, **options})
 

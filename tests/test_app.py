@@ -271,19 +271,30 @@ def test_look_inside_takes_any_position(at, layer, head):
     assert 1 <= at <= 3 and "ch at" in text and "<table" in bars and "mini" in attention
 
 
-@pytest.mark.parametrize("state", [None, ([], 0), ([1], 1)])
-def test_look_inside_before_there_is_a_text(state):
-    """Catches an empty page that raises when its slider is touched."""
-    words, *_ = app.on_look(state, 1, 1, 1)
+@pytest.mark.parametrize("sent", [None, [], [3], [1, 5], {}, "x", [[1], {}], [9, -1, 10**9, 5], [True, 1.5, None, 2]])
+def test_look_inside_without_a_text(sent):
+    """Catches an empty page that raises when its slider is touched, and ids that a hostile browser sends back."""
+    words, *_ = app.on_look(sent, 1, 1, 1)
     assert "Write something first" in words
 
 
-def test_look_inside_at_a_text_longer_than_its_window(loaded):
+@pytest.mark.parametrize("n_prompt", [0, -7, 10**12])
+def test_look_inside_with_a_hostile_boundary(n_prompt):
+    """Catches a place of the seed's end, sent back by the browser, that leads out of the text."""
+    words, *_ = app.on_look([n_prompt, *range(50)], None, 1, 1)
+    assert words.count("data-at=") == 50
+
+
+def test_look_inside_at_a_text_longer_than_its_window():
     """Catches a cut that forgets to move the boundary between seed and written text, or runs out of the context."""
-    ids = [1] * 1000
-    text, *_ , at = app.view(ids, 990, 995, 1, 1)
-    assert at == app.WINDOW - 1 and text.count("data-at=") == app.WINDOW
-    assert "the model writes from here" in text
+    ask = limits.Ask.clean("A")
+    draft = app.Draft("", [2] * 990 + [3] * 10, 990)
+    _, _, sent = app.page_of(draft, ask, False)
+    words, _, _, slider = app.on_look(sent, None, 1, 1)
+    assert words.count("data-at=") == app.WINDOW
+    assert slider.value == app.WINDOW - 10 and slider.maximum == app.WINDOW - 1
+    assert words.index("the model writes from here") < words.index(f'data-at="{app.WINDOW - 10}"')
+    assert words.index("the model writes from here") > words.index(f'data-at="{app.WINDOW - 11}"')
 
 
 # ---- the endpoint
