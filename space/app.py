@@ -26,6 +26,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]  # the flat tree of a Space first, 
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "200")  # Gradio remembers that many requests, 10,000 if not told
 # ruff: noqa: E402, I001
 import gradio as gr
 import torch
@@ -303,7 +304,7 @@ def on_stop(request: gr.Request):
 
 
 def end_of_text(sent) -> tuple[int, list[int]]:
-        text = gr.JSON([], visible=False)  # for Look inside; it stays in the browser, the server keeps nothing
+    """(how many ids are the seed, the ids): what page_of sent to the browser and got back, perhaps in another shape."""
     numbers = [i for i in sent if type(i) is int] if isinstance(sent, list) else []
     n_prompt, ids = (numbers[0], numbers[1:]) if numbers else (0, [])
     return n_prompt, [i for i in ids[:WINDOW] if 0 <= i < HELD.tokenizer.vocab_size]
