@@ -16,23 +16,22 @@ MONO = "DejaVu Sans Mono"
 STYLE = {"font.size": 11, "axes.titlesize": 13, "axes.titleweight": "bold", "axes.titlelocation": "left",
          "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "text.color": INK,
          "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "figure.dpi": 100}
+matplotlib.rcParams.update(STYLE)
 
 
 def figure(width, height, rows=1, columns=1, **options):
     """A figure in the house style and its axes."""
-    with matplotlib.rc_context(STYLE):
-        fig = Figure(figsize=(width, height), layout="constrained")
-        return fig, fig.subplots(rows, columns, **options)
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.subplots(rows, columns, **options)
 
 
 def show(fig, alt, path=None):
     """Show a figure with alt text, and keep it as a PNG file where `path` is given."""
     from IPython.display import display
     png = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        fig.savefig(png, format="png", dpi=100)
-        if path is not None:
-            fig.savefig(path, dpi=100)
+    fig.savefig(png, format="png", dpi=100)
+    if path is not None:
+        fig.savefig(path, dpi=100)
     display({"image/png": png.getvalue(), "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
 
 
@@ -88,7 +87,7 @@ def surprise_strip(text, rows, title="Where the surprise sits"):
 
 def counted_learned(counted, learned, chars, circle="qu"):
     """Two tables of probabilities (V, V), rows: the letter, columns: the next one; and how far apart they are."""
-    fig, axes = figure(12, 4.9, columns=3)
+    fig, axes = figure(15.5, 5.6, columns=3)
     order = [i for i, c in enumerate(chars) if c.islower() or c in " \n"]
     marks = [visible(chars[i]) if chars[i] != " " else "␣" for i in order]
     pick = np.ix_(order, order)
@@ -133,16 +132,18 @@ def staircase(text):
 
 def arcs(text, patterns, title, threshold=0.12):
     """patterns (nh, T, T): who looks where. One row a head, an arc from each letter back to where it looks."""
-    heads, T = len(patterns), len(text)
-    fig, axes = figure(11, 1.75 * heads + 0.5, rows=heads, squeeze=False)
-    for head, (ax, pattern) in enumerate(zip(axes[:, 0], np.asarray(patterns), strict=True)):
+    patterns, heads, T = np.asarray(patterns), len(patterns), len(text)
+    t, s = np.nonzero((np.tril(patterns, -1) > threshold).any(axis=0))
+    reach = max(t - s, default=1)  # the longest arc sets the height
+    fig, axes = figure(11, (0.9 + 0.22 * reach**0.6) * heads + 0.5, rows=heads, squeeze=False)
+    for head, (ax, pattern) in enumerate(zip(axes[:, 0], patterns, strict=True)):
         for t in range(T):
             for s in range(t):
                 if pattern[t, s] > threshold:
                     ax.add_patch(Arc(((t + s) / 2, 0.25), t - s, 1.2 * (t - s) ** 0.6, theta1=0, theta2=180,
                                      color=ACCENT, linewidth=3 * pattern[t, s], alpha=min(1, 0.25 + pattern[t, s])))
             ax.text(t, -0.05, visible(text[t]), ha="center", va="top", family=MONO, fontsize=12)
-        ax.set(xlim=(-1, T), ylim=(-1.2, 0.4 + 0.62 * min(T, 26) ** 0.6))
+        ax.set(xlim=(-1, T), ylim=(-0.9, 0.35 + 0.6 * reach**0.6))
         ax.text(-1.2, 1, f"head {head + 1}", ha="right", va="center")
         ax.axis("off")
     axes[0, 0].set_title(title)
@@ -157,14 +158,15 @@ def stream(norms, title="Each block adds to one stream; take a part away and the
         x = 1 + 2.25 * i
         top.add_patch(FancyArrowPatch((x, 0.05), (x + 1.35, 0.08), connectionstyle="arc3,rad=-0.9",
                                       arrowstyle="-|>", mutation_scale=16, linewidth=2, color=ACCENT))
-        top.text(x + 0.67, 0.82, name, ha="center", color=ACCENT)
-        top.text(x + 1.42, -0.3, "+", ha="center", fontsize=15, weight="bold")
-    top.text(0, 0.22, "embedding", ha="left")
-    top.text(10, 0.22, "head", ha="right")
-    top.set(xlim=(-0.2, 10.2), ylim=(-0.5, 1.1), title=title)
+        top.text(x + 0.67, 0.62, name, ha="center", color=ACCENT)
+        top.text(x + 1.42, -0.34, "+", ha="center", fontsize=15, weight="bold")
+    top.text(0, -0.3, "embedding", ha="left")
+    top.text(10, -0.3, "head", ha="right")
+    top.set(xlim=(-0.2, 10.2), ylim=(-0.45, 0.8), title=title)
     top.axis("off")
-    for i, (name, values) in enumerate(norms.items()):
-        style = {"color": ACCENT, "linewidth": 2.5} if i == 0 else {"color": INK, "linestyle": ("-", "--", ":")[i % 3]}
+    looks = [(ACCENT, "-"), (INK, "-"), (INK, "--"), (INK, ":"), (GREY, "-")]
+    for (name, values), (color, line) in zip(norms.items(), looks, strict=False):
+        style = {"color": color, "linestyle": line, "linewidth": 2.5 if color == ACCENT else 1.5}
         ax.plot(range(1, len(values) + 1), values, marker="o", label=name, **style)
     ax.set(yscale="log", xlabel="block", ylabel="gradient norm at the first step", xticks=range(1, len(values) + 1))
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
