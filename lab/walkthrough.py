@@ -117,8 +117,9 @@ def ladder_rows(path):
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    lists = [data] if isinstance(data, list) else [value for value in data.values() if isinstance(value, list)]
-    return [row for row in (lists[0] if lists else []) if isinstance(row, dict) and "name" in row]
+    lists = list(data.values()) if isinstance(data, dict) else [data]
+    rows = (row for rows in lists if isinstance(rows, list) for row in rows)
+    return [row for row in rows if isinstance(row, dict) and "name" in row]
 
 
 def print_ladder():
@@ -131,7 +132,8 @@ def print_ladder():
         loss, seconds = row.get("val_loss"), row.get("seconds")
         shown = f"{loss:.3f}" if isinstance(loss, (int, float)) else "-"
         took = f"{seconds:6.1f} s" if isinstance(seconds, (int, float)) else " " * 8
-        print(f"{row['name']!s:{wide}}  {shown:>6}  {took}  {row.get('mark') or ''}".rstrip())
+        mark = f"as good as {row['mark']}" if row.get("mark") else ""
+        print(f"{row['name']!s:{wide}}  {shown:>6}  {took}  {mark}".rstrip())
 
 
 def print_sample():

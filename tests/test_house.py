@@ -329,7 +329,7 @@ def test_ladder_is_printed_in_either_form(form, tmp_path, monkeypatch, capsys):
     """Catches a ladder file whose form the last table does not know, which would end `make run` in silence."""
     bigram = {"name": "bigram", "val_loss": 2.4821, "mark": "2 letters", "seconds": 1.0}
     rows = [bigram, {"name": "odd", "val_loss": None}]
-    data = rows if form == "list" else {"corpus": {"name": "x"}, "rungs": rows}
+    data = rows if form == "list" else {"marks": [3.3, 2.5], "rungs": rows, "corpus": {"name": "x"}}
     (tmp_path / "ladder.json").write_text(json.dumps(data))
     monkeypatch.setattr(walkthrough, "BUILD", tmp_path)
     walkthrough.print_ladder()
