@@ -96,6 +96,15 @@ class Hub:
         self.server.shutdown()
         self.server.server_close()
 
+    def prepare_client(self):
+        """Make this process's client speak LFS and no Xet, without progress bars and warnings; returns the Hub."""
+        import huggingface_hub
+
+        huggingface_hub.constants.HF_HUB_DISABLE_XET = True
+        huggingface_hub.utils.disable_progress_bars()
+        huggingface_hub.logging.set_verbosity_error()
+        return self
+
     def fail(self, method: str, pattern: str, status: int = 500, times: int = 1, cut_after: int | None = None):
         """Let the next `times` requests that match go wrong."""
         self.faults.append(Fault(method, pattern, status, times, cut_after))

@@ -1,0 +1,76 @@
+"""Checks of the exercises of gpt2_gradio.ipynb: each compares the reader's answer with another way to get it."""
+
+from html.parser import HTMLParser
+
+from lab.checks import WrongAnswer, check, expect
+
+
+def check_0(file_mb, checkpoint_mb, strict=False):
+    def run():
+        for parameters, bits, wanted in ((85_892_352, 32, 343.569408), (85_892_352, 16, 171.784704), (1000, 8, 0.001)):
+            given = {"parameters": parameters, "bits": bits}
+            expect("MB of the weights", given, float(file_mb(parameters, bits)), wanted, 1e-6)
+        expect("MB of the checkpoint", {"parameters": 10**6}, float(checkpoint_mb(10**6)), 12.0, 1e-6)
+    return check("Exercise 0", run, strict)
+
+
+def check_1(cache_mb, strict=False):
+    def run():
+        from model_gpt2 import GPTConfig, KVCache
+
+        for n_layer, n_embd, T in ((2, 32, 16), (4, 160, 128)):  # the cache that the model really makes
+            config = GPTConfig(block_size=T, vocab_size=8, n_layer=n_layer, n_head=2, n_embd=n_embd)
+            cache = KVCache(config, 1, "cpu", None)
+            wanted = sum(x.numel() * x.element_size() for x in (cache.k, cache.v)) / 1e6
+            given = {"n_layer": n_layer, "n_embd": n_embd, "T": T}
+            expect("MB of one visitor's cache", given, float(cache_mb(n_layer, n_embd, T)), wanted, 1e-9)
+        given = {"n_layer": 12, "n_embd": 768, "T": 1024, "bytes": 2}
+        expect("MB of one visitor's cache", given, float(cache_mb(12, 768, 1024, 2)), 37.748736, 1e-6)
+    return check("Exercise 1", run, strict)
+
+
+class _Letters:
+    """A tokenizer that knows a, b and the newline."""
+
+    def encode(self, text):
+        return ["\nab".index(c) for c in text if c in "\nab"]
+
+    def decode(self, ids):
+        return "".join("\nab"[i] for i in ids)
+
+
+def check_2(what_it_sees, strict=False):
+    def run():
+        cases = (("ab", "ab"), ("a2b!", "ab"), ("", "\n"), ("2", "\n"), ("aaaabb", "aabb"), ("abab99", "abab"))
+        for typed, wanted in cases:
+            given = {"typed": typed, "block_size": 4, "alphabet": "newline, a, b"}
+            expect("the text that the model sees", given, what_it_sees(typed, _Letters(), 4), wanted)
+    return check("Exercise 2", run, strict)
+
+
+class _Reader(HTMLParser):
+    """What a browser would make of a page: its tags with their attributes, and its text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, [name for name, _ in attrs]))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def check_3(harmless, strict=False):
+    def run():
+        for text in ("<b>", "a & b", "&lt;", '"><img src=x onerror=y>', "' onclick='z", "plain", "<script>x</script>"):
+            page = harmless(text)
+            expect("the text that a browser shows", text, _Reader(f"<p>{page}</p>").text, text)
+            for quote in "\"'":
+                tags = _Reader(f"<p title={quote}{page}{quote}></p>").tags
+                if tags != [("p", ["title"])]:
+                    raise WrongAnswer(f"{text!r} breaks out of title={quote}...{quote}: a browser sees {tags}")
+    return check("Exercise 3", run, strict)
