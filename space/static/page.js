@@ -146,6 +146,7 @@ function generate() {
   clear();
   problem("");
   set_writing(true);
+  status("Writing.");
   const number = (id, otherwise) => ($(id).value === "" ? otherwise : Math.trunc(Number($(id).value)));
   used_seed = number("seed", crypto.getRandomValues(new Uint32Array(1))[0] % 1e6);
   worker.postMessage({ type: "generate", job: ++job, text: $("seed_text").value, max: number("max", 100),
@@ -350,7 +351,7 @@ function arc(from, to, weight) {
   const rise = a.y === b.y ? Math.min(26, 7 + Math.abs(a.x - b.x) / 6) : 16;
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
   path.setAttribute("d", `M${a.x} ${a.y}C${a.x} ${a.y - rise} ${b.x} ${b.y - rise} ${b.x} ${b.y}`);
-  path.setAttribute("stroke-width", (1 + 4 * weight).toFixed(2));
+  path.setAttribute("stroke-width", (1 + 3 * weight).toFixed(2));
   path.setAttribute("opacity", (0.3 + 0.7 * weight).toFixed(2));
   $("arcs").append(path);
 }

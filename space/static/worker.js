@@ -62,7 +62,7 @@ async function generate(ask) {
   postMessage({ type: "seed", job: ask.job, pieces: prompt.map((id) => tokenizer.piece(id)), dropped: tokenizer.dropped(ask.text) });
   const sender = new Sender(ask), stream = model.stream(prompt, ask.max, ask);
   while (!stopped()) {
-    const step = await alone(() => next_id(stream, stopped, ask));
+    const step = await alone(() => next_id(stream, stopped, ask, sender.count === 0));
     if (!step) break;
     text.starts.push(text.ids.length - step.window);
     text.ids.push(step.id);
@@ -72,12 +72,12 @@ async function generate(ask) {
   postMessage({ type: "done", job: ask.job, stopped: stopped(), tokens: text.ids.length - prompt.length });
 }
 
-/** The stream's next id with the seconds it took; null at the end and after Stop. */
-async function next_id(stream, stopped, ask) {
+/** The stream's next id with the seconds it took (reading the seed text is not counted); null at the end and after Stop. */
+async function next_id(stream, stopped, ask, first) {
   let began = performance.now(), seconds = 0;
   while (!stopped()) {
     const { value: step, done } = stream.next();
-    seconds += (performance.now() - began) / 1000;
+    seconds = (first ? 0 : seconds) + (performance.now() - began) / 1000;
     if (done) return null;
     if ("id" in step) return { ...step, seconds };
     if (step.of > 256) postMessage({ type: "reading", job: ask.job, ...step });

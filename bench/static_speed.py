@@ -1,0 +1,163 @@
+"""How fast is the model in the visitor's browser, and how much memory does it take? Headless Chromium, one page a row.
+
+    python bench/static_speed.py [--model FOLDER] [--large FOLDER]      writes results/static_speed.json
+
+The small model is the project's own; the large one has the shape of gpt2-char (85.9 M parameters, float16) with random
+weights: speed does not depend on what they are. Each row: tokens a second as the page shows them (the model's own time,
+fast mode) at the start of a text and deep in the context, and the peak memory of the page's process above that of the
+same page without a model. "slowed 4x" stops the process three quarters of the time, worker and all; Chromium's own throttle
+slows the page's thread and not the worker. Linux only: memory is read from /proc.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import torch
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from lab.machine import write_result  # noqa: E402
+from model_gpt2 import GPT, GPTConfig  # noqa: E402
+from space.static_site import build_static, make_server  # noqa: E402
+
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+SLICE = 0.02  # seconds of one turn of stop and go
+STATUS = "document.getElementById('status').textContent"
+
+
+def large_model(folder: Path, small: Path) -> Path:
+    """A folder with gpt2-char's shape and random weights, and the small model's tokenizer and 5-gram."""
+    torch.manual_seed(0)
+    GPT(GPTConfig(vocab_size=65)).save_pretrained(folder, dtype=torch.float16)
+    for name in ("tokenizer.json", "ngram5.npz"):
+        if (small / name).is_file():
+            shutil.copyfile(small / name, folder / name)
+    return folder
+
+
+@contextlib.contextmanager
+def served(folder: Path):
+    """The address of a folder, served from a thread."""
+    server = make_server(folder)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+def peak_mb(pid: int) -> float:
+    """The most memory that a process has had resident, MB."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1000
+
+
+@contextlib.contextmanager
+def slowed(pid: int, factor: int):
+    """Stop a process all but 1/factor of the time."""
+    stop = threading.Event()
+
+    def turns():
+        while not stop.is_set():
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(SLICE * (1 - 1 / factor))
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(SLICE / factor)
+
+    thread = threading.Thread(target=turns, daemon=True)
+    if factor > 1:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if factor > 1:
+            thread.join()
+        os.kill(pid, signal.SIGCONT)
+
+
+def generate(page, n: int, seed_text: str = "ROMEO:\n") -> float:
+    """Write n tokens; the tokens a second that the page shows."""
+    page.fill("#seed_text", seed_text)
+    page.evaluate("n => { for (const [id, v] of [['max', n], ['seed', 1]]) document.getElementById(id).value = v; }", n)
+    page.evaluate("document.getElementById('fast').checked = true")
+    page.click("#go")
+    page.wait_for_function(f"/^Done/.test({STATUS})", timeout=170_000)
+    return float(re.search(r"([\d,]+) tok/s", page.inner_text("#status"))[1].replace(",", ""))
+
+
+def open_page(playwright, url: str):
+    """A fresh browser with one page that has settled; returns (browser, page)."""
+    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGS)
+    page = browser.new_page()
+    page.goto(url)
+    page.wait_for_function(f"!/^(Starting|Fetching)/.test({STATUS})", timeout=120_000)
+    return browser, page
+
+
+def page_process() -> int:
+    """The process of the page: of those that run pages (Chromium keeps a spare one), the one with the most memory."""
+    family = psutil.Process().children(recursive=True)
+    pages = [p for p in family if "--type=renderer" in " ".join(p.cmdline())]
+    return max(pages, key=lambda p: p.memory_info().rss).pid
+
+
+def row(playwright, url: str, kernels: str, tokens: int, deep: int, slow: int, empty_mb: float) -> dict:
+    """One visit: load, warm up, write `tokens`, then 40 more behind `deep` characters."""
+    browser, page = open_page(playwright, f"{url}?kernels={kernels}")
+    began = time.perf_counter()
+    if page.inner_text("#status") != "Ready.":
+        page.click("#go")  # a large model is fetched when it is asked for
+        page.wait_for_function(f"/^Done/.test({STATUS})", timeout=120_000)
+    load = time.perf_counter() - began
+    generate(page, 30)  # the engine compiles what runs often
+    pid = page_process()
+    with slowed(pid, slow):
+        speed = generate(page, tokens)
+        behind = generate(page, 40, "To be, or not to be, that is the question:\n" * (deep // 43 + 1)) if deep else None
+    used = peak_mb(pid) - empty_mb
+    browser.close()
+    return {"kernels": kernels, "slowed": slow, "tokens": tokens, "tok_s": speed, "tok_s_deep": behind, "deep": deep,
+            "first_text_s": round(load, 2), "memory_mb": round(used, 1)}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=str(ROOT / "space" / "model"))
+    parser.add_argument("--large", help="a folder of the large shape; default: made with random weights")
+    parser.add_argument("--out", default=str(ROOT / "results" / "static_speed.json"))
+    args = parser.parse_args()
+    began, rows = time.perf_counter(), []
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        small, place = Path(args.model), Path(scratch)
+        large = Path(args.large) if args.large else large_model(place / "large", small)
+        build_static(small, place / "none")
+        (place / "none" / "model" / "model.safetensors").unlink()
+        with served(place / "none") as url:
+            browser, _ = open_page(playwright, url)
+            version, empty_mb = browser.version, peak_mb(page_process())
+            browser.close()
+        for name, folder, tokens, deep in (("small", small, 1000, 0), ("gpt2-char", large, 100, 860)):
+            site = build_static(folder, place / name)
+            size = (site / "model" / "model.safetensors").stat().st_size / 1e6
+            with served(site) as url:
+                for kernels, slow in (("auto", 1), ("plain", 1), ("auto", 4)):
+                    behind = deep if (kernels, slow) == ("auto", 1) else 0  # plain would read it for a minute
+                    measured = row(playwright, url, kernels, tokens, behind, slow, empty_mb)
+                    rows.append({"model": name, "file_mb": round(size, 1), **measured})
+                    print(rows[-1], flush=True)
+    seconds = round(time.perf_counter() - began, 1)
+    config = {"small": "space/model", "large": "12 layers x 768, context 1024, random weights, F16"}
+    write_result(args.out, config, seconds=seconds, browser=f"Chromium {version}", empty_page_mb=round(empty_mb, 1), rows=rows)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
