@@ -1,6 +1,7 @@
 """train_config: presets, what cannot go together, and the command line."""
 
 import dataclasses
+import json
 import shlex
 import subprocess
 import sys
@@ -74,3 +75,14 @@ def test_unknown_setting_from_python():
     """A misspelt keyword that is quietly ignored."""
     with pytest.raises(TrainError, match="max_step"):
         TrainConfig.preset_of("cpu", max_step=3)
+
+
+def test_the_recorded_runs_can_be_started():
+    """A command in the table of runs that is refused at the door, or counts its epochs wrong."""
+    runs = json.loads((ROOT / "results" / "training_runs.json").read_text())["runs"]
+    assert len(runs) == 5
+    for run in runs:
+        words = shlex.split(run["command"])
+        assert words[:2] == ["python", "train_gpt2.py"] and parse_command(words[2:])[0].max_steps > 0
+    sixty = parse_command(shlex.split(runs[3]["command"])[2:])[0]
+    assert sixty.max_steps == 60 * (1_003_854 // sixty.tokens_per_step)

@@ -1,0 +1,337 @@
+"""What gpt2_training.ipynb needs beside lab.plots: its measurements, and its pictures in the same style."""
+
+import dataclasses
+import html
+import json
+import re
+from collections import Counter
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from data.shakespeare import get_batch
+from lab.machine import ROOT, read_json
+from lab.plots import ACCENT, GREY, INK, MONO, PALE, SHADES, figure, visible
+from train_files import load_checkpoint
+
+SMALLEST_FP16 = 2.0**-24  # below half of it a number becomes 0
+NORMAL_FP16 = 2.0**-14  # below it fp16 has fewer digits than it should
+
+# ---- the text
+
+
+def part_of(corpus, train, val=None):
+    """A corpus with only the first characters of its train and validation text."""
+    cut = {"train": corpus.train[:train], "train_text": corpus.train_text[:train], "val": corpus.val[:val],
+           "val_text": corpus.val_text[:val], "floor": None}
+    return dataclasses.replace(corpus, name=f"{corpus.name}, first {train:,} characters", **cut)
+
+
+def new_name(corpus):
+    """(name, places): the word in capitals that validation has most often and train never; its places in val_text."""
+    text = corpus.val_text
+    words = Counter(re.findall(r"\b[A-Z]{4,}\b", text)) or Counter(re.findall(r"\b\w{5,}\b", text))
+    name = next((w for w, _ in words.most_common() if w not in corpus.train_text), words.most_common(1)[0][0])
+    return name, [m.start() for m in re.finditer(rf"\b{name}\b", corpus.val_text)]
+
+
+@torch.no_grad()
+def letter_losses(model, ids):
+    """ids (n + 1,), at most block_size + 1 of them -> (n,) nats, one for each id after the first, in fp32."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    logits = model(ids[None, :-1].to(device))[0][0].float()  # (n, V)
+    model.train(was_training)
+    return F.cross_entropy(logits, ids[1:].to(device), reduction="none").cpu()
+
+
+@torch.no_grad()
+def losses_by_position(model, ids, windows=400):
+    """(block_size,) mean nats at each place of the window, over windows spread evenly over ids."""
+    T, device = model.config.block_size, next(model.parameters()).device
+    starts = torch.linspace(0, len(ids) - T - 1, min(windows, len(ids) - T)).long()
+    total = torch.zeros(T)
+    for chunk in starts.split(32):
+        at = chunk[:, None] + torch.arange(T + 1)
+        x, y = ids[at[:, :-1]].to(device), ids[at[:, 1:]].to(device)
+        nats = F.cross_entropy(model(x)[0].float().flatten(0, 1), y.flatten(), reduction="none")
+        total += nats.view(y.shape).sum(0).cpu()
+    return total / len(starts)
+
+
+@torch.no_grad()
+def random_estimates(model, ids, batches, size, times):
+    """`times` estimates of the loss, each the mean of `batches` random batches of `size` windows: the usual way."""
+    T, found = model.config.block_size, []
+    model.eval()
+    for time in range(times):
+        parts = [get_batch(ids, T, size, 1000 + time, step) for step in range(batches)]
+        found.append(float(np.mean([model(x, y)[1].item() for x, y in parts])))
+    return found
+
+
+# ---- copied text
+
+
+def longest_match(text, i, j, least, source):
+    """How far text[i:], known to match up to j, goes on matching somewhere in source; 0 if less than `least`."""
+    if text[i : i + least] not in source or i + least > len(text):
+        return 0
+    j = max(j, i + least)
+    while j < len(text) and text[i : j + 1] in source:
+        j += 1
+    return j - i
+
+
+def copied(text, source, least=15):
+    """(start, end) of the passages of text, `least` letters or longer, that stand in source word for word."""
+    spans, i, j = [], 0, 0
+    while i < len(text):
+        n = longest_match(text, i, j, least, source)
+        if n and i + n > (spans[-1][1] if spans else 0):
+            if spans and i < spans[-1][1]:
+                spans[-1] = (spans[-1][0], i + n)  # two passages that overlap: underline both as one
+            else:
+                spans.append((i, i + n))
+        j, i = i + n, i + 1
+    return spans
+
+
+def memorisation(text, source, least=15):
+    """Length of the longest passage of text that stands in source word for word; 0 when below `least`."""
+    best = j = 0
+    for i in range(len(text)):
+        n = longest_match(text, i, j, least, source)
+        best, j = max(best, n), i + n
+    return best
+
+
+def show_samples(samples, source, least=15):
+    """samples: {title: text}. Side by side, what is copied from source underlined."""
+    from IPython.display import display
+    cells = []
+    for title, text in samples.items():
+        out, end = [], 0
+        for a, b in copied(text, source, least):
+            out += [html.escape(text[end:a]), f"<u style='text-decoration-thickness:2px'>{html.escape(text[a:b])}</u>"]
+            end = b
+        body = "".join([*out, html.escape(text[end:])])
+        cells.append(f"<td style='vertical-align:top;text-align:left;padding:0 1.2em 0 0'><b>{html.escape(title)}</b>"
+                     f"<pre style='white-space:pre-wrap;max-width:26em'>{body}</pre></td>")
+    plain = "\n\n".join(f"{title}\n{text}" for title, text in samples.items())
+    display({"text/html": f"<table><tr>{''.join(cells)}</tr></table>", "text/plain": plain}, raw=True)
+
+
+# ---- a run that a session may lose
+
+
+def resume_or_restart(folder):
+    """What to pass as `resume`: auto where a run in the folder was cut off, overwrite where it is done or absent."""
+    saved = load_checkpoint(folder)
+    if saved is None:
+        return "overwrite"
+    config, progress = saved["config"], saved["progress"]
+    done = progress["step"] >= config["max_steps"] or 0 < config["patience"] <= progress["stale"]
+    return "overwrite" if done else "auto"
+
+
+# ---- results of larger machines
+
+
+def gpu_rows(folder=ROOT / "results"):
+    """The runs of results/training_runs.json as lines of text; what nobody has measured says so."""
+    rows = []
+    for run in read_json(folder / "training_runs.json").get("runs", []):
+        measured = run.get("measured")
+        here = f"validation {measured['val_loss']:.4f} ({measured['card']})" if measured else "not yet measured"
+        rows.append(f"{run['name']:<52} told: {run['told']:<28} here: {here}")
+    return rows
+
+
+def cpu_run(folder=ROOT / "results"):
+    """The committed five-minute run on a CPU: {"steps": [...], "val": [...], facts}, or {} where it is missing."""
+    try:
+        return json.loads((folder / "train_cpu.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+# ---- pictures
+
+
+def smooth(values, width):
+    width = max(1, min(width, len(values)))
+    return np.arange(width - 1, len(values)) + 1, np.convolve(values, np.ones(width) / width, "valid")
+
+
+def one_batch(losses, uniform):
+    """Training loss on a single batch, on a log scale."""
+    fig, ax = figure(8, 3.4)
+    ax.plot(range(1, len(losses) + 1), losses, color=ACCENT, linewidth=2.5)
+    ax.axhline(uniform, color=INK, linestyle=":")
+    ax.text(len(losses), uniform, "knows nothing", va="bottom", ha="right")
+    ax.set(yscale="log", xlabel="step", ylabel="loss, nats", title="One batch, seen again and again")
+    return fig
+
+
+def rates(lrs, losses, chosen):
+    """A range test: loss against a rate that grows at each step."""
+    fig, ax = figure(8, 3.8)
+    at, line = smooth(losses, 5)
+    ax.plot(lrs, losses, color=PALE)
+    ax.plot(np.asarray(lrs)[at - 1], line, color=INK, linewidth=2)
+    ax.axvline(chosen, color=ACCENT, linestyle="--")
+    ax.text(chosen, max(line), f"  {chosen:g}", color=ACCENT, va="top")
+    ax.set(xscale="log", xlabel="learning rate at this step", ylabel="loss, nats", ylim=(None, max(line) * 1.15),
+           title="Too slow, right, too fast")
+    return fig
+
+
+def schedules(runs, lrs):
+    """runs: {name: losses}, lrs: {name: rates}. Left the rates, right the smoothed losses."""
+    fig, (left, right) = figure(11, 3.8, columns=2)
+    styles = [dict(color=GREY), dict(color=INK, linestyle="--"), dict(color=ACCENT, linewidth=2.5)]
+    for (name, losses), style in zip(runs.items(), styles, strict=False):
+        left.plot(lrs[name], **style)
+        right.plot(*smooth(losses, 20), label=name, **style)
+    left.set(xlabel="step", ylabel="learning rate", title="Three plans")
+    right.set(xlabel="step", ylabel="training loss, nats", title="What came of them")
+    right.legend(frameon=False)
+    return fig
+
+
+def ruler(estimates, exact):
+    """Ten estimates as dots, the exact loss as a line."""
+    fig, ax = figure(8, 2.6)
+    ax.scatter(estimates, np.arange(len(estimates)), color=INK, zorder=3)
+    ax.axvline(exact, color=ACCENT, linewidth=2.5)
+    ax.text(exact, len(estimates) - 0.2, f" exact: {exact:.4f}", color=ACCENT, va="bottom")
+    ax.set(yticks=[], xlabel="loss, nats a character", ylim=(-1, len(estimates) + 1), title="One model, ten opinions")
+    ax.spines["left"].set_visible(False)
+    return fig
+
+
+def gradient_sizes(gradient, scale=1.0):
+    """Histogram of |gradient| on a log scale; what fp16 cannot hold, before and after multiplying by `scale`."""
+    fig, axes = figure(11, 3.6, columns=2, sharey=True)
+    size = gradient.abs().flatten().numpy()
+    size = size[size > 0]
+    bins = np.linspace(-14, 5, 80)
+    for ax, factor, title in ((axes[0], 1.0, "As it is"), (axes[1], scale, f"Times {scale:,.0f}")):
+        logs = np.log10(size * factor)
+        lost = size * factor < SMALLEST_FP16 / 2
+        ax.hist(logs[~lost], bins, color=INK)
+        ax.hist(logs[lost], bins, color=ACCENT)
+        ax.axvline(np.log10(SMALLEST_FP16), color=ACCENT, linestyle="--")
+        ax.axvline(np.log10(65504), color=ACCENT, linestyle="--")
+        ax.set(title=f"{title}: fp16 loses {lost.mean():.1%}", xlabel="size of a gradient, power of ten")
+    axes[0].set_ylabel("how many gradients")
+    return fig
+
+
+def scaler_trace(records):
+    """The gradient scale by step, with the steps that were skipped."""
+    fig, ax = figure(8, 3.2)
+    steps, scales = [r["step"] for r in records], [r["scale"] for r in records]
+    ax.step(steps, scales, where="post", color=INK, linewidth=2)
+    skipped = [r["step"] for r in records if "skipped" in r]
+    ax.plot(skipped, [scales[s - 1] for s in skipped], "x", color=ACCENT, markersize=9, markeredgewidth=2.5,
+            label="step skipped")
+    ax.set(xlabel="step", ylabel="gradient scale", title="The scaler feels its way down")
+    ax.set_yscale("log", base=2)
+    if skipped:
+        ax.legend(frameon=False)
+    return fig
+
+
+def depth(runs, mark):
+    """runs: {name: TrainResult}. A panel a run: training loss, validation with its best point starred, the 5-gram."""
+    fig, axes = figure(12, 3.9, columns=len(runs), sharey=True, squeeze=False)
+    for ax, (name, run) in zip(axes[0], runs.items(), strict=True):
+        ax.plot(*smooth(run.train_losses, 15), color=INK, linestyle="--")
+        steps, losses = zip(*run.val_losses, strict=True)
+        ax.plot(steps, losses, color=ACCENT, linewidth=2.5)
+        best = int(np.argmin(losses))
+        ax.plot(steps[best], losses[best], "*", color=ACCENT, markersize=16)
+        ax.annotate(f"{losses[best]:.2f}", (steps[best], losses[best]), (0, -17), textcoords="offset points",
+                    ha="center", color=ACCENT)
+        ax.axhline(mark, color=INK, linestyle=":")
+        ax.set(title=name, xlabel="step", ylim=(0, None))
+    axes[0, 0].set_ylabel("loss, nats a character")
+    axes[0, 0].text(0.98, mark, "5-gram ", va="bottom", ha="right", transform=axes[0, 0].get_yaxis_transform())
+    axes[0, 0].text(0.04, 0.1, "validation", color=ACCENT, transform=axes[0, 0].transAxes)
+    axes[0, 0].text(0.04, 0.02, "train (dashed)", transform=axes[0, 0].transAxes)
+    return fig
+
+
+def run_curve(history, mark, title="The run"):
+    """Training loss, exact validation with its best point, and the 5-gram's mark; history as TrainResult has it."""
+    fig, ax = figure(9, 4)
+    losses = [r["loss"] for r in history if "loss" in r]
+    ax.plot(*smooth(losses, 40), color=INK, linestyle="--", label="train")
+    steps, val = zip(*[(r["step"], r["val_loss"]) for r in history if "val_loss" in r], strict=True)
+    ax.plot(steps, val, "o-", color=ACCENT, linewidth=2.5, label="validation, exact")
+    best = int(np.argmin(val))
+    ax.plot(steps[best], val[best], "*", color=ACCENT, markersize=17)
+    ax.axhline(mark, color=INK, linestyle=":")
+    ax.text(0.01, mark, f"5-gram {mark:.3f}", va="bottom", transform=ax.get_yaxis_transform())
+    ax.set(xlabel="step", ylabel="loss, nats a character", title=title, ylim=(None, 3.2))
+    ax.legend(frameon=False)
+    return fig
+
+
+def same_curve(whole, parts, stop):
+    """Two runs in one picture: one in a piece, one stopped and resumed; the second drawn as dots on the first."""
+    fig, ax = figure(8, 3.2)
+    ax.plot(range(1, len(whole) + 1), whole, color=INK, linewidth=2, label="in one piece")
+    ax.plot(range(1, len(parts) + 1), parts, ".", color=ACCENT, label="stopped and resumed")
+    ax.axvline(stop, color=GREY, linestyle="--")
+    ax.text(stop, max(whole), " stopped here", va="top")
+    ax.set(xlabel="step", ylabel="training loss, nats", title="Dots on a line")
+    ax.legend(frameon=False)
+    return fig
+
+
+def maps(patterns, text, title="Who looks where"):
+    """patterns: {name: (T, T)}. One square a head, rows look at columns."""
+    fig, axes = figure(4.2 * len(patterns), 5.2, columns=len(patterns), squeeze=False)
+    for ax, (name, pattern) in zip(axes[0], patterns.items(), strict=True):
+        ax.imshow(np.asarray(pattern), cmap=SHADES, vmin=0, vmax=0.7)
+        ax.set_xticks(range(len(text)), visible(text), family=MONO, fontsize=11)
+        ax.set_yticks(range(len(text)), visible(text), family=MONO, fontsize=11)
+        ax.tick_params(length=0, pad=1)
+        ax.set_title(name)
+    fig.suptitle(title, fontsize=13, weight="bold", x=0.01, ha="left")
+    return fig
+
+
+def by_position(losses, mark):
+    """Loss at each place of the window."""
+    fig, ax = figure(8, 3.4)
+    ax.plot(np.arange(1, len(losses) + 1), losses, color=ACCENT, linewidth=2)
+    ax.axhline(mark, color=INK, linestyle=":")
+    ax.text(len(losses), mark, "5-gram", ha="right", va="bottom")
+    ax.set(xscale="log", xlabel="letters that the model can see", ylabel="loss, nats", title="More past, less surprise")
+    return fig
+
+
+def mentions(model, ngram, name):
+    """model, ngram: (mentions, letters) nats. Surprise a letter at each mention, after the first letter."""
+    fig, ax = figure(9, 3.8)
+    at = np.arange(1, len(model) + 1)
+    ax.bar(at - 0.2, model.mean(1), 0.38, color=ACCENT, label="the model")
+    ax.bar(at + 0.2, ngram.mean(1), 0.38, color=GREY, label="5-gram")
+    ax.set(xticks=at, xlabel=f"mention of {name}", ylabel="nats a letter", title=f"Does {name} become familiar?")
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def twice(losses, n):
+    """(2n,) nats of a random string given twice in a row."""
+    fig, ax = figure(9, 3.2)
+    ax.bar(np.arange(len(losses)), losses, color=[GREY] * n + [ACCENT] * (len(losses) - n))
+    ax.axhline(np.log(65), color=INK, linestyle=":")
+    ax.text(0, np.log(65), "a guess among 65", va="bottom")
+    ax.set(xlabel="letter", ylabel="nats", title="The same random string, given twice (second time in colour)")
+    return fig

@@ -1,0 +1,144 @@
+"""gpt2_training.ipynb: its exercises can be solved and cannot be fooled; its measurements measure."""
+
+import importlib.util
+import inspect
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lab import exercises_training, training
+from lab.checks import WrongAnswer
+from lab.notebook import read
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKS = {"my_lr": 1, "exact_loss": 2, "accumulated": 3, "longest_copy": 4}
+
+
+@pytest.fixture(scope="module")
+def solutions():
+    path = ROOT / "notebooks" / "solutions" / "gpt2_training.py"
+    spec = importlib.util.spec_from_file_location("training_solutions", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check(name, answer, strict=True):
+    return getattr(exercises_training, f"check_{CHECKS[name]}")(answer, strict=strict)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_solutions_are_right(solutions, name):
+    """A check that refuses the right answer."""
+    assert check(name, getattr(solutions, name))
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_stubs_do_not_pass(name, capsys):
+    """A check that praises an exercise nobody has tried, or that stops Run all."""
+    def stub(*_):
+        raise NotImplementedError
+
+    assert check(name, stub, strict=False) is False and "not tried yet" in capsys.readouterr().out
+    with pytest.raises(NotImplementedError):
+        check(name, stub)
+
+
+def mean_of_windows(model, ids):
+    model.eval()
+    parts = [(ids[s : s + 9][:-1], ids[s : s + 9][1:]) for s in range(0, len(ids) - 1, 8)]
+    return sum(model(x[None], y[None])[1].item() for x, y in parts) / len(parts)
+
+
+WRONG = {
+    "my_lr": [lambda s, w, n, p, low: p,
+              lambda s, w, n, p, low: p * s / w if s < w else low + (p - low) * (n - s) / (n - w)],
+    "exact_loss": [mean_of_windows, lambda model, ids: model(ids[None, :8], ids[None, :8])[1].item()],
+    "accumulated": [lambda model, pieces: [model(x, y)[1].backward() for x, y in pieces],
+                    lambda model, pieces: model(*pieces[-1])[1].backward(), lambda model, pieces: None],
+    "longest_copy": [lambda text, source: len(text), lambda text, source: 0,
+                     lambda text, source: next((n for n in range(len(text), 0, -1) if text[:n] in source), 0)],
+}
+
+
+@pytest.mark.parametrize("name, answer", [(name, answer) for name in WRONG for answer in WRONG[name]])
+def test_wrong_answers_are_told(name, answer):
+    """A check that a usual mistake passes."""
+    with pytest.raises((WrongAnswer, IndexError)) as error:
+        check(name, answer)
+    assert error.type is not WrongAnswer or "expected" in str(error.value)
+
+
+def test_the_folded_solutions_are_the_tested_ones(solutions):
+    """A solution in the notebook that differs from the one under test."""
+    prose = "\n".join(cell.source for cell in read(ROOT / "gpt2_training.ipynb").cells if cell.cell_type == "markdown")
+    for name in CHECKS:
+        assert inspect.getsource(getattr(solutions, name)).strip() in prose, name
+
+
+# ---- measurements
+
+
+def longest_by_force(text, source):
+    return max((j - i for i in range(len(text)) for j in range(i + 1, len(text) + 1) if text[i:j] in source), default=0)
+
+
+def test_memorisation_meter():
+    """A meter that misses a copy in the middle, or counts one that is not there."""
+    r = random.Random(0)
+    for _ in range(200):
+        source, text = ("".join(r.choice("ab ") for _ in range(n)) for n in (30, 12))
+        want = longest_by_force(text, source)
+        assert training.memorisation(text, source, least=1) == want
+        assert training.memorisation(text, source, least=5) == (want if want >= 5 else 0)
+        for a, b in training.copied(text, source, least=4):
+            assert all(text[i : i + 4] in source for i in range(a, b - 3))
+        covered = {i for a, b in training.copied(text, source, least=4) for i in range(a, b)}
+        assert covered == {i for s in range(len(text) - 3) if text[s : s + 4] in source for i in range(s, s + 4)}
+
+
+def test_letter_losses_and_positions_agree():
+    """Losses shifted by one letter against their place."""
+    model, ids = exercises_training.small_model(), exercises_training.ids(200)
+    whole = torch.stack([training.letter_losses(model, ids[s : s + 9]) for s in range(191)])
+    assert whole.shape == (191, 8)
+    assert torch.allclose(training.losses_by_position(model, ids, windows=191), whole.mean(0), atol=1e-4)
+
+
+def test_a_new_name_is_new(shakespeare):
+    """PROSPERO, 63 times in validation and never in train: the lesson of section 8."""
+    name, places = training.new_name(shakespeare)
+    assert name == "PROSPERO" and len(places) == 63 and name not in shakespeare.train_text
+    assert all(shakespeare.val_text[p : p + len(name)] == name for p in places)
+
+
+def test_resume_or_restart(tmp_path):
+    """A notebook that trains nothing when it is run a second time, or throws away a run that was cut off."""
+    from data.shakespeare import corpus_from_text
+    from train_gpt2 import TrainConfig, train
+    corpus = corpus_from_text("rain and stone, green and old. " * 60, "words")
+    c = TrainConfig.preset_of("quick", max_steps=6, eval_every=2, sample_chars=0, log_every=0, out_dir=str(tmp_path),
+                              device="cpu", resume="auto")
+    assert training.resume_or_restart(str(tmp_path)) == "overwrite"
+    train(c, corpus, lambda record, model: record["step"] == 3)
+    assert training.resume_or_restart(str(tmp_path)) == "auto"
+    train(c, corpus)
+    assert training.resume_or_restart(str(tmp_path)) == "overwrite"
+
+
+def test_pictures_can_be_drawn():
+    """A picture that fails on a short run, or on losses that are not finite."""
+    losses = np.linspace(4, 1, 12)
+    history = [{"step": i + 1, "loss": v} for i, v in enumerate(losses)] + [{"step": 12, "val_loss": 2.0}]
+    figures = [training.one_batch(losses, 4.17), training.rates(np.geomspace(1e-5, 1, 12), losses, 5e-3),
+               training.schedules({"a": losses}, {"a": losses}), training.ruler([1.0, 1.1], 1.05),
+               training.gradient_sizes(torch.randn(50) * 1e-6, 2**16), training.run_curve(history, 1.67),
+               training.scaler_trace([{"step": 1, "scale": 4.0, "skipped": True}, {"step": 2, "scale": 2.0}]),
+               training.same_curve(losses, losses, 5), training.maps({"head": np.eye(3)}, "abc"),
+               training.by_position(losses, 1.67), training.mentions(np.ones((3, 4)), np.ones((3, 4)), "X"),
+               training.twice(losses, 6)]
+    for fig in figures:
+        fig.canvas.draw()
