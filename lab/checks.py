@@ -24,7 +24,8 @@ def check(name, run, strict=False):
 def expect(what, given, got, wanted, tolerance=0.0):
     """WrongAnswer unless `got` is `wanted`: numbers, tensors and lists within `tolerance`, anything else equal."""
     if not same(got, wanted, tolerance):
-        raise WrongAnswer(f"{what}\n  given     {short(given)}\n  your answer {short(got)}\n  expected  {short(wanted)}")
+        raise WrongAnswer(f"{what}\n  given       {short(given)}\n  your answer {short(got)}\n"
+                          f"  expected    {short(wanted)}")
 
 
 def same(got, wanted, tolerance):

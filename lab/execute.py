@@ -85,12 +85,18 @@ async def run_cells(nb, progress, timeout, **start):
 async def run_cell(client, cell, index, progress):
     try:
         await client.async_execute_cell(cell, index)
+        cell.outputs = [output for output in cell.outputs if not only_bars(output)]
     except CellExecutionError as error:
         raise NotebookError(f"{progress.where(index)}: {plain_error(cell, error)}") from None
     except CellTimeoutError:
         raise NotebookError(f"{progress.where(index)}: it ran longer than {client.timeout} seconds") from None
     except DeadKernelError:
         raise NotebookError(f"{progress.where(index)}: the kernel died, most often because memory ran out") from None
+
+
+def only_bars(output):
+    """Whether an output is nothing but progress bars, which are wiped when done and leave blanks behind."""
+    return output.get("name") == "stderr" and not re.sub(r"[^\r\n]*\d+%\|[^\r\n]*", "", output.text).strip()
 
 
 def plain_error(cell, error):

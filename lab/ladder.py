@@ -22,10 +22,10 @@ class Ladder:
 
     def mark(self, loss):
         n = self.passed(loss)
-        return f"counting {n} letter{'s' if n > 1 else ''}" if n else "not even counting letters"
+        return f"counting {n} letter{'s' if n > 1 else ''}" if n else ""
 
     def add(self, name, loss, seconds=None, sample=None, note=None):
-        """Add a rung and print its line; returns `loss`. sample: some text that the model wrote."""
+        """Add a rung and print its line: what it passed, what comes next. sample: some text that the model wrote."""
         before = self.rungs[-1]["val_loss"] if self.rungs else None
         self.rungs.append({"name": name, "val_loss": float(loss), "mark": self.mark(loss), "seconds": seconds,
                            "sample": sample, "note": note})
@@ -33,11 +33,10 @@ class Ladder:
         line = f"{name}: {loss:.3f} nats"
         if before is not None:
             line += f" ({loss - before:+.3f})"
-        line += f" | as good as {self.mark(loss)}"
+        line += f" | as good as {self.mark(loss)}" if n else " | no mark passed"
         if n < len(self.marks):
             line += f" | next mark: {n + 1} letter{'s' if n else ''}, {self.marks[n]:.3f}"
         print(line)
-        return loss
 
     def __getitem__(self, name):
         """The loss of a rung by its name."""

@@ -1,6 +1,6 @@
 """The pictures of the notebooks: the claim as title, one accent colour, text of 11 points or more, alt text.
 
-Each function returns a matplotlib figure; `show(fig, alt)` puts it into the notebook with its alt text.
+Each function returns a matplotlib figure with its description as `fig.alt`; `show(fig)` puts both into the notebook.
 """
 
 import io
@@ -25,9 +25,10 @@ def figure(width, height, rows=1, columns=1, **options):
     return fig, fig.subplots(rows, columns, **options)
 
 
-def show(fig, alt, path=None):
-    """Show a figure with alt text, and keep it as a PNG file where `path` is given."""
+def show(fig, alt=None, path=None):
+    """Show a figure with alt text, by default its own `fig.alt`; keep it as a PNG file where `path` is given."""
     from IPython.display import display
+    alt = alt or fig.alt
     png = io.BytesIO()
     fig.savefig(png, format="png", dpi=100)
     if path is not None:
@@ -62,6 +63,9 @@ def the_u(rows):
     ax.text(n[-1] + 0.12, val[-1] + 0.06, "validation", va="bottom", ha="right", color=ACCENT)
     ax.set(xlabel="letters counted together (n)", ylabel="loss, nats a character", ylim=(0, None), xlim=(0.5, 8.7),
            title="Longer tables know train ever better, and validation only up to a point")
+    fig.alt = (f"Loss against n, 1 to {n[-1]} letters. Training loss falls all the way to {train[-1]:.2f}. Validation "
+               f"loss falls to {val[best]:.3f} at {n[best]} letters, then rises to {val[-1]:.2f}. Grey bars: the share "
+               f"of validation strings never seen in train grows from 0% to {rows[-1]['unseen']:.0%}.")
     return fig
 
 
@@ -80,6 +84,8 @@ def surprise_strip(text, rows, title="Where the surprise sits"):
             side.set_visible(False)
     axes[0, 0].set_title(title)
     fig.supxlabel("white: expected (0 nats)      dark: a surprise (8 nats or more)      bold: over 3 nats", fontsize=11)
+    means = ", ".join(f"{name} {np.mean(nats):.2f}" for name, nats in rows.items())
+    fig.alt = f"The line “{text}”, a box a letter, shaded by surprise, a row for each model. Means in nats: {means}."
     return fig
 
 
@@ -104,6 +110,9 @@ def counted_learned(counted, learned, chars, circle="qu"):
         ax.add_patch(Ellipse((second, first), 3, 3, fill=False, edgecolor=INK, linewidth=2))
     axes[0].set_ylabel("the letter")
     fig.supxlabel("the next letter", fontsize=11)
+    fig.alt = (f"Three heat maps, letter by next letter: counted, learned, and the difference, at most "
+               f"{difference.max():.2f}. "
+               f"The cell of {circle[0]} followed by {circle[1]} is circled.")
     return fig
 
 
@@ -125,6 +134,8 @@ def staircase(text):
     right.set(xlim=(0, T), ylim=(T, 0), title="The same triangle, as a mask", aspect="equal")
     for ax in (left, right):
         ax.axis("off")
+    fig.alt = (f"Left: the letters of “{text}” as a staircase; at each of {T} questions one more letter is known "
+               "and the next is asked for. Right: the same triangle as a table of ones and zeros.")
     return fig
 
 
@@ -147,6 +158,8 @@ def arcs(text, patterns, title, threshold=0.12):
         ax.text(-1.2, 1, f"head {head + 1}", ha="right", va="center")
         ax.axis("off")
     axes[0, 0].set_title(title)
+    fig.alt = (f"The line “{text}”, {heads} time{'s' if heads > 1 else ''}, with arcs from each letter back to the "
+               "letters that the head looks at; thicker means a larger vote.")
     return fig
 
 
@@ -170,6 +183,9 @@ def stream(norms, title="Each block adds to one stream; take a part away and the
         ax.plot(range(1, len(values) + 1), values, marker="o", label=name, **style)
     ax.set(yscale="log", xlabel="block", ylabel="gradient norm at the first step", xticks=range(1, len(values) + 1))
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    ends = "; ".join(f"{name} {values[0]:.2g} and {values[-1]:.2g}" for name, values in norms.items())
+    fig.alt = ("Above: the residual stream as an arrow, attention and MLP as loops that add to it. Below: gradient "
+               f"norms by block. First and last block: {ends}.")
     return fig
 
 
@@ -183,13 +199,15 @@ def curve(losses, mark=None, mark_name="", title="", val=None):
     width = max(1, min(50, len(losses) // 5))
     ax.plot(np.arange(width - 1, len(losses)), np.convolve(losses, np.ones(width) / width, "valid"), color=INK)
     if mark is not None:
-        ax.axhline(mark, color=ACCENT, linestyle="--")
-        ax.text(len(losses), mark, f" {mark_name}\n {mark:.3f}", color=ACCENT, va="center")
+        ax.plot([0, 1.02 * len(losses)], [mark, mark], "--", color=ACCENT)
+        ax.text(1.03 * len(losses), mark, f"{mark_name}\n{mark:.3f}", color=ACCENT, va="center")
     if val is not None:
         ax.plot([len(losses)], [val], "o", color=ACCENT)
         ax.annotate(f"validation {val:.3f}", (len(losses), val), (-10, 22), textcoords="offset points", ha="right",
                     arrowprops={"arrowstyle": "->"})
     ax.set(xlabel="step", ylabel="training loss, nats a character", title=title)
+    fig.alt = f"Training loss by step, from {losses[0]:.2f} to about {losses[-width:].mean():.2f}."
+    fig.alt += f" A dashed line marks {mark:.3f}: {mark_name}." if mark is not None else ""
     return fig
 
 
@@ -206,6 +224,7 @@ def next_letters(panels, chars, title, most=12):
         ax.set(ylim=(len(order) - 0.5, -0.5), xlim=(0, 1.18), title=name, xlabel="probability")
     axes[0, 0].set_yticks(range(len(order)), names, family=MONO)
     fig.suptitle(title, fontsize=13, weight="bold", x=0.01, ha="left")
+    fig.alt = f"Bar charts of the likeliest next letters: {', '.join(panels)}. The likeliest is {names[0]} in each."
     return fig
 
 
@@ -215,7 +234,7 @@ def ladder_picture(ladder, title="From counting letters to a small GPT"):
     fig, ax = figure(12, 0.47 * len(rungs) + 1.5)
     for i, rung in enumerate(rungs):
         last = i == len(rungs) - 1
-        ax.barh(i, rung["val_loss"], height=0.82, color=ACCENT if last else INK, alpha=1 if last else 0.86)
+        ax.barh(i, rung["val_loss"], height=0.82, color=ACCENT if last else "#3f4754")
         ax.text(0.04, i, visible(rung["sample"] or "")[:40], va="center", family=MONO, fontsize=11, color="white")
         ax.text(rung["val_loss"] + 0.03, i, f"{rung['val_loss']:.2f}", va="center", weight="bold",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
@@ -227,4 +246,6 @@ def ladder_picture(ladder, title="From counting letters to a small GPT"):
     ax.set_yticks(range(len(rungs)), [rung["name"] for rung in rungs])
     ax.tick_params(axis="y", length=0)
     ax.set_title(title, pad=24)
+    fig.alt = (f"Bars, one for each of {len(rungs)} models, as long as its validation loss: " + ", ".join(
+        f"{rung['name']} {rung['val_loss']:.2f}" for rung in rungs) + ". On each, forty letters that the model wrote.")
     return fig

@@ -92,6 +92,8 @@ def keep_results():
     for name in ("ladder.json", "sample.txt"):
         if (BUILD / name).exists():
             write_atomic(ROOT / "results" / name, (BUILD / name).read_text(encoding="utf-8"))
+    if (BUILD / "ladder.png").exists():
+        (ROOT / "results" / "ladder.png").write_bytes((BUILD / "ladder.png").read_bytes())
 
 
 def refresh_readme():
