@@ -58,7 +58,31 @@ def sample_block():
     return f"```\n{path.read_text(encoding='utf-8').strip()}\n```" if path.exists() else "Not yet measured."
 
 
-BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_block, "sample": sample_block}
+def app_model_block():
+    """One sentence about the small model in space/model, from its own metrics.json."""
+    facts = read_json(ROOT / "space" / "model" / "metrics.json")
+    if "val_loss" not in facts:
+        return "Not yet measured."
+    text = {"tinyshakespeare": "Tiny Shakespeare", "standin": "the stand-in text"}[facts["corpus"]["name"]]
+    size, minutes_taken, loss = facts["parameters"], facts["seconds"] / 60, facts["val_loss"]
+    return (f"The small model that the app starts with (`space/model/`): {size:,} parameters, trained on {text} in "
+            f"{minutes_taken:.1f} minutes on a CPU, exact validation loss {loss:.3f} nats a character.")
+
+
+def runs_block():
+    """Table of the runs that the project grew from: what was told, and what this code measured, if anybody ran it."""
+    rows = ["| run | what was told | exact validation, this code | what it says |", "| --- | --- | --- | --- |"]
+    runs = read_json(ROOT / "results" / "training_runs.json").get("runs", [])
+    for run in runs:
+        got = run["measured"]
+        measured = f"{got['val_loss']:.3f} ({got['card']})" if got else "not yet measured"
+        rows.append(f"| {run['name']} | {run['told']} | {measured} | {run['says']} |")
+    commands = "\n".join(run["command"] for run in runs)
+    return "\n".join(rows) + f"\n\nThe commands, in the same order:\n\n```\n{commands}\n```"
+
+
+BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_block, "sample": sample_block,
+          "app-model": app_model_block, "runs": runs_block}
 
 
 def filled(text):
