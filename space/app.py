@@ -452,11 +452,13 @@ def use(folder_or_repo: str, revision: str | None = None) -> None:
 
 
 def launch(port: int | None = None, host: str | None = None, **options):
-    """Serve the page; returns Gradio's (app, local address, None)."""
+    """Serve the page; returns (the gr.Blocks, its address). Blocks until the end unless prevent_thread_lock=True."""
     settings = {"theme": theme(), "css_paths": HERE / "app.css", "footer_links": ["api"], "ssr_mode": False,
                 "quiet": True, "show_error": False, "state_session_capacity": 100,
                 "max_threads": 2 * MAX_WAITING}  # fmt: skip
-    return build_app().launch(server_name=host, server_port=port, **{**settings, **options})
+    demo = build_app()
+    _, address, _ = demo.launch(server_name=host, server_port=port, **{**settings, **options})
+    return demo, address
 
 
 def default_model() -> tuple[str, str | None]:

@@ -227,10 +227,11 @@ def test_lone_surrogate_can_be_drawn():
 # ---- look inside
 
 
+@pytest.mark.parametrize("B", [1, 2, 31, 32])
 @pytest.mark.parametrize("length", [2, 5, 31, 32, 33, 48, 49, 200])
-def test_windows_cover_every_place_once_with_half_a_context(length):
+def test_windows_cover_every_place_once_with_half_a_context(length, B):
     """Catches an off-by-one at a window's edge: a place scored twice, never, or almost without context."""
-    ids, B = torch.arange(length)[None], 32
+    ids = torch.arange(length)[None]
     places = []
     for window, keep in app.windows(ids, B):
         assert 0 <= keep < window.size(1) <= B
