@@ -17,10 +17,8 @@ TEMPLATE = Path(__file__).resolve().parent / "templates" / "space_readme.md"
 MODEL_FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
                "metrics.json"]  # fmt: skip
 TABLE = "ngram5.npz"  # travels with the model if it is there
-APP_FILES = {"app.py": "space/app.py", "app.css": "space/app.css", "look.py": "space/look.py",
-             "limits.py": "space/limits.py", "model_gpt2.py": "model_gpt2.py", "data/__init__.py": "data/__init__.py",
-             "data/tokenizer.py": "data/tokenizer.py", "data/ngram.py": "data/ngram.py",
-             "LICENSE": "LICENSE"}  # fmt: skip
+APP_FILES = {name: f"space/{name}" for name in ("app.py", "writer.py", "limits.py", "look.py", "app.css")}
+APP_FILES |= {name: name for name in ("model_gpt2.py", "data/__init__.py", "data/tokenizer.py", "data/ngram.py", "LICENSE")}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from tiny_app import CHARS, tiny_folder  # noqa: E402
 
 from space import app, limits, look  # noqa: E402
 
+writer = app.writer  # the very module that the app uses
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -31,7 +33,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def loaded(folder):
     app.use(str(folder))
-    return app.HELD
+    return writer.HELD
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def server(loaded):
     """The app, served from this process; yields its address."""
     demo = app.build_app()
     _, url, _ = demo.launch(server_port=None, prevent_thread_lock=True, quiet=True, show_error=False, ssr_mode=False,
-                            max_threads=2 * app.MAX_WAITING)  # fmt: skip
+                            max_threads=2 * writer.MAX_WAITING)  # fmt: skip
     yield url.rstrip("/")
     demo.close()
 
@@ -86,7 +88,7 @@ def test_a_long_prompt_keeps_its_end_and_says_so():
 
 def test_unknown_characters_are_listed_by_harmless_names():
     """Catches an app that raises on "é2" or repeats a control character or markup in its notice."""
-    draft = app.begin(limits.Ask.clean("caf\u00e9 2\u202e\x00\ud800#"))
+    draft = writer.begin(limits.Ask.clean("caf\u00e9 2\u202e\x00\ud800#"))
     assert draft.prompt == "cafe "
     notice = draft.notices[0]
     assert "2" in notice and "right-to-left override" in notice and "U+0000" in notice and "U+D800" in notice
@@ -97,7 +99,7 @@ def test_unknown_characters_are_listed_by_harmless_names():
 def test_text_is_what_the_model_generates(prompt, loaded):
     """Catches a second sampler: the app's text must be model.generate's, also from nothing and past the context."""
     ask = limits.Ask.clean(prompt, 80, 0.8, 20, seed=5)
-    *_, draft = app.write(ask)
+    *_, draft = writer.write(ask)
     ids = loaded.tokenizer.encode(prompt) or [loaded.start]
     B = loaded.model.config.block_size
     want = loaded.model.generate(torch.tensor([ids[-B:]]), 80, 0.8, 20, seed=5)[0, -80:]
@@ -108,7 +110,7 @@ def test_text_is_what_the_model_generates(prompt, loaded):
 def test_same_seed_same_text_and_greedy_ignores_it():
     """Catches a seed that does not reach the sampler, or one that temperature 0 heeds."""
     def text(**k):
-        *_, draft = app.write(limits.Ask.clean("A", 40, **k))
+        *_, draft = writer.write(limits.Ask.clean("A", 40, **k))
         return draft.written
 
     assert text(seed=1) == text(seed=1) != text(seed=2)
@@ -159,11 +161,11 @@ def test_line_never_runs_more_than_its_slots():
 
 def test_closing_a_generation_frees_its_slot_at_once():
     """Catches a generation that goes on for a visitor who left."""
-    writing = app.write(limits.Ask.clean("A", 1000))
+    writing = writer.write(limits.Ask.clean("A", 1000))
     next(writing)
-    assert app.LINE.running == 1
+    assert writer.LINE.running == 1
     writing.close()
-    assert app.LINE.running == 0 and not app.LINE.waiting
+    assert writer.LINE.running == 0 and not writer.LINE.waiting
 
 
 def test_error_while_sampling_frees_the_slot(monkeypatch):
@@ -172,10 +174,10 @@ def test_error_while_sampling_frees_the_slot(monkeypatch):
         raise RuntimeError("no")
         yield
 
-    monkeypatch.setattr(app, "sample", broken)
+    monkeypatch.setattr(writer, "sample", broken)
     with pytest.raises(RuntimeError):
-        list(app.write(limits.Ask.clean("A")))
-    assert app.LINE.running == 0
+        list(writer.write(limits.Ask.clean("A")))
+    assert writer.LINE.running == 0
 
 
 # ---- HTML
@@ -233,7 +235,7 @@ def test_windows_cover_every_place_once_with_half_a_context(length, B):
     """Catches an off-by-one at a window's edge: a place scored twice, never, or almost without context."""
     ids = torch.arange(length)[None]
     places = []
-    for window, keep in app.windows(ids, B):
+    for window, keep in writer.windows(ids, B):
         assert 0 <= keep < window.size(1) <= B
         start = int(window[0, 0])
         assert start == 0 or keep >= B // 2
@@ -244,7 +246,7 @@ def test_windows_cover_every_place_once_with_half_a_context(length, B):
 def test_look_inside_tells_the_models_own_numbers(loaded):
     """Catches losses or bars shifted by one place: they must be the model's log-probabilities at that character."""
     ids = loaded.tokenizer.encode("ROMEO:\nWhy so sad?")
-    seen = app.inspect(ids, 7)
+    seen = writer.inspect(ids, 7)
     logp = loaded.model(torch.tensor([ids]))[0].log_softmax(-1)[0]
     want = [-logp[t - 1, ids[t]].item() for t in range(1, len(ids))]
     assert seen["losses"] == pytest.approx(want, abs=1e-4)
@@ -259,7 +261,7 @@ def test_look_inside_tells_the_models_own_numbers(loaded):
 def test_five_gram_stands_beside_the_model(loaded):
     """Catches a table asked about the wrong place, or left out although the folder has one."""
     ids = loaded.tokenizer.encode("ROMEO:\nWhy")
-    _, bars, _, at = app.view(ids, 7, 8, 1, 1)
+    _, bars, _, at = writer.view(ids, 7, 8, 1, 1)
     assert at == 8
     said = look.percent(float(loaded.table.next_probs(ids[:8])[ids[8]]))
     assert f"the 5-gram {said}." in Reader(bars).text
@@ -268,7 +270,7 @@ def test_five_gram_stands_beside_the_model(loaded):
 @pytest.mark.parametrize("at, layer, head", [(None, 0, 0), (-5, 99, 99), (1e9, "x", None), ("NaN", -1, 2)])
 def test_look_inside_takes_any_position(at, layer, head):
     """Catches a slider or a click beyond the text that raises."""
-    text, bars, attention, at = app.view([3, 4, 5, 6], 2, at, layer, head)
+    text, bars, attention, at = writer.view([3, 4, 5, 6], 2, at, layer, head)
     assert 1 <= at <= 3 and "ch at" in text and "<table" in bars and "mini" in attention
 
 
@@ -289,13 +291,13 @@ def test_look_inside_with_a_hostile_boundary(n_prompt):
 def test_look_inside_at_a_text_longer_than_its_window():
     """Catches a cut that forgets to move the boundary between seed and written text, or runs out of the context."""
     ask = limits.Ask.clean("A")
-    draft = app.Draft("", [2] * 990 + [3] * 10, 990)
+    draft = writer.Draft("", [2] * 990 + [3] * 10, 990)
     _, _, sent = app.page_of(draft, ask, False)
     words, _, _, slider = app.on_look(sent, None, 1, 1)
-    assert words.count("data-at=") == app.WINDOW
-    assert slider.value == app.WINDOW - 10 and slider.maximum == app.WINDOW - 1
-    assert words.index("the model writes from here") < words.index(f'data-at="{app.WINDOW - 10}"')
-    assert words.index("the model writes from here") > words.index(f'data-at="{app.WINDOW - 11}"')
+    assert words.count("data-at=") == writer.WINDOW
+    assert slider.value == writer.WINDOW - 10 and slider.maximum == writer.WINDOW - 1
+    assert words.index("the model writes from here") < words.index(f'data-at="{writer.WINDOW - 10}"')
+    assert words.index("the model writes from here") > words.index(f'data-at="{writer.WINDOW - 11}"')
 
 
 # ---- the endpoint
@@ -382,7 +384,7 @@ def test_no_inside_knowledge_reaches_a_visitor_when_the_app_breaks(server, monke
     def broken(*_):
         raise RuntimeError("/secret/path hf_secret")
 
-    monkeypatch.setattr(app, "begin", broken)
+    monkeypatch.setattr(writer, "begin", broken)
     event, value = call(server, "A", 3)
     assert event == "error" and "secret" not in json.dumps(value)
 
@@ -396,12 +398,12 @@ def test_twenty_visitors_at_once_are_served_or_told(server):
         twenty = list(pool.map(visit, range(20)))
     assert [event for event, _ in twenty] == ["complete"] * 20  # twenty fit into the line
     assert all(len(value[0]["text"]) == 60 for _, value in twenty)
-    assert app.LINE.running == 0 and not app.LINE.waiting
+    assert writer.LINE.running == 0 and not writer.LINE.waiting
 
 
 def test_more_visitors_than_the_line_holds(server, monkeypatch):
     """Catches an unbounded queue: with room for two, the others must read "Busy" and none may wait for ever."""
-    monkeypatch.setattr(app, "LINE", limits.Line(slots=1, most=2))
+    monkeypatch.setattr(writer, "LINE", limits.Line(slots=1, most=2))
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda i: call(server, "A", 400, 0.7, None, i), range(20)))
     events = [event for event, _ in answers]
@@ -410,7 +412,7 @@ def test_more_visitors_than_the_line_holds(server, monkeypatch):
     for event, value in answers:
         if event == "error":
             assert "Busy" in json.dumps(value)
-    assert app.LINE.running == 0 and not app.LINE.waiting
+    assert writer.LINE.running == 0 and not writer.LINE.waiting
 
 
 def test_a_visitor_who_leaves_stops_his_generation(server, monkeypatch):
@@ -423,7 +425,7 @@ def test_a_visitor_who_leaves_stops_his_generation(server, monkeypatch):
             made.append(i)
             yield 5
 
-    monkeypatch.setattr(app, "sample", slow)
+    monkeypatch.setattr(writer, "sample", slow)
     place = urlsplit(server)
     connection = http.client.HTTPConnection(place.hostname, place.port)
     connection.request("POST", "/gradio_api/call/generate", json.dumps({"data": ["A", 1000, 0.7, None, 1]}),
@@ -431,12 +433,12 @@ def test_a_visitor_who_leaves_stops_his_generation(server, monkeypatch):
     event = json.loads(connection.getresponse().read())["event_id"]
     connection.request("GET", f"/gradio_api/call/generate/{event}")
     connection.getresponse().read(10)
-    assert app.LINE.running == 1
+    assert writer.LINE.running == 1
     connection.close()
     deadline = time.monotonic() + 15
-    while app.LINE.running and time.monotonic() < deadline:
+    while writer.LINE.running and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert app.LINE.running == 0, f"still at work after {len(made)} characters"
+    assert writer.LINE.running == 0, f"still at work after {len(made)} characters"
     assert len(made) < 1000
 
 
@@ -464,7 +466,7 @@ def test_a_folder_without_table_and_metrics_still_serves(folder, tmp_path):
     import shutil
 
     shutil.copytree(folder, tmp_path / "m", ignore=shutil.ignore_patterns("ngram5.npz", "metrics.json"))
-    held = app.Loaded.from_folder(str(tmp_path / "m"))
+    held = writer.Loaded.from_folder(str(tmp_path / "m"))
     assert held.table is None and set(held.card) == {"parameters"}
     assert "million parameters" in look.headline(held.card)
 

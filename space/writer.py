@@ -1,0 +1,228 @@
+"""The model behind the page: load a folder, write for a visitor in his turn, look inside a text.
+
+Runs on a CPU, on a GPU and on ZeroGPU, where only the two functions with @gpu see the card.
+"""
+
+try:
+    import spaces  # ZeroGPU; must come before torch
+except ImportError:
+    spaces = None
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# ruff: noqa: I001
+import torch
+
+import look
+from data.ngram import NGram
+from data.tokenizer import load_tokenizer
+from limits import BUSY, MAX_SECONDS, MAX_WAITING, Ask, Busy, Line, cores, number
+from model_gpt2 import GPT
+
+WINDOW = 400  # the end of the text that Look inside shows
+STEP = 0.05  # seconds between two updates of the page
+MODEL_FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer*.json", "metrics.json",
+               "ngram5.npz"]  # fmt: skip
+
+
+@dataclass
+class Loaded:
+    """What a model folder holds. `table` (the 5-gram) and `card` (measured numbers) may be missing."""
+
+    model: GPT
+    tokenizer: object
+    table: NGram | None
+    card: dict
+    start: int  # the id that an empty seed begins with
+
+    @classmethod
+    def from_folder(cls, folder_or_repo: str, revision: str | None = None) -> "Loaded":
+        """Read a folder or a repo of the Hub. Raises ValueError in one sentence."""
+        folder = Path(folder_or_repo)
+        if not folder.is_dir():
+            folder = download(str(folder_or_repo), revision)
+        model = GPT.from_pretrained(folder)
+        ids = read_json(folder / "generation_config.json").get("bos_token_id")
+        table = NGram.load(folder / "ngram5.npz") if (folder / "ngram5.npz").exists() else None
+        return cls(model, load_tokenizer(folder), table, read_card(folder, model), ids if isinstance(ids, int) else 0)
+
+
+def download(repo: str, revision: str | None) -> Path:
+    """Fetch a model repo's files, once; the Hub's cache keeps them."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=MODEL_FILES))
+    except Exception as e:  # the client has a dozen kinds; a user needs one sentence
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise ValueError(f"No model at {repo}: there is no such folder, and the Hub did not give it ({reason}).") from e
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object, or {} where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_card(folder: Path, model: GPT) -> dict:
+    """The measured numbers that the page shows: metrics.json, with the parameters counted here."""
+    return {**read_json(folder / "metrics.json"), "parameters": model.num_params()}
+
+
+HELD: Loaded | None = None  # the model that everyone sees; a global, so that ZeroGPU's worker has it
+LINE = Line(cores(), MAX_WAITING)
+
+
+def use(folder_or_repo: str, revision: str | None = None) -> None:
+    """Load the model that everyone will see."""
+    global HELD
+    HELD = Loaded.from_folder(folder_or_repo, revision)
+    HELD.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)  # one generation for each core beats one generation on all of them
+
+
+# ---- writing
+
+
+def gpu(f):
+    """ZeroGPU's decorator where it exists."""
+    return spaces.GPU(duration=60)(f) if spaces else f
+
+
+@gpu
+def sample(ids: list[int], ask: Ask):
+    """Yield one new id at a time."""
+    model = HELD.model
+    idx = torch.tensor([ids], device=next(model.parameters()).device)
+    for new in model.stream(idx, ask.max_tokens, ask.temperature, ask.top_n, seed=ask.seed):
+        yield int(new)
+
+
+@dataclass
+class Draft:
+    """A text in the making."""
+
+    prompt: str  # as the model read it
+    ids: list[int]  # prompt and written
+    n_prompt: int
+    written: str = ""
+    seconds: float = 0.0
+    before: int = 0  # visitors in line before this one
+    done: bool = False
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second, this far."""
+        return (len(self.ids) - self.n_prompt) / max(self.seconds, 1e-9)
+
+
+def begin(ask: Ask) -> Draft:
+    """Encode the seed; what the model cannot read becomes a notice."""
+    tokenizer = HELD.tokenizer
+    ids = tokenizer.encode(ask.prompt)
+    notices = [*ask.notices, look.notice_dropped(tokenizer.dropped(ask.prompt))]
+    prompt, ids = tokenizer.decode(ids), ids or [HELD.start]
+    return Draft(prompt, ids, len(ids), notices=[n for n in notices if n])
+
+
+def write(ask: Ask):
+    """Wait in line, then yield the same Draft again and again while it grows. Raises Busy.
+
+    Closing the generator (the visitor left, or pressed Stop) leaves the line or frees the slot at once.
+    """
+    draft = begin(ask)
+    if (ticket := LINE.join()) is None:
+        raise Busy(BUSY)
+    try:
+        while before := LINE.ready(ticket):
+            draft.before = before
+            yield draft
+        draft.before = 0
+        yield from grow(draft, ask)
+    finally:
+        LINE.leave(ticket)
+
+
+def grow(draft: Draft, ask: Ask):
+    """Sample into the draft: the seed at once, then an update at most every STEP seconds."""
+    yield draft
+    began = shown = time.perf_counter()
+    for new in sample(draft.ids[-HELD.model.config.block_size :], ask):
+        draft.ids.append(new)
+        now = time.perf_counter()
+        if now - shown >= STEP:
+            shown, draft.seconds = now, now - began
+            draft.written = HELD.tokenizer.decode(draft.ids[draft.n_prompt :])
+            yield draft
+        if now - began > MAX_SECONDS:
+            draft.notices.append(f"Stopped after {MAX_SECONDS} seconds; press Generate to write again.")
+            break
+    draft.written = HELD.tokenizer.decode(draft.ids[draft.n_prompt :])
+    draft.seconds, draft.done = time.perf_counter() - began, True
+    yield draft
+
+
+# ---- looking inside
+
+
+@gpu
+def inspect(ids: list[int], at: int) -> dict:
+    """ids (T), 1 <= at < T -> losses and likeliest ids of places 1..T-1, probs (V) of place `at`, heads (L, nh, S).
+
+    Every place sees at least half a context, as in sampling; place `at` sees all it can, S = min(at, block_size) ids.
+    """
+    model, V = HELD.model, HELD.tokenizer.vocab_size
+    ids = torch.tensor([ids], device=next(model.parameters()).device)
+    before = ids[:, max(0, at - model.config.block_size) : at]  # (1, S)
+    with torch.inference_mode():
+        logp = torch.cat([model(x)[0][0, keep:, :V] for x, keep in windows(ids, model.config.block_size)])
+        logp = logp.float().log_softmax(-1)  # (T-1, V)
+        logp[at - 1] = model(before)[0][0, -1, :V].float().log_softmax(-1)
+        heads = [layer[0, :, -1].tolist() for layer in model.attention_maps(before)]
+    losses = -logp.gather(1, ids[0, 1:, None])[:, 0]
+    probs, best = logp[at - 1].exp().cpu(), logp.argmax(-1).tolist()
+    return {"losses": losses.tolist(), "best": best, "probs": probs, "heads": heads}
+
+
+def windows(ids: torch.Tensor, block_size: int):
+    """Cut inputs ids[:, :-1] into windows that overlap by half: yields (window, how many of its places were seen)."""
+    step, last = max(1, block_size // 2), ids.size(1) - 1
+    yield ids[:, : min(block_size, last)], 0
+    for start in range(step, last - block_size + step, step):
+        yield ids[:, start : min(start + block_size, last)], block_size - step
+
+
+def view(ids: list[int], n_prompt: int, at, layer, head) -> tuple[str, str, str, int]:
+    """Look inside a text at one position: HTML of the text, the guesses and the attention, and the position taken."""
+    if len(ids) < 2:
+        return look.nothing_yet(), "", "", 1
+    at = int(min(max(number(at, n_prompt), 1), len(ids) - 1))
+    seen, pieces = inspect(ids, at), [HELD.tokenizer.decode([i]) for i in ids]
+    losses, guesses = [None, *seen["losses"]], [None, *(HELD.tokenizer.decode([i]) for i in seen["best"])]
+    table_losses = None if HELD.table is None else HELD.table.losses(ids)
+    text = look.surprise_text(pieces, losses, guesses, at, n_prompt) + look.summary(losses, table_losses)
+    heads = seen["heads"]
+    layer = int(min(max(number(layer, 1), 1), len(heads)))
+    head = int(min(max(number(head, 1), 1), len(heads[0])))
+    weights = heads[layer - 1][head - 1]
+    attention = look.attention_text(pieces[at - len(weights) : at], weights, layer, head)
+    return text, guesses_at(ids, pieces, at, seen["probs"]), attention + look.head_grid(heads, layer, head), at
+
+
+def guesses_at(ids: list[int], pieces: list[str], at: int, probs: torch.Tensor, most: int = 8) -> str:
+    """HTML of the `most` likeliest next pieces at one position, the 5-gram's chance beside the model's; probs (V)."""
+    table = None if HELD.table is None else HELD.table.next_probs(ids[:at])  # (V,)
+
+    def both(i):
+        return float(probs[i]), None if table is None else float(table[i])
+
+    best = probs.topk(min(most, len(probs))).indices.tolist()
+    rows = [(HELD.tokenizer.decode([i]), *both(i)) for i in best]
+    return look.guess_bars("".join(pieces[:at]), pieces[at], rows, *both(ids[at]))
