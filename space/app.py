@@ -43,15 +43,16 @@ def generate(prompt: str, max_tokens: float = 100, temperature: float = 0.7, top
     """
     ask = Ask.clean(prompt, max_tokens, temperature, top_n, seed)
     try:
-        for draft in write(ask):
-            yield {
-                "text": draft.written,
-                "prompt": draft.prompt,
-                "seed": ask.seed,
-                "tokens": len(draft.ids) - draft.n_prompt,
-                "tokens_per_second": round(draft.speed, 1) if draft.seconds else None,
-                "notices": [*draft.notices, *([f"{draft.before} before you."] if draft.before else [])],
-            }
+        with closing(write(ask)) as drafts:
+            for draft in drafts:
+                yield {
+                    "text": draft.written,
+                    "prompt": draft.prompt,
+                    "seed": ask.seed,
+                    "tokens": len(draft.ids) - draft.n_prompt,
+                    "tokens_per_second": round(draft.speed, 1) if draft.seconds else None,
+                    "notices": [*draft.notices, *([f"{draft.before} before you."] if draft.before else [])],
+                }
     except Busy as e:
         raise gr.Error(str(e), print_exception=False) from None
 
