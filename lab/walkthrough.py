@@ -60,7 +60,7 @@ def walk(paths, in_place):
         runs.append((path, page, run))
         if in_place and not run["quick"]:
             note_minutes(path.stem, run)
-            keep_results()
+            keep_results(run)
     if in_place:
         refresh_readme()
     for road in sorted((ROOT / "notebooks").glob("*.ipynb")):
@@ -87,13 +87,16 @@ def note_minutes(name, run):
     write_atomic(path, json.dumps(table, indent=1, sort_keys=True) + "\n")
 
 
-def keep_results():
-    """The ladder and the sample of a complete run go where the README takes them from."""
-    for name in ("ladder.json", "sample.txt"):
+def keep_results(run):
+    """The ladder, with what is known of its run, and the sample go where the README takes them from."""
+    if not (BUILD / "ladder.json").exists():
+        return
+    facts = {key: run[key] for key in ("machine", "date", "commit", "corpus", "code_hash", "seconds")}
+    ladder = read_json(BUILD / "ladder.json") | facts | {"command": "make notebooks ONLY=gpt_dev.ipynb"}
+    write_atomic(ROOT / "results" / "ladder.json", json.dumps(ladder, indent=1) + "\n")
+    for name in ("sample.txt", "ladder.png"):
         if (BUILD / name).exists():
-            write_atomic(ROOT / "results" / name, (BUILD / name).read_text(encoding="utf-8"))
-    if (BUILD / "ladder.png").exists():
-        (ROOT / "results" / "ladder.png").write_bytes((BUILD / "ladder.png").read_bytes())
+            (ROOT / "results" / name).write_bytes((BUILD / name).read_bytes())
 
 
 def refresh_readme():
