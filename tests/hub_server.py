@@ -79,7 +79,8 @@ class Hub:
         self.next_stages = ["BUILDING", "APP_STARTING", "RUNNING"]
         self.lock = threading.Lock()
 
-    def __enter__(self):
+    def start(self):
+        """Serve until `stop`; returns the Hub, which then has a `url`."""
         hub = self
 
         class Handler(_Handler):
@@ -92,9 +93,14 @@ class Hub:
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def __exit__(self, *_):
+    def stop(self):
         self.server.shutdown()
         self.server.server_close()
+
+    __enter__ = start
+
+    def __exit__(self, *_):
+        self.stop()
 
     def prepare_client(self):
         """Make this process's client speak LFS and no Xet, without progress bars and warnings; returns the Hub."""
