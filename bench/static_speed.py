@@ -5,8 +5,8 @@
 The small model is the project's own; the large one has the shape of gpt2-char (85.9 M parameters, float16) with random
 weights: speed does not depend on what they are. Each row: tokens a second as the page shows them (the model's own time,
 fast mode) at the start of a text and deep in the context, and the peak memory of the page's process above that of the
-same page without a model. "slowed 4x" stops the process three quarters of the time, worker and all; Chromium's own throttle
-slows the page's thread and not the worker. Linux only: memory is read from /proc.
+same page without a model. "slowed 4x" stops the process three quarters of the time, worker and all; Chromium's own
+throttle slows the page's thread and not the worker. Linux only: memory is read from /proc.
 """
 
 import argparse
@@ -156,7 +156,8 @@ def main() -> None:
                     print(rows[-1], flush=True)
     seconds = round(time.perf_counter() - began, 1)
     config = {"small": "space/model", "large": "12 layers x 768, context 1024, random weights, F16"}
-    write_result(args.out, config, seconds=seconds, browser=f"Chromium {version}", empty_page_mb=round(empty_mb, 1), rows=rows)  # fmt: skip
+    page = {"browser": f"Chromium {version}", "empty_page_mb": round(empty_mb, 1)}
+    write_result(args.out, config, seconds=seconds, **page, rows=rows)
 
 
 if __name__ == "__main__":
