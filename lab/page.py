@@ -18,7 +18,7 @@ from lab.notebook import alt_text, read
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1c1c1e; --back: #fff; --quiet: #6b6b70; --box: #f5f5f2; --line: #deded8; }
-body { max-width: 46rem; margin: 2rem auto 6rem; padding: 0 1rem; color: var(--text); background: var(--back);
+body { max-width: 52rem; margin: 2rem auto 6rem; padding: 0 1rem; color: var(--text); background: var(--back);
        font: 17px/1.6 Georgia, "Times New Roman", serif; }
 h1, h2, h3, th, summary { font-family: system-ui, sans-serif; line-height: 1.25; }
 h1 { font-size: 2rem; } h2 { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }

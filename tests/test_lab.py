@@ -1,0 +1,103 @@
+"""lab/claims.py, lab/ladder.py and lab/plots.py: claims that can fail, marks counted right, pictures with words."""
+
+import numpy as np
+import pytest
+
+import lab
+from lab import claims, plots
+from lab.ladder import Ladder
+
+MARKS = [3.3, 2.5, 2.0]
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Pretend a text and a budget."""
+    def pretend(name="tinyshakespeare", quick=False):
+        monkeypatch.setitem(claims._corpus, "name", name)
+        monkeypatch.setattr(claims, "QUICK", quick)
+    return pretend
+
+
+@pytest.mark.parametrize("name, quick, good, bad", [("tinyshakespeare", False, 1.5, 2.5), ("standin", False, 2.5, 1.5),
+                                                    ("tinyshakespeare", True, 3.5, 1.5), ("standin", True, 3.5, 2.5)])
+def test_claim_takes_the_bounds_of_text_and_budget(on, capsys, name, quick, good, bad):
+    """A claim that cannot fail, or that is checked against another text's bounds."""
+    on(name, quick)
+    lab.claim("loss", good, (1, 2), (2, 3), (3, 4))
+    assert f"✓ loss: {good:.3f}" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match=f"measured {bad:.3f}"):
+        lab.claim("loss", bad, (1, 2), (2, 3), (3, 4))
+
+
+def test_claim_says_where_it_claims_nothing(on, capsys):
+    """Silence would look like success."""
+    on("standin")
+    lab.claim("loss", 99.0, (1, 2))
+    assert "nothing is claimed" in capsys.readouterr().out
+
+
+def test_claim_refuses_nan(on):
+    """NaN is not inside any bounds; a check written the other way round would let it pass."""
+    on()
+    with pytest.raises(AssertionError):
+        lab.claim("loss", float("nan"), (1, 2))
+
+
+def test_holds():
+    """A false claim must stop the notebook."""
+    claims.holds("two is two", 2 == 2)
+    with pytest.raises(AssertionError, match="does not hold: two is three"):
+        claims.holds("two is three", 2 == 3)
+
+
+@pytest.mark.parametrize("loss, n", [(4.0, 0), (3.3, 1), (2.6, 1), (2.5, 2), (1.0, 3)])
+def test_marks_that_a_loss_has_passed(loss, n):
+    """Off by one in the marks, or a mark passed from the wrong side."""
+    assert Ladder(MARKS).passed(loss) == n
+
+
+def test_ladder_line_names_passed_mark_next_mark_and_change(capsys, tmp_path):
+    """The reader must see what was passed, what comes next, and a rung that got worse."""
+    ladder = Ladder(MARKS)
+    ladder.add("a", 2.6)
+    ladder.add("b", 2.7)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "a: 2.600 nats | as good as counting 1 letter | next mark: 2 letters, 2.500"
+    assert "(+0.100)" in second and ladder["b"] == 2.7
+    ladder.save(tmp_path / "ladder.json", steps=3)
+    assert '"steps": 3' in (tmp_path / "ladder.json").read_text()
+
+
+def figures():
+    rng = np.random.default_rng(0)
+    ladder = Ladder(MARKS)
+    ladder.rungs = [{"name": "a", "val_loss": 4.0, "sample": "x\ny"}, {"name": "b", "val_loss": 2.0, "sample": None}]
+    rows = [{"n": n, "train_loss": 3 - 0.3 * n, "val_loss": abs(n - 3) / 4 + 1, "unseen": n / 10} for n in range(1, 7)]
+    chars = sorted("\n abqu")
+    table = rng.dirichlet(np.ones(6), size=6)
+    pattern = np.tril(rng.random((2, 5, 5)))
+    return {"the_u": plots.the_u(rows), "strip": plots.surprise_strip("to be", {"a": rng.random(5), "b": np.ones(5)}),
+            "tables": plots.counted_learned(table, table, chars), "staircase": plots.staircase("to be"),
+            "arcs": plots.arcs("to be", pattern, "t"), "no arcs": plots.arcs("to be", 0 * pattern, "t"),
+            "stream": plots.stream({"all": [1, 2, 3], "none": [0, 1, 2]}), "curve": plots.curve([3, 2, 1], 1.5, "mark"),
+            "letters": plots.next_letters({"p": table[0], "q": table[1]}, chars, "t"),
+            "ladder": plots.ladder_picture(ladder)}
+
+
+@pytest.mark.parametrize("name, fig", figures().items())
+def test_pictures_have_words_and_can_be_drawn(name, fig, tmp_path):
+    """A picture without alt text, or one that breaks on data that a QUICK run gives."""
+    assert len(fig.alt) > 40
+    sizes = [text.get_fontsize() for ax in fig.axes for text in [*ax.texts, ax.title, ax.xaxis.label, ax.yaxis.label]]
+    assert min(sizes) >= 11
+    fig.savefig(tmp_path / "picture.png")
+
+
+def test_show_gives_alt_text_to_the_notebook(monkeypatch, tmp_path):
+    """Alt text that is lost on the way to the notebook."""
+    shown = {}
+    monkeypatch.setattr("IPython.display.display", lambda data, metadata, raw: shown.update(metadata, data=data))
+    plots.show(plots.curve([3, 2, 1]), path=tmp_path / "curve.png")
+    assert shown["image/png"]["alt"].startswith("Training loss by step")
+    assert (tmp_path / "curve.png").read_bytes() == shown["data"]["image/png"]
