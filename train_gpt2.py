@@ -105,7 +105,9 @@ def pick_precision(device):
         return torch.float32, False, "fp32: on Apple GPUs half precision is not checked here"
     if not cpu_has_bf16():
         return torch.float32, False, "fp32: this CPU has no bf16 units"
-    speedup = matmul_seconds(torch.float32) / matmul_seconds(torch.bfloat16)
+    rounds = [(matmul_seconds(torch.float32), matmul_seconds(torch.bfloat16)) for _ in range(8)]
+    fp32, bf16 = (min(seconds) for seconds in zip(*rounds, strict=True))  # in turns: other programs disturb both alike
+    speedup = fp32 / bf16
     reason = f"this CPU has bf16 units, and a matmul runs {speedup:.1f} x as fast with them as in fp32"
     return (torch.bfloat16, False, f"bf16: {reason}") if speedup > 1.2 else (torch.float32, False, f"fp32: {reason}")
 
@@ -123,12 +125,9 @@ def cpu_has_bf16():
 
 
 def matmul_seconds(dtype, n=512):
-    a, seconds = torch.ones(n, n, dtype=dtype), []
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    a, start = torch.ones(n, n, dtype=dtype), time.perf_counter()
+    a @ a
+    return time.perf_counter() - start
 
 
 def choose_precision(config, device, before=None):

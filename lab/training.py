@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-import json
 import re
 from collections import Counter
 
@@ -149,14 +148,6 @@ def gpu_rows(folder=ROOT / "results"):
     return rows
 
 
-def cpu_run(folder=ROOT / "results"):
-    """The committed five-minute run on a CPU: {"steps": [...], "val": [...], facts}, or {} where it is missing."""
-    try:
-        return json.loads((folder / "train_cpu.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
 # ---- pictures
 
 
@@ -245,8 +236,8 @@ def scaler_trace(records):
     return fig
 
 
-def depth(runs, mark):
-    """runs: {name: TrainResult}. A panel a run: training loss, validation with its best point starred, the 5-gram."""
+def depth(runs, marks):
+    """runs: {name: TrainResult}, marks: {name: loss}. A panel a run: train, validation with its best starred, marks."""
     fig, axes = figure(12, 3.9, columns=len(runs), sharey=True, squeeze=False)
     for ax, (name, run) in zip(axes[0], runs.items(), strict=True):
         ax.plot(*smooth(run.train_losses, 15), color=INK, linestyle="--")
@@ -256,10 +247,12 @@ def depth(runs, mark):
         ax.plot(steps[best], losses[best], "*", color=ACCENT, markersize=16)
         ax.annotate(f"{losses[best]:.2f}", (steps[best], losses[best]), (0, -17), textcoords="offset points",
                     ha="center", color=ACCENT)
-        ax.axhline(mark, color=INK, linestyle=":")
+        for mark in marks.values():
+            ax.axhline(mark, color=INK, linestyle=":")
         ax.set(title=name, xlabel="step", ylim=(0, None))
     axes[0, 0].set_ylabel("loss, nats a character")
-    axes[0, 0].text(0.98, mark, "5-gram ", va="bottom", ha="right", transform=axes[0, 0].get_yaxis_transform())
+    for (name, mark), side in zip(sorted(marks.items(), key=lambda item: item[1]), ("top", "bottom"), strict=False):
+        axes[0, 0].text(0.98, mark, f"{name} ", va=side, ha="right", transform=axes[0, 0].get_yaxis_transform())
     axes[0, 0].text(0.04, 0.1, "validation", color=ACCENT, transform=axes[0, 0].transAxes)
     axes[0, 0].text(0.04, 0.02, "train (dashed)", transform=axes[0, 0].transAxes)
     return fig
