@@ -315,4 +315,6 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
+    from lab.notebook import main  # not __main__'s: its NotebookError would be another class than the one raised
+
     sys.exit(main())
