@@ -173,8 +173,9 @@ def rates(lrs, losses, chosen):
     ax.plot(lrs, losses, color=PALE)
     ax.plot(np.asarray(lrs)[at - 1], line, color=INK, linewidth=2)
     ax.axvline(chosen, color=ACCENT, linestyle="--")
-    ax.text(chosen, max(line), f"  {chosen:g}", color=ACCENT, va="top")
-    ax.set(xscale="log", xlabel="learning rate at this step", ylabel="loss, nats", ylim=(None, max(line) * 1.15),
+    top = 1.3 * losses[0]  # what flies off above it is not worth the room
+    ax.text(chosen, top, f"  {chosen:g}", color=ACCENT, va="top")
+    ax.set(xscale="log", xlabel="learning rate at this step", ylabel="loss, nats", ylim=(0.85 * min(line), top),
            title="Too slow, right, too fast")
     return fig
 
@@ -299,13 +300,20 @@ def maps(patterns, text, title="Who looks where"):
     return fig
 
 
+GROUPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+
+
 def by_position(losses, mark):
-    """Loss at each place of the window."""
+    """Loss at each place of the window (pale), and the mean of neighbouring places."""
     fig, ax = figure(8, 3.4)
-    ax.plot(np.arange(1, len(losses) + 1), losses, color=ACCENT, linewidth=2)
+    at = np.arange(1, len(losses) + 1)
+    groups = [g for g in (range(a, min(b, len(losses))) for a, b in zip(GROUPS, GROUPS[1:], strict=False)) if len(g)]
+    ax.plot(at, losses, color=PALE)
+    ax.plot([at[g].mean() for g in groups], [losses[g].mean() for g in groups], "o-", color=ACCENT, linewidth=2)
     ax.axhline(mark, color=INK, linestyle=":")
     ax.text(len(losses), mark, "5-gram", ha="right", va="bottom")
-    ax.set(xscale="log", xlabel="letters that the model can see", ylabel="loss, nats", title="More past, less surprise")
+    ax.set(xscale="log", xlabel="letters that the model can see", ylabel="loss, nats",
+           title="What each letter of the past is worth")
     return fig
 
 
@@ -325,6 +333,7 @@ def twice(losses, n):
     fig, ax = figure(9, 3.2)
     ax.bar(np.arange(len(losses)), losses, color=[GREY] * n + [ACCENT] * (len(losses) - n))
     ax.axhline(np.log(65), color=INK, linestyle=":")
-    ax.text(0, np.log(65), "a guess among 65", va="bottom")
-    ax.set(xlabel="letter", ylabel="nats", title="The same random string, given twice (second time in colour)")
+    ax.text(len(losses), np.log(65), " a guess\n among 65", va="center")
+    ax.set(xlim=(-1, 1.12 * len(losses)), xlabel="letter", ylabel="nats",
+           title="The same random string, given twice (second time in colour)")
     return fig
