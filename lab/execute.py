@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -69,7 +70,12 @@ def kernel_environment(changes):
 
 async def run_cells(nb, progress, timeout, **start):
     """Run all cells; returns seconds, peak_mb and the corpus that the notebook's variable `corpus` names."""
-    client = NotebookClient(nb, km=own_kernel(), timeout=timeout, record_timing=False, coalesce_streams=True)
+    with tempfile.TemporaryDirectory(prefix="gpt2-") as folder:
+        return await run_cells_in(folder, nb, progress, timeout, **start)
+
+
+async def run_cells_in(folder, nb, progress, timeout, **start):
+    client = NotebookClient(nb, km=own_kernel(folder), timeout=timeout, record_timing=False, coalesce_streams=True)
     async with client.async_setup_kernel(cleanup_kc=True, **start):
         progress.watch(client.km.provisioner.pid)
         for index, cell in enumerate(nb.cells):
@@ -126,9 +132,11 @@ class OwnInterpreter(KernelSpecManager):
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
-def own_kernel():
-    # ipc keeps the traffic off the network, and the kernel from warning about it
-    return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=OwnInterpreter(), transport="ipc")
+def own_kernel(folder):
+    # ipc keeps the traffic off the network, and the kernel from warning about it; the sockets need a path of their own,
+    # since a relative one would mean another place to a kernel that runs in another folder
+    return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=OwnInterpreter(), transport="ipc",
+                              ip=str(Path(folder) / "kernel"))
 
 
 class Progress:
