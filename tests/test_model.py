@@ -161,12 +161,13 @@ def test_greedy_cached_equals_uncached(T, n):
 
 
 def test_window_rule():
-    """When the window is full, the last block_size // 2 ids start afresh from position 0."""
-    model = small()
-    out = model.generate(ids(1, 16), 2, temperature=0)
+    """When the window is full, the last block_size // 2 ids start afresh from position 0; sliding by one is not it."""
+    model = small(std=0.4, tie_weights=False)  # a tied random model repeats itself, and any window gives the same id
+    out = model.generate(ids(20, 16), 2, temperature=0)
     with torch.no_grad():
-        assert out[0, 16] == model(out[:, :16])[0][0, -1].argmax()
-        assert out[0, 17] == model(out[:, 9:17])[0][0, -1].argmax()
+        assert torch.equal(out[:, 16], model(out[:, :16])[0][:, -1].argmax(-1))
+        assert torch.equal(out[:, 17], model(out[:, 9:17])[0][:, -1].argmax(-1))
+        assert not torch.equal(out[:, 17], model(out[:, 1:17])[0][:, -1].argmax(-1))
 
 
 def test_a_context_of_one_still_generates():
@@ -279,12 +280,12 @@ def hugging_face(**changes):
 @pytest.mark.parametrize("tie", [True, False])
 @torch.no_grad()
 def test_transformers_reads_ours(tie, tmp_path):
-    """Erf GELU, a wrong epsilon or an untransposed matrix shows as a difference above 1e-4."""
+    """Erf GELU, a wrong epsilon or an untransposed matrix shows as a difference; measured: 1e-7."""
     transformers = pytest.importorskip("transformers")
     model = small(tie_weights=tie)
     model.save_pretrained(tmp_path)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    torch.testing.assert_close(theirs(ids(2, 16)).logits, model(ids(2, 16))[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(theirs(ids(2, 16)).logits, model(ids(2, 16))[0], rtol=0, atol=5e-6)
     assert theirs.config.bos_token_id is None and theirs.config.eos_token_id is None
     assert theirs.generation_config.bos_token_id == 0
 
@@ -297,7 +298,7 @@ def test_ours_reads_transformers(tie, tmp_path):
     theirs.save_pretrained(tmp_path)
     model = GPT.from_pretrained(tmp_path)
     assert model.config.tie_weights == tie and not model.training
-    torch.testing.assert_close(model(ids(2, 16))[0], theirs(ids(2, 16)).logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(model(ids(2, 16))[0], theirs(ids(2, 16)).logits, rtol=0, atol=5e-6)
 
 
 @torch.no_grad()
@@ -313,7 +314,7 @@ def test_openai_form(tmp_path):
     config = {**theirs.config.to_dict(), "n_ctx": 16}
     (tmp_path / "config.json").write_text(json.dumps({k: config[k] for k in keys}))
     model = GPT.from_pretrained(tmp_path)
-    torch.testing.assert_close(model(ids(2, 16))[0], theirs(ids(2, 16)).logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(model(ids(2, 16))[0], theirs(ids(2, 16)).logits, rtol=0, atol=5e-6)
 
 
 @torch.no_grad()
