@@ -55,15 +55,18 @@ class KVCache:
         return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
 
 
+def bf16_on_cpu(x):  # where some of torch's kernels are slow (results/cpu_kernels.json); evaluation is in fp32
+    return x.device.type == "cpu" and x.dtype == torch.bfloat16
+
 def attention_by_hand(q, k, v, dropout=0.0):
-    """Causal attention written out, to read and to draw; F.scaled_dot_product_attention gives the same output.
+    """Causal attention written out; F.scaled_dot_product_attention gives the same output.
 
     q (B, nh, T, hs): the last T of the S positions in k, v (B, nh, S, hs). Returns output, pattern (B, nh, T, S).
     """
     T, S = q.size(-2), k.size(-2)
-    scores = q @ k.mT / math.sqrt(q.size(-1))  # (B, nh, T, S)
-    future = torch.ones(T, S, dtype=torch.bool, device=q.device).triu(1 + S - T)
-    pattern = scores.masked_fill(future, float("-inf")).softmax(dim=-1)
+    scores = q / math.sqrt(q.size(-1)) @ k.mT  # (B, nh, T, S)
+    future = torch.full((T, S), float("-inf"), dtype=scores.dtype, device=q.device).triu(1 + S - T)
+    pattern = (scores + future).softmax(dim=-1)
     return F.dropout(pattern, dropout) @ v, pattern
 
 
@@ -82,7 +85,7 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, nh, S, hs), S >= T
         S, dropout = k.size(2), self.dropout if self.training else 0.0
-        if patterns is not None or 1 < T < S:  # for a picture, or several new positions behind a filled cache
+        if patterns is not None or 1 < T < S or 1 < T and bf16_on_cpu(q):  # a picture, a cache before several, or speed
             y, pattern = attention_by_hand(q, k, v, dropout)
             patterns is None or patterns.append(pattern)
         else:  # one new position may look at all: it needs no mask
@@ -95,12 +98,13 @@ class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.gelu = nn.GELU(approximate="tanh")  # GPT-2's own; the exact GELU differs by up to 5e-4
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x):
-        return self.dropout(self.c_proj(self.gelu(self.c_fc(x))))
+        x = self.c_fc(x)
+        form = "none" if bf16_on_cpu(x) else "tanh"  # GPT-2's is tanh; erf is 5e-4 away at most and five times as fast
+        return self.dropout(self.c_proj(F.gelu(x, approximate=form)))
 
 
 class Block(nn.Module):
@@ -147,9 +151,7 @@ class GPT(nn.Module):
     def forward(self, idx, targets=None):
         """idx (B, T) int64 -> logits (B, T, V), loss: mean cross-entropy in nats, or None without targets (B, T)."""
         logits = self.lm_head(self._trunk(idx))  # (B, T, V)
-        if targets is None:
-            return logits, None
-        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return logits, None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     def _trunk(self, idx, cache=None, patterns=None):
         start = cache.length if cache is not None else 0
@@ -178,8 +180,7 @@ class GPT(nn.Module):
     @torch.no_grad()
     def attention_maps(self, idx):
         """idx (B, T) -> a list of n_layer attention patterns (B, nh, T, T), each row sums to 1 (with dropout off)."""
-        patterns = []
-        self._trunk(idx, patterns=patterns)
+        self._trunk(idx, patterns=(patterns := []))
         return patterns
 
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=None, use_cache=True):
@@ -246,9 +247,8 @@ class GPT(nn.Module):
                 state[name[:-6] + "bias"] = torch.zeros(tensor.size(0), dtype=dtype)  # GPT-2's format wants them
         if self.config.tie_weights:
             del state["lm_head.weight"]  # the same table as wte
-        ours = {hf: getattr(self.config, ours) for hf, ours in _FIELDS}
-        config = {**_FIXED, **ours, "bos_token_id": None, "eos_token_id": None, "dtype": str(dtype).split(".")[1],
-                  "architectures": ["GPT2LMHeadModel"]}
+        config = {**_FIXED, **{hf: getattr(self.config, ours) for hf, ours in _FIELDS}, "bos_token_id": None,
+                  "eos_token_id": None, "dtype": str(dtype).split(".")[1], "architectures": ["GPT2LMHeadModel"]}
         generation = {"bos_token_id": start_id, "eos_token_id": None, "do_sample": True}
         os.makedirs(folder, exist_ok=True)
         for name, write in (("model.safetensors", lambda path: save_file(state, path, metadata={"format": "pt"})),

@@ -165,13 +165,13 @@ def set_lr(optimizers, config, step):
 
 
 def orthogonalize(g, dtype, steps=5):
-    """A matrix -> nearly the closest one whose singular values are all 1 (they land in about 0.7 to 1.2).
+    """Matrices (..., m, n) -> nearly the closest ones whose singular values are all 1 (they land in about 0.7 to 1.2).
 
     A quintic Newton-Schulz iteration (Jordan et al. 2024, "Muon"). Dividing by the norm first keeps every number within
     fp16's range, so a T4, which has no bf16 units, can run it too.
     """
-    x = (g / (g.norm() + 1e-7)).to(dtype)
-    tall = x.size(0) > x.size(1)
+    x = (g / (g.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
+    tall = x.size(-2) > x.size(-1)
     x = x.mT if tall else x
     for _ in range(steps):
         a = x @ x.mT
@@ -189,16 +189,23 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None):
         for group in self.param_groups:
+            by_shape = {}  # the same matrix of every layer in one stack: fewer and larger products
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if not self.state[p]:
-                    self.state[p]["momentum"] = torch.zeros_like(p)
-                m = self.state[p]["momentum"]
-                m.lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonalize(p.grad.lerp(m, group["momentum"]), self.dtype)  # Nesterov: look one step ahead
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-group["lr"] * max(1, p.size(0) / p.size(1)) ** 0.5)
+                if p.grad is not None:
+                    by_shape.setdefault(p.shape, []).append(p)
+            for shape, params in by_shape.items():
+                scale = max(1, shape[0] / shape[1]) ** 0.5
+                for p, update in zip(params, self._updates(params, group["momentum"]), strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.add_(update, alpha=-group["lr"] * scale)
+
+    def _updates(self, params, momentum):
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+            self.state[p]["momentum"].lerp_(p.grad, 1 - momentum)
+        grads, ms = torch.stack([p.grad for p in params]), torch.stack([self.state[p]["momentum"] for p in params])
+        return orthogonalize(grads.lerp(ms, momentum), self.dtype)  # Nesterov: look one step ahead
 
 
 def make_optimizers(model, config, dtype):
