@@ -1,0 +1,1 @@
+"""Measurements, each one command: `python bench/NAME.py`. Results go to results/."""
