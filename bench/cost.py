@@ -13,9 +13,11 @@ visited in turns, round after round, so that whatever else the machine does dist
 expects stands in THEORY below; it was written before the part was run. One thread a core, fp32, characters at random.
 """
 
+import ctypes
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 from bench.common import (  # noqa: E402
@@ -165,8 +168,30 @@ def measure_time(axes, rounds):
     for axis, (_, held, _) in axes.items():
         g, sequences = config_at(axis, held)
         got[axis] = round(reach(g, here, sequences, sequences, points[axis, held]["median"], torch.float32), 3)
-    return {"matmul_flops": flops, "copy_bytes": copy, "reach": got,
-            **curves(axes, points, THEORY["time"], TOLERANCE["time"])}
+    found = curves(axes, points, THEORY["time"], TOLERANCE["time"])
+    if "context" in axes:
+        xs, held, _ = axes["context"]
+        found["attention_ns_a_pair"] = attention_alone([*xs, held], rounds)
+    return {"matmul_flops": flops, "copy_bytes": copy, "reach": got, **found}
+
+
+def attention_alone(lengths, rounds):
+    """{T: nanoseconds a pair of positions} of attention's kernel, forward and backward, in the base shape.
+
+    If this is not one number, c of the context's law is not one either.
+    """
+    g, sequences = config_at()
+    heads = sequences * g.n_head
+
+    def seconds(q, k, v):
+        start = time.perf_counter()
+        F.scaled_dot_product_attention(q, k, v, is_causal=True).sum().backward()
+        return time.perf_counter() - start
+
+    qkv = {T: [torch.randn(sequences, g.n_head, T, g.n_embd // g.n_head, requires_grad=True) for _ in range(3)]
+           for T in lengths}
+    samples = in_turns({T: lambda T=T: (seconds(*qkv[T]), seconds(*qkv[T]))[1] for T in lengths}, rounds)
+    return {str(T): round(1e9 * statistics.median(times) / (heads * T * T), 3) for T, times in samples.items()}
 
 
 def curves(axes, points, theory, tolerance):
@@ -186,8 +211,14 @@ def status_bytes(name):
     return 1024 * int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
-def peak_of(g, sequences):
-    """Bytes that building a model and two training steps add to this process at their worst. Linux only."""
+def peak_of(g, sequences, give_back=True):
+    """Bytes that building a model and two training steps add to this process at their worst. Linux with glibc only.
+
+    give_back: freed blocks return to the system at once, so the peak is what was in use together, not what the
+    allocator kept for later.
+    """
+    if give_back:
+        ctypes.CDLL(None).mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD, which otherwise grows to 32 MB
     Step(config_at()[0], 1)()  # code and buffers that any step brings along
     before = status_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
@@ -215,7 +246,8 @@ def in_fork(work):
 
 
 def measure_memory(axes, rounds):
-    """Curves of the memory of a step, each point beside what train_plan.memory_plan foretells."""
+    """Curves of the memory of a step, each point beside what train_plan.memory_plan foretells, and once with malloc
+    as it comes."""
     torch.set_num_threads(1)  # a fork that inherits a pool of threads would hang
     points = {}
     for axis, (xs, held, _) in axes.items():
@@ -224,7 +256,10 @@ def measure_memory(axes, rounds):
             measured = spread([in_fork(lambda g=g, s=sequences: peak_of(g, s)) for _ in range(rounds)])
             plan = sum(memory_plan(g, sequences).values())
             points[axis, x] = {**measured, "plan": plan, "plan_error": round(plan / measured["median"] - 1, 4)}
-    return {"base": MEMORY_BASE, "largest_plan_error": max((p["plan_error"] for p in points.values()), key=abs),
+    g, sequences = config_at(base=MEMORY_BASE)
+    kept = in_fork(lambda: peak_of(g, sequences, give_back=False))
+    return {"base": MEMORY_BASE, "base_bytes": in_fork(lambda: peak_of(g, sequences)), "base_bytes_malloc_keeps": kept,
+            "largest_plan_error": max((p["plan_error"] for p in points.values()), key=abs),
             **curves(axes, points, THEORY["memory"], TOLERANCE["memory"])}
 
 
