@@ -141,30 +141,38 @@ def second_of_two(step):
     return step.seconds()
 
 
-def machine_rates(size=1024):
-    """(FLOP/s of an fp32 matmul, bytes/s of a large copy, read and write counted): the best of six each."""
-    a, b = torch.randn(2, size, size)
-    big = torch.randn(max(1, size // 16), 1 << 20)
-    other = torch.empty_like(big)
+class Rates:
+    """The machine's own two rates, asked again and again: the best of an fp32 matmul and of a large copy."""
 
-    def best(work):
-        times = []
-        for _ in range(6):
-            start = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - start)
-        return min(times)
+    def __init__(self, size=1024):
+        self.a, self.b = torch.randn(2, size, size)
+        self.big = torch.randn(size // 16, 1 << 20)
+        self.other = torch.empty_like(self.big)
+        self.flops = self.copy = 0.0
 
-    return 2 * size**3 / best(lambda: a @ b), 2 * big.numel() * 4 / best(lambda: other.copy_(big))
+    def __call__(self):
+        """One more try of each; returns its seconds. Reads and writes of the copy both count."""
+        start = time.perf_counter()
+        self.a @ self.b
+        middle = time.perf_counter()
+        self.other.copy_(self.big)
+        end = time.perf_counter()
+        self.flops = max(self.flops, 2 * self.a.size(0) ** 3 / (middle - start))
+        self.copy = max(self.copy, 2 * 4 * self.big.numel() / (end - middle))
+        return end - start
+
+    def card(self):
+        return Card(cpu_name(), self.flops, self.copy, source="measured in this run")
 
 
 def measure_time(axes, rounds):
     """Curves of a training step, the machine's own rates, and the share of them that each held-out step reaches."""
     steps = {(axis, x): Step(*config_at(axis, x)) for axis, (xs, held, _) in axes.items() for x in [*xs, held]}
-    flops, copy = machine_rates()
-    samples = in_turns({key: lambda step=step: second_of_two(step) for key, step in steps.items()}, rounds)
-    points = {key: spread(times) for key, times in samples.items()}
-    here, got = Card(cpu_name(), flops, copy), {}
+    rates = Rates()
+    turns = {f"rates {i}": rates for i in range(4)}  # between the steps, so that a quiet moment is met by both
+    turns |= {key: lambda step=step: second_of_two(step) for key, step in steps.items()}
+    points = {key: spread(times) for key, times in in_turns(turns, rounds).items() if key in steps}
+    here, got = rates.card(), {}
     for axis, (_, held, _) in axes.items():
         g, sequences = config_at(axis, held)
         got[axis] = round(reach(g, here, sequences, sequences, points[axis, held]["median"], torch.float32), 3)
@@ -172,7 +180,7 @@ def measure_time(axes, rounds):
     if "context" in axes:
         xs, held, _ = axes["context"]
         found["attention_ns_a_pair"] = attention_alone([*xs, held], rounds)
-    return {"matmul_flops": flops, "copy_bytes": copy, "reach": got, **found}
+    return {"matmul_flops": here.peak, "copy_bytes": here.memory, "reach": got, **found}
 
 
 def attention_alone(lengths, rounds):
@@ -369,11 +377,9 @@ def measure_processes(batches, steps, rounds):
 
 def measure_whole(g, wide, rounds):
     """A step of one whole sequence: foretold from the machine's rates and a smaller model's reach, then measured."""
-    small, sequences = Step(*wide), wide[1]
-    second_of_two(small)
-    near = [small.seconds() for _ in range(5)]
-    flops, copy = machine_rates()
-    here = Card(cpu_name(), flops, copy)
+    small, sequences, rates = Step(*wide), wide[1], Rates()
+    near = in_turns({"small": lambda: second_of_two(small), "rates": rates, "again": rates}, 5)["small"]
+    here = rates.card()
     share = reach(wide[0], here, sequences, sequences, spread(near)["median"], torch.float32)
     del small
     parts = floors(g, here, 1, 1, torch.float32)
@@ -384,10 +390,10 @@ def measure_whole(g, wide, rounds):
     error = predicted / measured["median"] - 1
     tokens = g.block_size / measured["median"]
     return {"theory": THEORY["whole"], "parameters": count_params(g)[0], "context": g.block_size,
-            "matmul_flops": flops, "copy_bytes": copy, "reach_of_small": round(share, 3), "floors": parts,
+            "matmul_flops": here.peak, "copy_bytes": here.memory, "reach_of_small": round(share, 3), "floors": parts,
             "measured": measured, "predicted": predicted, "error": round(error, 4), "tolerance": TOLERANCE["whole"],
             "holds": abs(error) <= TOLERANCE["whole"], "tok_s": round(tokens, 1),
-            "flops_used": round(tokens * flops_per_token(g) / flops, 3),
+            "flops_used": round(tokens * flops_per_token(g) / here.peak, 3),
             "years_for_10b": round(10e9 / tokens / 3600 / 24 / 365, 2)}
 
 
