@@ -253,15 +253,62 @@ def test_mode_is_restored_and_dropout_is_off():
 @torch.no_grad()
 def test_for_inference(weights, tolerance):
     """A copy: close logits, the original untouched, and it samples past the context."""
-    model = small(n_embd=64)
+    model = small(n_embd=64, dropout=0.5)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     fast = model.for_inference(weights)
     exact, rough = model(ids(2, 16))[0], fast(ids(2, 16))[0].float()
     assert (exact - rough).abs().max() < tolerance * exact.std()
     assert fast.generate(ids(2, 4), 30, seed=0).shape == (2, 34)
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     with pytest.raises(ValueError, match="bf16"):
         model.for_inference("int3")
+    for p in fast.parameters():
+        p.zero_()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("weights, tolerance", [("bf16", 0.06), ("int8", 0.12)])
+@torch.no_grad()
+def test_for_inference_reads_the_cache(weights, tolerance):
+    """A prompt, single positions and a few at once take three kernels each: a bias or scale lost in one shows here."""
+    model, idx = small(n_embd=64), ids(2, 16)
+    fast, exact = model.for_inference(weights), model(idx)[0]
+    cache = KVCache(fast.config, 2, fast.transformer.wte.weight)
+    cache.k.fill_(math.nan), cache.v.fill_(math.nan)  # buffers start with what was in memory: it must never be read
+    pieces = [idx[:, :10], idx[:, 10:11], idx[:, 11:14], idx[:, 14:15], idx[:, 15:]]
+    rough = torch.cat([fast.lm_head(fast._trunk(piece, cache)) for piece in pieces], dim=1).float()
+    assert (exact - rough).abs().max() < tolerance * exact.std()
+
+
+def test_an_inference_copy_is_not_saved(tmp_path):
+    """Its linear weights are packed: the file would lack them, and only the visitor would find out."""
+    with pytest.raises(ValueError, match="save the model that it was made from"):
+        small().for_inference("int8").save_pretrained(tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_for_inference_makes_no_copy_in_fp32(monkeypatch):
+    """A deepcopy of the whole model first would take 344 MB more at 85.9 M parameters, and a Space has little."""
+    import copy
+    model, copied = small(), []
+    real = torch.nn.Parameter.__deepcopy__
+    monkeypatch.setattr(torch.nn.Parameter, "__deepcopy__", lambda self, memo: copied.append(1) or real(self, memo))
+    model.for_inference("int8")
+    assert not copied
+    copy.deepcopy(model)
+    assert copied  # so the count counts
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@torch.no_grad()
+def test_for_inference_without_packing(tie, monkeypatch):
+    """On a GPU, a Mac or an old CPU there is no packed form: plain bf16, tied where it was tied."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    model = small(n_embd=64, tie_weights=tie)
+    fast = model.for_inference("bf16")
+    assert type(fast.lm_head) is torch.nn.Linear and fast.lm_head.weight.dtype == torch.bfloat16
+    assert (fast.lm_head.weight is fast.transformer.wte.weight) == tie
+    exact = model(ids(2, 16))[0]
+    assert (exact - fast(ids(2, 16))[0].float()).abs().max() < 0.06 * exact.std()
 
 
 # ---- file format
