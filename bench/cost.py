@@ -381,7 +381,6 @@ def measure_whole(g, wide, rounds):
     near = in_turns({"small": lambda: second_of_two(small), "rates": rates, "again": rates}, 5)["small"]
     here = rates.card()
     share = reach(wide[0], here, sequences, sequences, spread(near)["median"], torch.float32)
-    del small
     parts = floors(g, here, 1, 1, torch.float32)
     predicted = sum(parts.values()) / share
     step = Step(g, 1)
