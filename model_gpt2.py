@@ -295,7 +295,7 @@ class FastLinear(nn.Module):
             self.weight, self.scale = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16(), 1), None
             return
         self.scale = (weight.abs().amax(dim=1).clamp(min=1e-8) / 127).bfloat16()  # (out,)
-        self.weight = (weight / self.scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+        self.weight = (weight / self.scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
 
     def forward(self, x):  # (..., in) bfloat16
         if self.scale is None:
