@@ -479,6 +479,11 @@ def predictions_markdown(result=None):
                      "others measured"], rows)
 
 
+def signed(error):
+    """+3%, -4% or 0%."""
+    return "0%" if abs(error) < 0.005 else f"{error:+.0%}"
+
+
 LAWS = {(0, 1): "a + b x", (0, 1, 2): "a + b x + c x²"}
 
 
@@ -489,7 +494,7 @@ def table_markdown(result=None):
     for part, what in (("time", "seconds a step"), ("memory", "memory of a step"), ("sampling", "seconds a letter")):
         for axis, curve in parts.get(part, {}).get("curves", {}).items():
             held = curve["held_out"]
-            verdict = f"{held['error']:+.0%} at {held['x']}" + ("" if held["holds"] else ": the law fails")
+            verdict = f"{signed(held['error'])} at {held['x']}" + ("" if held["holds"] else ": the law fails")
             rows.append([f"{what}, {axis}", LAWS[tuple(curve["powers"])], f"{curve['largest_error']:.0%}", verdict])
     return markdown(["cost against", "law", "largest error of the fit", "on the point held out"], rows) \
         if rows else "Not yet measured."
@@ -505,7 +510,7 @@ def draw_curve(ax, curve, unit, color, title, xlabel):
     ax.plot(last["x"], last["median"] * unit, "o", markerfacecolor="white", markeredgecolor=color, markersize=8)
     ax.set(title=title, xlabel=xlabel, ylim=(0, None), xlim=(0, None))
     held = curve["held_out"]
-    ax.text(0.04, 0.95, f"held out: {held['error']:+.0%}", transform=ax.transAxes, va="top", fontsize=11)
+    ax.text(0.97, 0.04, f"held out: {signed(held['error'])}", transform=ax.transAxes, ha="right", fontsize=11)
 
 
 def draw(result):
@@ -519,10 +524,10 @@ def draw(result):
             draw_curve(ax, parts[part]["curves"][axis], unit, color, "", name)
         axes[row][0].set_ylabel("ms a step" if part == "time" else "MB")
         axes[row][0].set_title("Time of a training step" if part == "time" else "Memory of a training step")
-    for p in parts["memory"]["curves"].values():
-        ax = axes[1][list(names).index(next(k for k, v in parts["memory"]["curves"].items() if v is p))]
-        ax.plot([q["x"] for q in p["points"]], [q["plan"] / 1e6 for q in p["points"]], "x", color=GREY, label="plan")
-    axes[1][0].legend(loc="lower right", frameon=False)
+    for ax, axis in zip(axes[1], names, strict=True):
+        points = parts["memory"]["curves"][axis]["points"]
+        ax.plot([p["x"] for p in points], [p["plan"] / 1e6 for p in points], "x", color=GREY, label="memory_plan")
+    axes[1][0].legend(loc="upper left", frameon=False)
     for ax, way in zip(axes[2], ("uncached", "cached"), strict=False):
         draw_curve(ax, parts["sampling"]["curves"][way], 1e3, ACCENT, "", "letters so far")
         ax.set(title="A letter without a cache" if way == "uncached" else "… with a cache", ylabel="ms a letter")
@@ -558,7 +563,7 @@ def draw_predictions(ax, rows):
 
 def alt_text(result):
     parts, rows = result["parts"], result["predictions"]["rows"]
-    said = [f"{axis} {c['held_out']['error']:+.0%}" for part in ("time", "memory") for axis, c in
+    said = [f"{axis} {signed(c['held_out']['error'])}" for part in ("time", "memory") for axis, c in
             ((f"{part} against {a}", c) for a, c in parts[part]["curves"].items())]
     faster = parts["sampling"]["cache_is_faster"]
     n = max(faster, key=int)
@@ -593,7 +598,18 @@ def run_part(part, out, quick):
     with tempfile.TemporaryDirectory() as folder:
         config = {"threads": torch.get_num_threads(), "precision": "fp32", "base": BASE, "optimizer": "adamw"}
         found = write_result(Path(folder) / "part.json", config, seconds=round(time.perf_counter() - start, 1), **found)
-    merge(out, parts={**read_json(out).get("parts", {}), part: found})
+    parts = read_json(out).get("parts", {})
+    if "curves" in found:
+        found["earlier_runs"] = earlier_runs(parts.get(part, {}))
+    merge(out, parts={**parts, part: found})
+
+
+def earlier_runs(old):
+    """What runs before this one said of their held-out points: a lucky last run must not be all that is left."""
+    if "curves" not in old:
+        return []
+    errors = {axis: curve["held_out"]["error"] for axis, curve in old["curves"].items()}
+    return [*old.get("earlier_runs", []), {"date": old["date"], "commit": old["commit"], "held_out_errors": errors}]
 
 
 def merge(out, **changes):
