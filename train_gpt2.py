@@ -218,7 +218,10 @@ class Muon(torch.optim.Optimizer):
                 self.state[p]["momentum"] = torch.zeros_like(p)
             self.state[p]["momentum"].lerp_(p.grad, 1 - momentum)
         grads, ms = torch.stack([p.grad for p in params]), torch.stack([self.state[p]["momentum"] for p in params])
-        return orthogonalize(grads.lerp(ms, momentum), self.dtype)  # Nesterov: look one step ahead
+        step = grads.lerp(ms, momentum)  # (n, rows, columns); Nesterov: look one step ahead
+        n, rows, columns = step.shape
+        parts = 3 if rows == 3 * columns else 1  # c_attn is three matrices in one: query, key and value
+        return orthogonalize(step.view(n * parts, rows // parts, columns), self.dtype).view_as(step)
 
 
 def make_optimizers(model, config, dtype):

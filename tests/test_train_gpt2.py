@@ -452,6 +452,15 @@ def test_muon_state_survives(corpus):
     assert torch.allclose(muon.state[p]["momentum"], torch.full((4, 4), 1 - 0.95**2))
 
 
+def test_muon_takes_query_key_and_value_apart(corpus):
+    """c_attn made orthogonal as one matrix: a loud query would leave the key and the value almost still."""
+    p = torch.nn.Parameter(torch.zeros(96, 32))
+    p.grad = torch.randn(96, 32) * torch.tensor([1.0, 1e-2, 1e-4]).repeat_interleave(32)[:, None]
+    Muon([p], lr=1.0).step()
+    norms = p.detach().view(3, 32, 32).flatten(1).norm(dim=1)
+    assert norms.max() / norms.min() < 1.2
+
+
 def test_settings_are_plain_values():
     """A setting that last.pt and metrics.json cannot hold."""
     json.dumps(dataclasses.asdict(TrainConfig()))
