@@ -253,7 +253,7 @@ def t4_config(tiny, device):
     changes = dict(precision="fp16", device=device.type, out_dir="", max_steps=100, eval_every=100, sample_chars=0,
                    tensorboard=False, log_every=0, bar=False, save_every=0)
     if tiny:
-        return TrainConfig.preset_of("quick", **{**changes, "max_steps": 20, "eval_every": 20})
+        return TrainConfig.preset_of("quick", **{**changes, "max_steps": 8, "eval_every": 8})
     config = TrainConfig.preset_of("gpt2-char", **changes)
     fits = [b for b in (8, 4, 2, 1) if sum(memory_plan(SHAPES["85m"], b, torch.float16).values()) < T4_BYTES]
     config.batch_size = fits[0]
@@ -337,8 +337,8 @@ def half_of(device):
 
 def free(device):
     gc.collect()
-    torch._dynamo.reset()
     if device.type == "cuda":
+        torch._dynamo.reset()
         torch.cuda.empty_cache()
 
 
