@@ -15,7 +15,7 @@ from train_files import TrainError
 # a checkpoint continues only a run with the same shape and the same law; the other fields may change on the way
 SHAPE_FIELDS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "tie_weights")
 LAW_FIELDS = ("tokenizer", "dropout", "tokens_per_step", "optimizer", "lr", "muon_lr", "min_lr", "schedule",
-              "warmup_steps", "weight_decay", "beta1", "beta2", "grad_clip", "seed")
+              "warmup_steps", "weight_decay", "beta1", "beta2", "grad_clip", "order", "seed")
 
 
 @dataclass
@@ -54,6 +54,7 @@ class TrainConfig:
     save_every: int = 500  # steps between checkpoints; 0: only by time
     save_minutes: float = 10.0  # minutes between checkpoints
     copy_to: str = ""  # second folder (Drive, say) that gets a copy every 20 minutes and at the end
+    order: str = "shuffled"  # shuffled: each window once an epoch, in a fresh order; random: drawn anew each time
     seed: int = 1337  # decides first weights, batches and samples
     device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
     precision: str = "auto"  # auto (by the device's capability), fp32, bf16 or fp16
@@ -99,21 +100,23 @@ class TrainConfig:
 
 PRESETS = {
     "quick": dict(n_layer=2, n_head=2, n_embd=32, block_size=32, batch_size=16, tokens_per_step=512, max_steps=200,
-                  lr=2e-2, muon_lr=0.05, warmup_steps=10, eval_every=100, save_every=100, tensorboard=False),
+                  lr=2e-2, muon_lr=0.05, warmup_steps=10, order="random", eval_every=100, save_every=100,
+                  tensorboard=False),
     "cpu": dict(),
     "baby": dict(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2, batch_size=64, tokens_per_step=64 * 256,
-                 max_steps=5000, optimizer="adamw", lr=1e-3, min_lr=1e-4, schedule="cosine", eval_every=250),
-    "gpt2-char": dict(n_layer=12, n_head=12, n_embd=768, block_size=1024, dropout=0.2, batch_size=8,
+                 max_steps=5000, optimizer="adamw", lr=1e-3, min_lr=1e-4, schedule="cosine", order="random",
+                 eval_every=250),
+    "gpt2-char": dict(n_layer=12, n_head=12, n_embd=768, block_size=1024, dropout=0.2, batch_size=8, order="random",
                       tokens_per_step=32 * 1024, max_steps=2000, optimizer="adamw", lr=6e-4, min_lr=6e-5,
                       schedule="cosine", eval_every=100, patience=5, save_every=200),
     "gpt2-bpe": dict(tokenizer="bpe", n_layer=12, n_head=12, n_embd=768, block_size=1024, dropout=0.2, batch_size=4,
                      tokens_per_step=32 * 1024, max_steps=1000, optimizer="adamw", lr=6e-4, min_lr=6e-5,
-                     schedule="cosine", eval_every=50, patience=5, save_every=200),
+                     schedule="cosine", order="random", eval_every=50, patience=5, save_every=200),
 }
 
 CHOICES = {"resume": ("no", "auto", "overwrite"), "tokenizer": ("char", "bpe"), "optimizer": ("adamw", "muon"),
            "schedule": ("cosine", "linear", "wsd", "constant"), "precision": ("auto", "fp32", "bf16", "fp16"),
-           "best_dtype": ("fp32", "fp16")}
+           "best_dtype": ("fp32", "fp16"), "order": ("shuffled", "random")}
 AT_LEAST_ONE = ("n_layer", "n_head", "n_embd", "block_size", "tokens_per_step", "max_steps", "eval_every")
 NOT_NEGATIVE = ("lr", "muon_lr", "min_lr", "warmup_steps", "decay_steps", "weight_decay", "grad_clip", "patience",
                 "target_loss", "sample_chars", "save_every", "save_minutes", "log_every", "seed")

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from data.shakespeare import DataError, corpus_from_text, eval_windows, get_batch, load_corpus
+from data.shakespeare import DataError, corpus_from_text, eval_windows, get_batch, load_corpus, shuffled_batch
 from data.shards import ShardedIds, open_shards
 from data.tokenizer import BPETokenizer, TokenizerError
 from model_gpt2 import GPT
@@ -316,7 +316,10 @@ def chars_per_token(corpus):
 def micro_batches(corpus, config, step, micro, device, rank=0, world=1):
     """This process's share of the step's batch in pieces of `micro` sequences: [(x, y), ...], each (micro, T)."""
     draw = config.block_size, config.sequences, config.seed, step
-    x, y = corpus.train.get_batch(*draw) if isinstance(corpus.train, ShardedIds) else get_batch(corpus.train, *draw)
+    if isinstance(corpus.train, ShardedIds):  # so much text that a window hardly comes twice
+        x, y = corpus.train.get_batch(*draw)
+    else:
+        x, y = (shuffled_batch if config.order == "shuffled" else get_batch)(corpus.train, *draw)
     mine = slice(rank * len(x) // world, (rank + 1) * len(x) // world)  # of the whole global batch
     return [(a.to(device), b.to(device)) for a, b in zip(x[mine].split(micro), y[mine].split(micro), strict=True)]
 

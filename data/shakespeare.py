@@ -20,6 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -158,11 +159,34 @@ def get_batch(ids, block_size: int, batch_size: int, seed: int, step: int) -> tu
     A pure function of (seed, step): no state, so a resumed run sees the same data. Starts are drawn evenly from every
     legal one, 0 to len - block_size - 1, where the last target is the last symbol. DataError if `ids` is too short.
     """
-    starts = batch_starts(len(ids), block_size, batch_size, seed, step)
+    return cut(ids, batch_starts(len(ids), block_size, batch_size, seed, step), block_size)
+
+
+def cut(ids, starts: np.ndarray, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(x, y), both (B, T) int64: the windows of `ids` at `starts` (B,), and the same one symbol later."""
     at = starts[:, None] + np.arange(block_size + 1)  # (B, T + 1)
     window = ids[torch.from_numpy(at)] if isinstance(ids, torch.Tensor) else torch.from_numpy(np.asarray(ids)[at])
     window = window.to(torch.int64)
     return window[:, :-1].contiguous(), window[:, 1:].contiguous()  # (B, T) each
+
+
+def shuffled_batch(ids, block_size: int, batch_size: int, seed: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Like get_batch, in epochs: windows side by side, each once an epoch, in a fresh order and from a fresh offset.
+
+    Also a pure function of (seed, step). An epoch leaves out less than two windows, others each time.
+    """
+    windows = (len(ids) - block_size) // block_size  # so that every offset below block_size fits
+    if windows < 1:
+        return get_batch(ids, block_size, batch_size, seed, step)  # too short for epochs; says so if too short for all
+    place = step * batch_size + np.arange(batch_size)
+    starts = [_epoch_starts(windows, block_size, seed, int(n // windows))[n % windows] for n in place]
+    return cut(ids, np.array(starts), block_size)
+
+
+@lru_cache(maxsize=2)
+def _epoch_starts(windows: int, block_size: int, seed: int, epoch: int) -> np.ndarray:
+    raw = np.random.Philox(key=seed, counter=[0, epoch, 1, 0]).random_raw(windows + 1)  # apart from batch_starts'
+    return int(raw[0] % block_size) + block_size * np.argsort(raw[1:], kind="stable")
 
 
 def batch_starts(length: int, block_size: int, batch_size: int, seed: int, step: int) -> np.ndarray:

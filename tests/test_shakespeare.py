@@ -13,7 +13,16 @@ import pytest
 import torch
 
 from data import shakespeare, standin
-from data.shakespeare import DataError, batch_starts, corpus_from_file, corpus_from_text, eval_windows, get_batch, split
+from data.shakespeare import (
+    DataError,
+    batch_starts,
+    corpus_from_file,
+    corpus_from_text,
+    eval_windows,
+    get_batch,
+    shuffled_batch,
+    split,
+)
 from data.tokenizer import CharTokenizer
 
 TEXT = ("Any text will do for this, as long as it is long enough.\n" * 40)[:1999]
@@ -426,3 +435,29 @@ def test_readme_knows_the_standin():
     assert f"{saved['floor']:.3f} nats a character on validation (standard error {saved['floor_se']:.3f};" in readme
     marks = [f"{row['val_loss']:.3f}" for row in saved["rows"][2:7]]
     assert f"{', '.join(marks[:4])} and {marks[4]} with 2 to 6 letters" in readme
+
+
+@pytest.mark.parametrize("length", [1000, 1005, 1009])
+def test_an_epoch_shows_each_window_once(length):
+    """A window that comes twice in an epoch, a target beyond the text, or a tenth of the text that never comes."""
+    ids = torch.arange(length)
+    windows = (length - 10) // 10
+    x, y = shuffled_batch(ids, 10, windows, seed=3, step=0)  # a whole epoch in one batch
+    seen = x.flatten().tolist()
+    assert len(seen) == len(set(seen)) == 10 * windows > length - 20
+    assert torch.equal(y, x + 1) and y.max() < length
+
+
+def test_epochs_differ_and_batches_do_not_depend_on_their_size():
+    """One order for all epochs, an order that ignores the seed, or a step that forgets where it stands in the epoch."""
+    ids = torch.arange(1000)
+    first, second = (shuffled_batch(ids, 10, 99, 3, step)[0] for step in (0, 1))
+    assert not torch.equal(first, second) and not torch.equal(first, shuffled_batch(ids, 10, 99, 4, 0)[0])
+    parts = [shuffled_batch(ids, 10, 33, 3, step)[0] for step in range(6)]
+    assert torch.equal(torch.cat(parts), torch.cat((first, second)))
+
+
+def test_a_text_of_one_window_can_be_shuffled():
+    """Division by nothing where the text is hardly longer than the context."""
+    x, y = shuffled_batch(torch.arange(12), 10, 4, 0, 7)
+    assert x.shape == y.shape == (4, 10)
