@@ -34,9 +34,9 @@ class TrainConfig:
     tie_weights: bool = True  # one table reads tokens in and scores them out, as in GPT-2
     batch_size: int | str = 16  # most sequences at once on one device, or auto; does not change the result, only memory
     tokens_per_step: int = 2048  # tokens in one optimizer step, over all micro-batches and processes
-    max_steps: int = 2500  # optimizer steps of the whole run
+    max_steps: int = 4200  # optimizer steps of the whole run
     optimizer: str = "muon"  # muon: Muon on the blocks' matrices, AdamW on the rest; adamw: AdamW on all
-    lr: float = 3e-3  # highest learning rate of AdamW
+    lr: float = 4e-3  # highest learning rate of AdamW
     muon_lr: float = 0.02  # highest learning rate of Muon
     min_lr: float = 0.0  # learning rate at the end
     schedule: str = "linear"  # cosine, linear, wsd (stable, then a decay over the last fifth) or constant

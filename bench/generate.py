@@ -280,6 +280,27 @@ def table(rows):
     return "\n".join(lines)
 
 
+def table_markdown(folder=ROOT / "results"):
+    """The paired table, the lengths and the loss for the README, from the three files."""
+    files = [folder / f"generate{part}.json" for part in ("", "_length", "_loss")]
+    if not all(path.exists() for path in files):
+        return "Not yet measured."
+    speed, lengths, loss = (json.loads(path.read_text()) for path in files)
+    costs = {r["variant"]: f"{r['cost']:+.5f}" for r in loss["rows"]}
+    lines = ["| | tok/s (range) | x `transformers` | x no cache | of the bandwidth | first, ms | peak MB | loss |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for r in speed["rows"]:
+        t, cost = r["tok_s"], "" if "no cache" in r["variant"] else costs.get(r["variant"], "")
+        cells = [r["variant"], f"{t['median']:.1f} ({t['low']:.1f} to {t['high']:.1f})",
+                 middle(r, "times_transformers", ".1f"), middle(r, "times_no_cache", ".0f"),
+                 middle(r, "share_of_sweep", ".0%"), middle(r, "first_ms", ".0f"),
+                 f"{r['memory_mb']['peak_writing']}", cost]
+        lines.append("| " + " | ".join(cells) + " |")
+    ways = [f"{r['variant']} {r['bins'][0]['mean_ms']['median']:.1f} ms a token at the start, "
+            f"{r['past_context_ms']['median']:.1f} past the context" for r in lengths["rows"]]
+    return "\n".join(lines) + f"\n\nAgainst length, moves of the window included: {'; '.join(ways)}."
+
+
 def middle(found, name, form):
     return format(found[name]["median"], form) if name in found else "-"
 

@@ -4,6 +4,7 @@ The address of the project (pyproject.toml) goes into every badge and set-up cel
 the minutes, the ladder and the sample (results/) go into the README, each between its marks `<!-- name -->`.
 """
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -81,8 +82,17 @@ def runs_block():
     return "\n".join(rows) + f"\n\nThe commands, in the same order:\n\n```\n{commands}\n```"
 
 
+def bench_block(module, function="table_markdown"):
+    """A table that a script of bench/ makes from its own results."""
+    return lambda: getattr(importlib.import_module(f"bench.{module}"), function)()
+
+
 BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_block, "sample": sample_block,
-          "app-model": app_model_block, "runs": runs_block}
+          "app-model": app_model_block, "runs": runs_block,
+          "recipe": bench_block("cpu_recipe"), "generate": bench_block("generate"), "cost": bench_block("cost"),
+          "predictions": bench_block("cost", "predictions_markdown"), "gpu": bench_block("gpu_steps"),
+          "hypotheses": bench_block("hypotheses"), "how-low": bench_block("how_low")}
+PAGES = ("README.md", "bench/README.md")  # where the blocks stand
 
 
 def filled(text):
@@ -100,10 +110,10 @@ def all_notebooks():
 
 def stale():
     """Paths whose badges, set-up cell or generated blocks do not agree with their source, each with its mend."""
-    readme = ROOT / "README.md"
-    old = readme.read_text(encoding="utf-8")
-    if filled(old) != old:
-        yield readme, lambda: write_atomic(readme, filled(old))
+    for page in (ROOT / name for name in PAGES):
+        old = page.read_text(encoding="utf-8")
+        if (new := filled(old)) != old:
+            yield page, lambda page=page, new=new: write_atomic(page, new)
     for path in all_notebooks():
         nb = read(path)
         before = [cell.source for cell in nb.cells]

@@ -1,0 +1,93 @@
+"""How low can a true GPT-2 go on this text? Exact validation loss of trained models, alone and together.
+
+    python bench/hypotheses.py NAME --seed 1 --keep out/low     (2, 3: models that differ in their seed)
+    python bench/how_low.py out/low/*/best                      writes results/how_low.json
+
+Together: the mean of the models' probabilities, character by character, in the same windows. The models must share
+context and vocabulary. Milestones, nats a character: 1.4697 (nanoGPT, 10.7 M, three minutes of an A100, random
+batches), 1.391 (the best found anywhere, random batches), 1.35.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from data.shakespeare import eval_windows, load_corpus  # noqa: E402
+from lab.machine import read_json, write_result  # noqa: E402
+from model_gpt2 import GPT  # noqa: E402
+from train_gpt2 import evaluate  # noqa: E402
+
+RESULT = ROOT / "results" / "how_low.json"
+MILESTONES = (1.4697, 1.391, 1.35)
+OPEN = ("12 layers x 768, context 1024, three seeds", "an ensemble of 12-layer models", "one model distilled from it")
+
+
+@torch.no_grad()
+def together(models, ids):
+    """Exact loss in nats a token of the mean of the models' probabilities; ids (N,)."""
+    total, T = 0.0, models[0].config.block_size
+    for x, y in eval_windows(ids, T, batch_size=max(1, 16384 // T)):
+        logs = torch.stack([model(x)[0].log_softmax(-1).gather(-1, y[..., None])[..., 0] for model in models])
+        total -= (logs.logsumexp(0) - math.log(len(models))).double().sum().item()  # logs: (models, B, T)
+    return total / (len(ids) - 1)
+
+
+def shape(model):
+    c = model.config
+    return f"{c.n_layer} layers x {c.n_embd}, context {c.block_size}, {model.num_params() / 1e6:.2f} M"
+
+
+def measure(folders):
+    models = [GPT.from_pretrained(folder) for folder in folders]
+    if len({(m.config.block_size, m.config.vocab_size) for m in models}) > 1:
+        raise SystemExit("These models differ in context or vocabulary: measure those of one context at a time.")
+    corpus = load_corpus()
+    alone = [evaluate(model, corpus.val) for model in models]
+    facts = [read_json(Path(folder) / "metrics.json") for folder in folders]
+    rows = [{"model": shape(model), "seed": fact.get("config", {}).get("seed"), "val_loss": loss,
+             "tokens": fact.get("tokens"), "settings": fact.get("config")}
+            for model, fact, loss in zip(models, facts, alone, strict=True)]
+    return corpus, {"rows": rows, "mean": statistics.mean(alone), "together": together(models, corpus.val),
+                    "models": len(models), "model": shape(models[0])}
+
+
+def passed(loss):
+    below = [m for m in MILESTONES if loss < m]
+    return f"under {min(below)}" if below else f"not under {MILESTONES[0]}"
+
+
+def table_markdown(path=RESULT):
+    """What was reached on a CPU, and the rows that wait for a GPU."""
+    data, lines = read_json(path), ["| model | exact validation | milestone |", "| --- | --- | --- |"]
+    if data:
+        losses = [r["val_loss"] for r in data["rows"]]
+        lines.append(f"| {data['model']}, {len(losses)} seeds | **{data['mean']:.4f}** ({min(losses):.4f} to "
+                     f"{max(losses):.4f}) | {passed(data['mean'])} |")
+        lines.append(f"| these {len(losses)} together | **{data['together']:.4f}** | {passed(data['together'])} |")
+    return "\n".join(lines + [f"| {name} | not yet measured | needs a GPU |" for name in OPEN])
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="model folders, as training writes them to best/")
+    parser.add_argument("--out", default=str(RESULT))
+    args, began = parser.parse_args(argv), time.perf_counter()
+    try:
+        corpus, measured = measure(args.folders)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    write_result(args.out, {"folders": args.folders}, corpus, seconds=round(time.perf_counter() - began, 1), **measured)
+    print(json.dumps({k: measured[k] for k in ("mean", "together", "models")}))
+    print(table_markdown(args.out))
+
+
+if __name__ == "__main__":
+    main()
