@@ -126,6 +126,7 @@ def main(argv=None):
     parser.add_argument("--minutes", type=float, help="give ours this long, without the reference")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each kind")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of ours")
+    parser.add_argument("--keep", help="folder for the models of --minutes, for bench/how_low.py")
     parser.add_argument("--out", help="default: results/cpu_recipe*.json")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -134,7 +135,9 @@ def main(argv=None):
     began, runs = time.time(), []
     for seed in range(1, args.seeds + 1):
         if args.minutes:
-            runs.append(run("ours", seed, 60 * args.minutes, {"precision": args.precision}))
+            keep = {"out_dir": str(Path(args.keep).resolve() / f"seed-{seed}"), "resume": "overwrite",
+                    "best_dtype": "fp16"} if args.keep else {}
+            runs.append(run("ours", seed, 60 * args.minutes, {"precision": args.precision, **keep}))
         else:
             runs.append(run("reference", seed, None, REFERENCE))
             runs.append(run("ours", seed, runs[-1]["wall_s"], {**SHORT, "precision": args.precision}))
