@@ -6,7 +6,8 @@
 
 Writes results/cpu_recipe.json, or cpu_recipe_5min.json and so on. The reference is nanoGPT's published CPU recipe, as
 settings of our trainer. A budget is wall time of the whole process: the start of Python, the imports, reading the text,
-a first look at how fast the machine is, every step, and the exact validation at the end. Losses are exact, nats/char.
+every step, and the exact validation at the end. The number of steps follows the clock, and the learning rate falls to
+zero over as many: a machine that slows down in the middle ends in time, with fewer steps. Losses are exact, nats/char.
 """
 
 import argparse
@@ -28,8 +29,8 @@ REFERENCE = dict(n_layer=4, n_head=4, n_embd=128, block_size=64, bias=False, dro
                  warmup_steps=100, weight_decay=0.1, beta2=0.99, grad_clip=1.0, precision="fp32")
 SHORT = dict(n_layer=3, lr=6e-3, muon_lr=0.03)  # ours for about 80 seconds: what differs from the preset `cpu`
 QUIET = dict(tensorboard=False, sample_chars=0, save_every=0, save_minutes=1e9, log_every=0, bar=False)
-PROBE = 30  # steps that tell how fast the machine is; the first ten are not looked at
-SPARE = 0.98  # share of the time left that is planned for
+REPLAN = 20  # steps between two looks at the clock
+SPARE = 1.0  # seconds kept back for the end of the process
 
 
 def child(kind, seed, budget, began, settings):
@@ -39,16 +40,13 @@ def child(kind, seed, budget, began, settings):
     from train_gpt2 import NAMES, evaluate, pick_device, pick_precision, train
 
     corpus = load_corpus(quiet=True)
-    config = TrainConfig.preset_of("cpu", **{**QUIET, **settings, "seed": seed})
+    config = TrainConfig.preset_of("cpu", **{**QUIET, **settings, "seed": seed, "eval_every": 10**9})
+    follow = None
     if budget:
-        rate = step_seconds(train, config, corpus)
         start = time.time()
-        evaluate(train_shape(config, corpus), corpus.val[: len(corpus.val) // 8])  # what the end will cost
-        ending = 8 * (time.time() - start)
-        left = began + budget - time.time() - ending
-        config.max_steps = max(1, int(SPARE * left / rate))
-    config.eval_every = config.max_steps
-    result = train(config, corpus)
+        evaluate(untrained(config, corpus), corpus.val[: len(corpus.val) // 8])  # what the end will cost
+        follow = clock(config, began + budget - SPARE - 8 * (time.time() - start))
+    result = train(config, corpus, follow)
     precision = config.precision if config.precision != "auto" else NAMES[pick_precision(pick_device("cpu"))[0]]
     print(json.dumps({"kind": kind, "seed": seed, "val_loss": result.progress.val_loss, "steps": config.max_steps,
                       "tokens": config.max_steps * config.tokens_per_step, "parameters": result.model.num_params(),
@@ -56,7 +54,7 @@ def child(kind, seed, budget, began, settings):
                       corpus.sha256], "settings": {**settings, "max_steps": config.max_steps}}))
 
 
-def train_shape(config, corpus):
+def untrained(config, corpus):
     """An untrained model of the run's shape: what it costs to validate does not depend on what it learned."""
     from model_gpt2 import GPT
     from train_plan import model_config
@@ -64,12 +62,16 @@ def train_shape(config, corpus):
     return GPT(model_config(config, corpus.tokenizer.vocab_size))
 
 
-def step_seconds(train, config, corpus):
-    """Median seconds of a step, from a short run that is thrown away; its time counts."""
+def clock(config, end):
+    """A callback that sets config.max_steps, again and again, to the step at which time.time() will be `end`."""
     times = []
-    config.max_steps, config.eval_every = 10**6, 10**6
-    train(config, corpus, lambda record, model: times.append(record["dt_ms"] / 1000) or len(times) >= PROBE)
-    return statistics.median(times[10:])
+
+    def follow(record, model):
+        times.append(time.time())
+        if len(times) % REPLAN == 0 and "dt_ms" in record:
+            seconds = (times[-1] - times[-min(200, len(times))]) / (min(200, len(times)) - 1)  # of a step, lately
+            config.max_steps = record["step"] + max(1, int((end - times[-1]) / seconds))
+    return follow
 
 
 def run(kind, seed, budget, settings):

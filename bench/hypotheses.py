@@ -3,6 +3,7 @@
     python bench/hypotheses.py                  the table, from results/hypotheses.json
     python bench/hypotheses.py NAME [NAME ...]  run these again and renew their rows      (--seed S, --keep DIR)
 
+Rows without a command of their own come from the search itself: the same trainer and settings, one thread.
 Steps are fixed and time is not looked at, so other programs may run beside it. One seed a row unless more are listed:
 two runs that differ in their seed alone are about 0.01 apart, and a gain below that is not one.
 """
@@ -25,7 +26,7 @@ OLD = dict(lr=3e-3, muon_lr=0.02, weight_decay=0.1, warmup_steps=100, dropout=0.
 NEW = {**OLD, "lr": 6e-3, "muon_lr": 0.03, "order": "shuffled"}
 W128 = dict(n_layer=4, n_embd=128, n_head=4, max_steps=1400, tokens_per_step=2048, block_size=128)
 W160 = {**W128, "n_layer": 3, "n_embd": 160, "n_head": 5}
-FIVE = {**W160, "n_layer": 4, "max_steps": 4500, "lr": 5e-3}
+FIVE = {**W160, "n_layer": 4, "max_steps": 4200, "lr": 4e-3, "muon_lr": 0.02}
 
 # name: (what it should bring, what differs). Each is to be read beside the row named in `against`.
 TRIED = {}
@@ -68,6 +69,8 @@ tried("3 x 192, apart", "3 x 160, apart", "a little higher: fewer steps in the t
       **{**NEW, **W160, "n_embd": 192, "n_head": 6, "max_steps": 1200})
 tried("2 x 224, apart", "3 x 160, apart", "higher: two layers are few",
       **{**NEW, **W160, "n_layer": 2, "n_embd": 224, "n_head": 7, "max_steps": 1450})
+tried("4 x 160, 4,200 steps, dropout 0.1", "4 x 160", "lower: over eight epochs",
+      **{**NEW, **FIVE, "lr": 6e-3, "muon_lr": 0.03, "dropout": 0.1})
 
 
 def measure(name, seed, keep=""):
