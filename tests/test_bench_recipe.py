@@ -1,4 +1,4 @@
-"""bench/cpu_recipe.py, hypotheses.py, how_low.py: budgets are kept, tables are the files', together is a mean."""
+"""bench/cpu_recipe.py, cpu_kernels.py, hypotheses.py, how_low.py: budgets kept, tables true, together is a mean."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from bench import cpu_recipe, how_low, hypotheses
+from bench import cpu_kernels, cpu_recipe, how_low, hypotheses
 from model_gpt2 import GPT, GPTConfig
 from train_config import TrainConfig
 from train_gpt2 import evaluate
@@ -68,3 +68,20 @@ def test_a_better_row_takes_the_place_of_its_own_only(tmp_path, monkeypatch):
                              "train_loss": 1.3})
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert [(r["seed"], r["val_loss"]) for r in rows] == [(2, 1.6), (1, 1.4)]
+
+
+def test_the_two_ways_of_a_part_compute_the_same():
+    """A speed-up that compares two different things."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 2, 8, 4)
+    fused = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    assert torch.allclose(fused, cpu_kernels.model_gpt2.attention_by_hand(q, k, v)[0], atol=1e-6)
+    names = cpu_kernels.actions(torch.float32, B=1, T=4, nh=1, hs=2)
+    assert len(names) == 4 and all(action() is None for action in names.values())
+
+
+def test_kernels_of_the_table_are_those_measured():
+    """A table without the spread, or with another file's numbers."""
+    one = cpu_kernels.spread([1.0, 3.0, 2.0])
+    text = cpu_kernels.table_markdown({"parts": {"GELU": one}, "step": {"ours": one}})
+    assert text.count("| 2.00 | 1.00 to 3.00 |") == 2

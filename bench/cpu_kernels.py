@@ -1,0 +1,111 @@
+"""Why does a model in bf16 on a CPU not take torch's own attention and GELU? The parts alone, then the whole step.
+
+    python bench/cpu_kernels.py        writes results/cpu_kernels.json, in about a minute
+
+Parts: forward and backward of one layer's attention and activation, each against the other way, in turns, in fp32 and
+bf16. Step: the preset `cpu` with torch's kernels, with ours, and with ours and freed memory kept; each turn is a fresh
+process, since malloc's habits last as long as one.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+import model_gpt2  # noqa: E402
+import train_gpt2  # noqa: E402
+from data.shakespeare import load_corpus  # noqa: E402
+from lab.machine import write_result  # noqa: E402
+from train_config import TrainConfig  # noqa: E402
+
+STEPS = {"torch's kernels": [], "ours": ["ours"], "ours, freed memory kept": ["ours", "keep"]}
+
+
+def spread(values):
+    """Milliseconds of several turns -> their median and range."""
+    return {"median_ms": round(statistics.median(values), 3), "low": round(min(values), 3),
+            "high": round(max(values), 3)}
+
+
+def actions(kind, B=16, T=128, nh=5, hs=32):
+    """{name: forward and backward of one way to compute it} in one type, for the shapes of the preset `cpu`."""
+    q, k, v = (torch.randn(B, nh, T, hs).to(kind).requires_grad_() for _ in range(3))
+    x = torch.randn(B * T, 4 * nh * hs).to(kind).requires_grad_()
+    ways = {"attention, torch's": lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+            "attention, written out": lambda: model_gpt2.attention_by_hand(q, k, v)[0],
+            "GELU, tanh": lambda: F.gelu(x, approximate="tanh"), "GELU, erf": lambda: F.gelu(x)}
+    return {name: lambda way=way: way().sum().backward() for name, way in ways.items()}
+
+
+def parts(rounds):
+    out = {}
+    for kind in (torch.float32, torch.bfloat16):
+        ways, times = actions(kind), {}
+        for turn in range(rounds + 3):
+            for name, action in ways.items():
+                start = time.perf_counter()
+                action()
+                if turn >= 3:
+                    times.setdefault(name, []).append(1000 * (time.perf_counter() - start))
+        out |= {f"{name}, {str(kind)[6:]}": spread(taken) for name, taken in times.items()}
+    return out
+
+
+def worker(flags, steps):
+    """Median milliseconds of a step of the preset `cpu`; prints it."""
+    if "ours" not in flags:
+        model_gpt2.bf16_on_cpu = lambda x: False
+    if "keep" not in flags:
+        train_gpt2.keep_freed_memory = lambda: None
+    config = TrainConfig.preset_of("cpu", precision="bf16", max_steps=10**6, eval_every=10**9, sample_chars=0,
+                                   log_every=0, bar=False, tensorboard=False)
+    times = []
+    train_gpt2.train(config, load_corpus(quiet=True),
+                     lambda record, model: times.append(record["dt_ms"]) or len(times) >= steps + 10)
+    print(statistics.median(times[10:]))
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=40, help="steps of a turn")
+    parser.add_argument("--out", default=str(ROOT / "results" / "cpu_kernels.json"))
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.worker is not None:
+        return worker(json.loads(args.worker), args.steps)
+    if not train_gpt2.cpu_has_bf16():
+        raise SystemExit("This CPU has no bf16 units: nothing here would be bf16's own speed, so nothing was measured.")
+    began, alone, step = time.perf_counter(), parts(10 * args.turns), {name: [] for name in STEPS}
+    for _ in range(args.turns):
+        for name, flags in STEPS.items():
+            command = [sys.executable, __file__, "--worker", json.dumps(flags), "--steps", str(args.steps)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            step[name].append(float(done.stdout.split()[-1]))
+    config = {"preset": "cpu", "turns": args.turns, "steps": args.steps}
+    result = write_result(args.out, config, load_corpus(quiet=True), seconds=round(time.perf_counter() - began, 1),
+                          parts=alone, step={name: spread(taken) for name, taken in step.items()})
+    print(table_markdown(result))
+
+
+def table_markdown(result=None):
+    path = ROOT / "results" / "cpu_kernels.json"
+    if result is None and not path.exists():
+        return "Not yet measured."
+    result = result or json.loads(path.read_text())
+    rows = {**{f"{name} (one layer, forward and backward)": r for name, r in result["parts"].items()},
+            **{f"**a whole step, {name}**": r for name, r in result["step"].items()}}
+    return "\n".join(["| | ms, median | range |", "| --- | --- | --- |"] + [
+        f"| {name} | {r['median_ms']:.2f} | {r['low']:.2f} to {r['high']:.2f} |" for name, r in rows.items()])
+
+
+if __name__ == "__main__":
+    main()
