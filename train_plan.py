@@ -39,6 +39,8 @@ def memory_plan(g, micro, dtype=torch.float32, optimizer="adamw"):
     Activations, a block and token, in numbers of C each: two fp32 copies of the residual stream, which the LayerNorms
     keep; in the type of the matmuls the LayerNorms' outputs (2), q, k, v (3), attention's output (1), the GELU's input
     and output (8). In half precision autocast also keeps a copy of each matrix. Dropout keeps a byte a number.
+    Left out: in bf16 on a CPU attention is written out and keeps its pattern too, T x T numbers a head (results/
+    cpu_kernels.json says why it is done there).
     """
     n, matrices = count_params(g)
     half = torch.empty((), dtype=dtype).element_size()

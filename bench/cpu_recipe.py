@@ -16,7 +16,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -77,10 +76,9 @@ def clock(config, end):
 def run(kind, seed, budget, settings):
     """One child process; its record with `wall_s`, the time that it took from start to end."""
     began = time.time()
-    with tempfile.TemporaryDirectory() as cwd:
-        command = [sys.executable, str(ROOT / "bench" / "cpu_recipe.py"), "--child",
-                   json.dumps([kind, seed, budget, began, settings])]
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    command = [sys.executable, str(ROOT / "bench" / "cpu_recipe.py"), "--child",
+               json.dumps([kind, seed, budget, began, settings])]
+    done = subprocess.run(command, capture_output=True, text=True)
     wall = time.time() - began
     if done.returncode:
         raise SystemExit(f"The run `{kind}` with seed {seed} failed: {done.stderr.strip().splitlines()[-1]}")
@@ -137,7 +135,7 @@ def main(argv=None):
     began, runs = time.time(), []
     for seed in range(1, args.seeds + 1):
         if args.minutes:
-            keep = {"out_dir": str(Path(args.keep).resolve() / f"seed-{seed}"), "resume": "overwrite",
+            keep = {"out_dir": f"{args.keep}/seed-{seed}", "resume": "overwrite",
                     "best_dtype": "fp16"} if args.keep else {}
             runs.append(run("ours", seed, 60 * args.minutes, {"precision": args.precision, **keep}))
         else:

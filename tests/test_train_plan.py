@@ -57,7 +57,8 @@ def test_memory_by_formula(dtype, shape):
     model = GPT(g)
     x = torch.zeros(8, 64, dtype=torch.long)
     plan, scores = memory_plan(g, 8, dtype), x.numel() * g.vocab_size * 4
-    assert plan["activations"] + scores == pytest.approx(kept_for_backward(model, x, dtype), rel=0.1)
+    patterns = 2 * g.n_layer * 8 * g.n_head * 64 * 64 if dtype == torch.bfloat16 else 0  # on a CPU; see memory_plan
+    assert plan["activations"] + scores + patterns == pytest.approx(kept_for_backward(model, x, dtype), rel=0.1)
     assert plan["logits"] >= 2 * scores  # at its peak, the backward pass holds them and their gradient
 
 
