@@ -127,7 +127,7 @@ def cpu_has_bf16():
 
 
 def keep_freed_memory():
-    """Tell glibc to keep the memory of each step for the next one, which saves about a tenth of a step; elsewhere, nothing.
+    """Tell glibc to keep the memory of each step for the next one, about a tenth of a step saved; elsewhere, nothing.
 
     By default large blocks go back to the system when they are freed, and every page is fetched and cleared anew.
     """
