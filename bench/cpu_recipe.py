@@ -116,8 +116,10 @@ def table_markdown(folder=ROOT / "results"):
         path = folder / f"{name}.json"
         for kind, s in (json.loads(path.read_text())["summary"] if path.exists() else {}).items():
             what = "nanoGPT's for a CPU" if kind == "reference" else "ours"
+            over = s["over_budget"]
+            late = f"; {over} over its budget, at {s['wall_s_range'][1]:.1f}" if over else ""
             lines.append(f"| {budget} | {what} | **{s['val_loss']:.4f}** ({s['val_loss_range'][0]:.4f} to "
-                         f"{s['val_loss_range'][1]:.4f}) | {s['wall_s']:.1f} | {s['runs']} |")
+                         f"{s['val_loss_range'][1]:.4f}) | {s['wall_s']:.1f}{late} | {s['runs']} |")
     return "\n".join(lines) if len(lines) > 2 else "Not yet measured."
 
 

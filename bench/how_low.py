@@ -1,7 +1,7 @@
 """How low can a true GPT-2 go on this text? Exact validation loss of trained models, alone and together.
 
-    python bench/hypotheses.py NAME --seed 1 --keep out/low     (2, 3: models that differ in their seed)
-    python bench/how_low.py out/low/*/best                      writes results/how_low.json
+    python bench/cpu_recipe.py --minutes 5 --keep out/five      three models that differ in their seed
+    python bench/how_low.py out/five/*/best                     writes results/how_low.json
 
 Together: the mean of the models' probabilities, character by character, in the same windows. The models must share
 context and vocabulary. Milestones, nats a character: 1.4697 (nanoGPT, 10.7 M, three minutes of an A100, random
