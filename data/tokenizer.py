@@ -1,17 +1,21 @@
-"""Text to numbers and back: one symbol a letter (`CharTokenizer`), or GPT-2's own pieces (`BPETokenizer`).
+"""Text to numbers and back: one symbol a letter (`CharTokenizer`), or pieces of words (`BPETokenizer`).
 
-Needs neither torch nor any other file of the project, so a Space can carry it alone. Both kinds save a
+Needs no torch, and of the project data/files.py alone, so a Space can carry it. Both kinds save a
 `tokenizer.json` that `tokenizers`, `transformers.AutoTokenizer` and transformers.js read with the same ids.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import operator
 import os
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+
+from data.files import write_atomic
 
 # what to try, in order, for a character that the vocabulary lacks; NFKD and accent stripping come after these
 STAND_FOR = {
@@ -31,18 +35,40 @@ STAND_FOR = {
 # GPT-2's way of cutting text before merging, as tiktoken states it
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 GPT2_VOCAB = 50257
+END_OF_TEXT = b"<|endoftext|>"
+LONG_RUN = re.compile(r"(?<!\s)\s{100000}")  # inside a million spaces tiktoken's pattern overflows its stack
+LARGEST_FILE = 50_000_000  # bytes of a tokenizer.json; GPT-2's has 3.6 million
 
 
 class TokenizerError(ValueError):
     """A tokenizer file that is missing, damaged or of another kind; the text says which and what to do."""
 
 
-class CharTokenizer:
+class Tokenizer:
+    """What both kinds have in common."""
+
+    @property
+    def start_id(self) -> int:
+        """The id that a text begins from when there is no prompt: a new line, or the nearest thing to it."""
+        for c in "\n .":
+            if ids := self.encode(c):
+                return ids[0]
+        return next((i for i in range(self.vocab_size) if self.decode([i]).isalpha()), 0)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the vocabulary: two tokenizers with the same one give the same ids."""
+        return hashlib.sha256(repr(self._pieces()).encode("utf-8")).hexdigest()[:16]
+
+
+class CharTokenizer(Tokenizer):
     """One id for each character of a text, in sorted order.
 
     `encode` is total: it takes any string, maps what it can (typographic quotes, dashes, line ends, accents)
     to characters it has, leaves out the rest, and never raises. `dropped` says what was left out.
     """
+
+    kind = "char"
 
     def __init__(self, chars: Iterable[str]):
         self.chars = list(chars)
@@ -75,6 +101,9 @@ class CharTokenizer:
     def dropped(self, text: str) -> list[str]:
         """The characters of `text` that `encode` leaves out without a replacement, each once, in order."""
         return [c for c in dict.fromkeys(self._line_ends(text)) if self._keep(c) is None]
+
+    def _pieces(self) -> list:
+        return self.chars
 
     def _line_ends(self, text: str) -> str:
         return text if "\r" in self._ids else text.replace("\r\n", "\n")
@@ -124,8 +153,9 @@ class CharTokenizer:
         return f"CharTokenizer({self.vocab_size} characters)"
 
 
-class BPETokenizer:
-    """GPT-2's byte-pair encoding, 50,257 pieces, from `tiktoken` (downloaded at first use, then cached).
+class BPETokenizer(Tokenizer):
+    """Byte-pair encoding: GPT-2's 50,257 pieces from `tiktoken` (downloaded at first use, then cached), or
+    pieces of a text's own (`train`).
 
     `<|endoftext|>` in a text is read as plain characters: a text cannot slip in a special id.
     """
@@ -138,13 +168,34 @@ class BPETokenizer:
         """GPT-2's vocabulary is fixed: `text` is not looked at."""
         return cls()
 
+    @classmethod
+    def train(cls, text: str, size: int = 2048) -> BPETokenizer:
+        """A vocabulary of `text`'s own: the 256 bytes, and pieces merged from them until there are `size`."""
+        try:
+            import tokenizers
+        except ImportError:
+            raise TokenizerError("pieces of a text's own need the package tokenizers: pip install tokenizers") from None
+        own = tokenizers.Tokenizer(tokenizers.models.BPE())
+        own.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+        trainer = tokenizers.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+        own.train_from_iterator(text.splitlines(keepends=True), trainer)
+        return cls(_encoding(own.get_vocab()))
+
+    @property
+    def kind(self) -> str:
+        return "bpe" if self.vocab_size == GPT2_VOCAB else "pieces"
+
     @property
     def vocab_size(self) -> int:
         return self._enc.n_vocab
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; any string will do."""
-        return self._enc.encode_ordinary(text)
+        parts = [text]
+        if LONG_RUN.search(text):
+            parts = [text[at : at + 50_000] for at in range(0, len(text), 50_000)]
+        return [i for part in parts for i in self._enc.encode_ordinary(part)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD. ValueError names an id that is out of range."""
@@ -154,36 +205,36 @@ class BPETokenizer:
         """Bytes spell everything but lone surrogates."""
         return [c for c in dict.fromkeys(text) if "\ud800" <= c <= "\udfff"]
 
+    def _pieces(self) -> list:
+        return sorted((self._enc.encode_single_token(p), p) for p in self._enc.token_byte_values())
+
     def save(self, folder: str | os.PathLike, block_size: int = 1024) -> None:
         """Write `tokenizer.json` with the same vocabulary and merges, so the same ids, and its config."""
-        ranks = {piece: self._enc.encode_single_token(piece) for piece in self._enc.token_byte_values()}
-        ranks.pop(b"<|endoftext|>", None)
+        ranks = {piece: i for i, piece in self._pieces() if piece != END_OF_TEXT}
         name = _byte_names()
         spell = {piece: "".join(name[b] for b in piece) for piece in ranks}
-        vocab = {spell[p]: i for p, i in sorted(ranks.items(), key=lambda item: item[1])}
-        vocab["<|endoftext|>"] = GPT2_VOCAB - 1
-        merges = [[spell[a], spell[b]] for a, b in _merges(ranks)]
+        vocab = {spell[piece]: i for piece, i in ranks.items()}
+        if self.kind == "bpe":
+            vocab[END_OF_TEXT.decode()] = GPT2_VOCAB - 1
         model = {
             "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
             "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-            "vocab": vocab, "merges": merges,
+            "vocab": vocab, "merges": [[spell[a], spell[b]] for a, b in _merges(ranks)],
         }  # fmt: skip
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
         _write_tokenizer(folder, model, byte_level, byte_level, block_size)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> BPETokenizer:
-        """Read a folder's `tokenizer.json` of GPT-2's vocabulary: needs tiktoken the package, but no download."""
+        """Read a folder's byte-level `tokenizer.json`: needs tiktoken the package, but no download."""
         path, model = _read_model(folder)
-        if len(model["vocab"]) != GPT2_VOCAB:
-            raise TokenizerError(f"{path} has {len(model['vocab'])} pieces, GPT-2's vocabulary has {GPT2_VOCAB}")
-        byte_of = {c: b for b, c in _byte_names().items()}
+        _import_tiktoken()  # its absence is no fault of the file
         try:
-            ranks = {bytes(byte_of[c] for c in p): i for p, i in model["vocab"].items() if p != "<|endoftext|>"}
+            return cls(_encoding(model["vocab"]))
         except KeyError as error:
-            raise TokenizerError(f"{path} is not GPT-2's vocabulary: {error} spells no byte") from None
-        Encoding, special = _import_tiktoken().Encoding, {"<|endoftext|>": GPT2_VOCAB - 1}
-        return cls(Encoding("gpt2", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special))
+            raise TokenizerError(f"{path} is no byte-level BPE: {error} spells no byte") from None
+        except ValueError as error:
+            raise TokenizerError(f"{path} is no byte-level BPE of ours: {error}") from None
 
     def __repr__(self) -> str:
         return f"BPETokenizer({self.vocab_size} pieces)"
@@ -215,6 +266,20 @@ def _import_tiktoken():
     except ImportError:
         raise TokenizerError("GPT-2's BPE needs the package tiktoken: pip install tiktoken") from None
     return tiktoken
+
+
+def _encoding(vocab: dict[str, int]):
+    """tiktoken's Encoding of a vocabulary as tokenizer.json spells it. KeyError, ValueError if it is none."""
+    byte_of = {c: b for b, c in _byte_names().items()}
+    end = {t: i for t, i in vocab.items() if t == END_OF_TEXT.decode()}
+    ranks = {bytes(byte_of[c] for c in piece): i for piece, i in vocab.items() if piece not in end}
+    if sorted([*ranks.values(), *end.values()]) != list(range(len(vocab))):
+        raise ValueError(f"its ids are not 0 to {len(vocab) - 1}")
+    missing = [b for b in range(256) if bytes([b]) not in ranks]
+    if missing:
+        raise ValueError(f"byte {missing[0]} has no id")
+    name, Encoding = "gpt2" if len(vocab) == GPT2_VOCAB else "own", _import_tiktoken().Encoding
+    return Encoding(name, pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=end)
 
 
 def _tiktoken_gpt2():
@@ -263,20 +328,8 @@ def _write_tokenizer(folder, model: dict, pre_tokenizer, decoder: dict, block_si
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "tokenizer.json", tokenizer)
-    _write_json(folder / "tokenizer_config.json", config)
-
-
-def _write_json(path: Path, value: dict) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    for name, value in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
+        write_atomic(folder / name, json.dumps(value, ensure_ascii=False, indent=1))
 
 
 def _read_model(folder: str | os.PathLike) -> tuple[Path, dict]:
@@ -284,13 +337,17 @@ def _read_model(folder: str | os.PathLike) -> tuple[Path, dict]:
     path = Path(folder)
     path = path / "tokenizer.json" if path.suffix != ".json" else path
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise TokenizerError(f"{path} is larger than any tokenizer file of ours: download the model again")
         model = json.loads(path.read_text(encoding="utf-8"))["model"]
         kind, vocab = model["type"], model["vocab"]
     except FileNotFoundError:
         raise TokenizerError(f"{path} is missing: is {path.parent} a model folder?") from None
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except TokenizerError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise TokenizerError(f"{path} is damaged or no tokenizer file: save or download it again") from None
     if kind != "BPE" or not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
         raise TokenizerError(f"{path} holds a {kind} tokenizer of another project, not one of ours")

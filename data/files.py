@@ -1,0 +1,45 @@
+"""What all of data/ leans on: its error, atomic writes, and printing that can never end a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+
+class DataError(ValueError):
+    """A text that cannot be used; the message names the file and what to do."""
+
+
+def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
+    """Write `content` (text as UTF-8) to `path` whole or not at all; OSError if the disk refuses.
+
+    A temporary file beside it, fsync, rename: whoever reads `path` sees the old file or the new one.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.name[:200]}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:  # not tempfile: its mode 0600 would shut a web server out
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def say(line: object, file=None) -> None:
+    """Print `line`, whatever the console can show: "?" for letters that it lacks, nothing if it is gone."""
+    file = sys.stdout if file is None else file
+    text = f"{line}\n"
+    try:
+        try:
+            file.write(text)
+        except UnicodeEncodeError:
+            encoding = getattr(file, "encoding", None) or "ascii"
+            file.write(text.encode(encoding, "replace").decode(encoding))
+        file.flush()
+    except (OSError, ValueError, AttributeError):  # a closed pipe, a closed stream, none at all
+        pass
