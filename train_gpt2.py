@@ -6,11 +6,10 @@
     torchrun --nnodes=2 --nproc_per_node=8 --rdzv_backend=c10d --rdzv_endpoint=HOST:29500 train_gpt2.py ...
 
 From Python: train(TrainConfig.preset_of("cpu")). The heart is short: lr_at, optimizer_step, evaluate and loop.
-What can be set is in train_config.py, what a run needs in train_plan.py, what it writes and reads in train_files.py.
+What can be set is in gpt2/settings.py, what a run needs in gpt2/plan.py, what it leaves in gpt2/checkpoint.py.
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import math
 import os
@@ -26,16 +25,11 @@ from torch.nn.parallel import DistributedDataParallel
 from data.shakespeare import DataError, corpus_from_text, eval_windows, get_batch, load_corpus, shuffled_batch
 from data.shards import ShardedIds, open_shards
 from data.tokenizer import BPETokenizer, TokenizerError
-from model_gpt2 import GPT
-from train_config import LAW_FIELDS, PRESETS, SHAPE_FIELDS, TrainConfig, as_command, parse_command
-from train_files import (
-    RunLog,
-    TrainError,
+from gpt2.checkpoint import (
     copy_run,
     disk_error,
     has_run,
     load_checkpoint,
-    machine_facts,
     mend_folder,
     remove_run,
     rng_states,
@@ -43,7 +37,12 @@ from train_files import (
     save_checkpoint,
     set_rng_state,
 )
-from train_plan import (
+from gpt2.device import DTYPES, NAMES, choose_precision, pick_device, pick_precision
+from gpt2.errors import TrainError
+from gpt2.fast_cpu import keep_freed_memory
+from gpt2.machine import machine_facts
+from gpt2.optim import Muon, make_optimizers, orthogonalize
+from gpt2.plan import (
     card_peak,
     flops_per_token,
     memory_plan,
@@ -54,104 +53,15 @@ from train_plan import (
     summary_text,
     try_compile,
 )
+from gpt2.runlog import RunLog
+from gpt2.settings import LAW_FIELDS, PRESETS, SHAPE_FIELDS, TrainConfig, as_command, parse_command
+from model_gpt2 import GPT
 
 __all__ = ["PRESETS", "TrainConfig", "TrainError", "TrainResult", "Muon", "evaluate", "lr_at", "make_optimizers",
            "main", "micro_batches", "optimizer_step", "orthogonalize", "pick_device", "pick_precision", "train"]
 
 TOO_MANY_SKIPS = 25  # a scaler that starts at 2**16 needs at most 16 halvings to come down to 1
 COPY_SECONDS = 20 * 60  # between copies to --copy-to
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-# ---- Device and precision
-
-
-def pick_device(name="auto"):
-    """The device to train on; under torchrun each process takes the card of its LOCAL_RANK."""
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise TrainError("--device cuda asks for a GPU and torch sees none: choose --device cpu, or switch one on.")
-        index = int(name[5:]) if ":" in name else local
-        if index >= torch.cuda.device_count():
-            raise TrainError(f"Card {index} is asked for and this machine has {torch.cuda.device_count()}: "
-                             "lower --nproc_per_node, or use --device cpu.")
-        return torch.device("cuda", index)
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise TrainError("--device mps asks for an Apple GPU and torch sees none: choose --device cpu.")
-    return torch.device(name)
-
-
-def pick_precision(device):
-    """-> (dtype of the matmuls, whether gradients need a scaler, the reason). TrainError for a card without kernels.
-
-    Decided by compute capability: torch.cuda.is_bf16_supported() says True on a T4, which only emulates bf16.
-    """
-    device = torch.device(device)
-    if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        card = f"compute capability {major}.{minor}"
-        if not matmul_works(device):
-            raise TrainError(f"This torch has no kernels for the card ({torch.cuda.get_device_name(device)}, {card}): "
-                             "on Kaggle choose T4 x2, elsewhere another card or --device cpu.")
-        if major >= 8:
-            return torch.bfloat16, False, f"bf16: {card} has bf16 units, and bf16 has the range of fp32"
-        if major == 7:
-            return torch.float16, True, f"fp16 with a gradient scaler: {card} has fp16 units and no bf16 units"
-        return torch.float32, False, f"fp32: {card} has no fast half precision"
-    if device.type == "mps":
-        return torch.float32, False, "fp32: on Apple GPUs half precision is not checked here"
-    if not cpu_has_bf16():
-        return torch.float32, False, "fp32: this CPU has no bf16 units"
-    rounds = [(matmul_seconds(torch.float32), matmul_seconds(torch.bfloat16)) for _ in range(8)]
-    fp32, bf16 = (min(seconds) for seconds in zip(*rounds, strict=True))  # in turns: other programs disturb both alike
-    speedup = fp32 / bf16
-    reason = f"this CPU has bf16 units, and a matmul runs {speedup:.1f} x as fast with them as in fp32"
-    return (torch.bfloat16, False, f"bf16: {reason}") if speedup > 1.2 else (torch.float32, False, f"fp32: {reason}")
-
-
-def matmul_works(device):
-    """A card may be there and the first operation die: Kaggle's P100 has no kernels in the stock image."""
-    try:
-        return torch.ones(8, 8, device=device).mm(torch.ones(8, 8, device=device)).sum().item() == 512.0
-    except RuntimeError:
-        return False
-
-
-def cpu_has_bf16():
-    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-
-
-def keep_freed_memory():
-    """Tell glibc to keep the memory of each step for the next one, about a tenth of a step saved; elsewhere, nothing.
-
-    By default large blocks go back to the system when they are freed, and every page is fetched and cleared anew.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another libc, Windows, macOS
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        for parameter, size in ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20)):
-            mallopt(parameter, size)
-
-
-def matmul_seconds(dtype, n=512):
-    a, start = torch.ones(n, n, dtype=dtype), time.perf_counter()
-    a @ a
-    return time.perf_counter() - start
-
-
-def choose_precision(config, device, before=None):
-    """The precision of a run: the one asked for, or that of the run which goes on, or the device's own."""
-    if config.precision != "auto":
-        return DTYPES[config.precision], config.precision == "fp16", f"{config.precision}: asked for"
-    if before and device.type == "cpu":  # a timed choice could fall the other way, and the run would not be the same
-        return DTYPES[before], before == "fp16", f"{before}: as the run began"
-    return pick_precision(device)
-
-
 # ---- Schedule, optimizers, the step
 
 
@@ -175,68 +85,6 @@ def set_lr(optimizers, config, step):
         for group in optimizer.param_groups:
             group["lr"] = lr * (config.muon_lr / config.lr if isinstance(optimizer, Muon) else 1.0)
     return lr
-
-
-def orthogonalize(g, dtype, steps=5):
-    """Matrices (..., m, n) -> nearly the closest ones whose singular values are all 1 (they land in about 0.7 to 1.2).
-
-    A quintic Newton-Schulz iteration (Jordan et al. 2024, "Muon"). Dividing by the norm first keeps every number within
-    fp16's range, so a T4, which has no bf16 units, can run it too.
-    """
-    x = (g / (g.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
-    tall = x.size(-2) > x.size(-1)
-    x = x.mT if tall else x
-    for _ in range(steps):
-        a = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-    return (x.mT if tall else x).to(g.dtype)
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose step is made orthogonal: every direction of a matrix learns at the same rate. Matrices only."""
-
-    def __init__(self, params, lr=0.02, momentum=0.95, weight_decay=0.0, dtype=torch.float32):
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
-        self.dtype = dtype
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            by_shape = {}  # the same matrix of every layer in one stack: fewer and larger products
-            for p in group["params"]:
-                if p.grad is not None:
-                    by_shape.setdefault(p.shape, []).append(p)
-            for shape, params in by_shape.items():
-                scale = max(1, shape[0] / shape[1]) ** 0.5
-                for p, update in zip(params, self._updates(params, group["momentum"]), strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(update, alpha=-group["lr"] * scale)
-
-    def _updates(self, params, momentum):
-        for p in params:
-            if not self.state[p]:
-                self.state[p]["momentum"] = torch.zeros_like(p)
-            self.state[p]["momentum"].lerp_(p.grad, 1 - momentum)
-        grads, ms = torch.stack([p.grad for p in params]), torch.stack([self.state[p]["momentum"] for p in params])
-        step = grads.lerp(ms, momentum)  # (n, rows, columns); Nesterov: look one step ahead
-        n, rows, columns = step.shape
-        parts = 3 if rows == 3 * columns else 1  # c_attn is three matrices in one: query, key and value
-        return orthogonalize(step.view(n * parts, rows // parts, columns), self.dtype).view_as(step)
-
-
-def make_optimizers(model, config, dtype):
-    """[AdamW] or [Muon, AdamW]. Weight decay pulls on matrices, never on biases and LayerNorm."""
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    muon = [p for n, p in named if ".h." in n and p.dim() == 2] if config.optimizer == "muon" else []
-    taken = {id(p) for p in muon}
-    rest = [p for _, p in named if id(p) not in taken]
-    groups = [{"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
-              {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0}]
-    fused = rest[0].device.type in ("cuda", "cpu")
-    adamw = torch.optim.AdamW([g for g in groups if g["params"]], config.lr, (config.beta1, config.beta2), fused=fused)
-    if not muon:
-        return [adamw]
-    return [Muon(muon, config.muon_lr, weight_decay=config.weight_decay, dtype=dtype), adamw]
 
 
 def optimizer_step(model, optimizers, scaler, micro_batches, dtype=torch.float32, grad_clip=1.0):

@@ -14,8 +14,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from gpt2.plan import PEAK, count_params, flops_per_token, memory_plan  # noqa: E402
 from model_gpt2 import GPTConfig  # noqa: E402
-from train_plan import PEAK, count_params, flops_per_token, memory_plan  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,12 @@ from bench.common import (  # noqa: E402
     spread,
     value,
 )
+from gpt2.errors import TrainError  # noqa: E402
+from gpt2.plan import count_params, flops_per_token, memory_plan  # noqa: E402
+from gpt2.settings import OneSentence, TrainConfig  # noqa: E402
 from lab.machine import cores, cpu_name, read_json, write_atomic, write_result  # noqa: E402
 from model_gpt2 import GPT, GPTConfig  # noqa: E402
-from train_config import OneSentence, TrainConfig  # noqa: E402
-from train_files import TrainError  # noqa: E402
 from train_gpt2 import make_optimizers, optimizer_step  # noqa: E402
-from train_plan import count_params, flops_per_token, memory_plan  # noqa: E402
 
 RESULT, PICTURE = ROOT / "results" / "cost.json", ROOT / "results" / "cost.png"
 BASE = {"layers": 4, "sequences": 8, "context": 128, "width": 128}  # heads of 32, so only the width changes
@@ -254,7 +254,7 @@ def in_fork(work):
 
 
 def measure_memory(axes, rounds):
-    """Curves of the memory of a step, each point beside what train_plan.memory_plan foretells, and once with malloc
+    """Curves of the memory of a step, each point beside what gpt2.plan.memory_plan foretells, and once with malloc
     as it comes."""
     torch.set_num_threads(1)  # a fork that inherits a pool of threads would hang
     points = {}

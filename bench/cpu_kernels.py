@@ -23,8 +23,9 @@ sys.path.insert(0, str(ROOT))
 import model_gpt2  # noqa: E402
 import train_gpt2  # noqa: E402
 from data.shakespeare import load_corpus  # noqa: E402
+from gpt2 import device  # noqa: E402
+from gpt2.settings import TrainConfig  # noqa: E402
 from lab.machine import write_result  # noqa: E402
-from train_config import TrainConfig  # noqa: E402
 
 STEPS = {"torch's kernels": [], "ours": ["ours"], "ours, freed memory kept": ["ours", "keep"]}
 
@@ -82,7 +83,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.worker is not None:
         return worker(json.loads(args.worker), args.steps)
-    if not train_gpt2.cpu_has_bf16():
+    if not device.cpu_has_bf16():
         raise SystemExit("This CPU has no bf16 units: nothing here would be bf16's own speed, so nothing was measured.")
     began, alone, step = time.perf_counter(), parts(10 * args.turns), {name: [] for name in STEPS}
     for _ in range(args.turns):

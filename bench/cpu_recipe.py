@@ -35,8 +35,9 @@ SPARE = 2.5  # seconds kept back for the end of the process
 def child(kind, seed, budget, began, settings):
     """One run in a process of its own; prints a line of JSON. `began`: time.time() before the process started."""
     from data.shakespeare import load_corpus
-    from train_config import TrainConfig
-    from train_gpt2 import NAMES, evaluate, pick_device, pick_precision, train
+    from gpt2.device import NAMES
+    from gpt2.settings import TrainConfig
+    from train_gpt2 import evaluate, pick_device, pick_precision, train
 
     corpus = load_corpus(quiet=True)
     config = TrainConfig.preset_of("cpu", **{**QUIET, **settings, "seed": seed, "eval_every": 10**9})
@@ -55,8 +56,8 @@ def child(kind, seed, budget, began, settings):
 
 def untrained(config, corpus):
     """An untrained model of the run's shape: what it costs to validate does not depend on what it learned."""
+    from gpt2.plan import model_config
     from model_gpt2 import GPT
-    from train_plan import model_config
 
     return GPT(model_config(config, corpus.tokenizer.vocab_size))
 

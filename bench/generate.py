@@ -33,8 +33,10 @@ import torch.nn.functional as F
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from data.shakespeare import DataError, eval_windows, load_corpus  # noqa: E402
+from gpt2.fast_cpu import FastLinear  # noqa: E402
+from gpt2.sampling import KVCache  # noqa: E402
 from lab.machine import write_result  # noqa: E402
-from model_gpt2 import GPT, FastLinear, GPTConfig, KVCache  # noqa: E402
+from model_gpt2 import GPT, GPTConfig  # noqa: E402
 
 # name -> (bytes a weight, how it is made)
 VARIANTS = {"int8": 1, "bf16": 2, "fp32": 4, "no cache, fp32": 4, "transformers, fp32": 4, "transformers, bf16": 2}
@@ -367,7 +369,7 @@ def loss_as_written(model, ids, batch=16):
     for x, y in eval_windows(ids, model.config.block_size, batch):
         cache = KVCache(model.config, x.size(0), model.transformer.wte.weight)
         for t in range(x.size(1)):
-            logits = model.lm_head(model._trunk(x[:, t:t + 1], cache))[:, 0].float()
+            logits = model(x[:, t:t + 1], cache=cache)[0][:, 0].float()
             total += F.cross_entropy(logits, y[:, t], reduction="sum").item()
     return total / (len(ids) - 1)
 

@@ -34,12 +34,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from bench.common import CARDS, GPT2, floors, markdown  # noqa: E402
 from bench.cost import seen_reach  # noqa: E402
 from data.shakespeare import DataError  # noqa: E402
+from gpt2.device import NAMES  # noqa: E402
+from gpt2.errors import TrainError  # noqa: E402
+from gpt2.machine import matmul_works  # noqa: E402
+from gpt2.plan import card_peak, flops_per_token, memory_plan  # noqa: E402
+from gpt2.settings import OneSentence, TrainConfig  # noqa: E402
 from lab.machine import commit, machine, read_json, today, write_atomic  # noqa: E402
 from model_gpt2 import GPT, GPTConfig, attention_by_hand  # noqa: E402
-from train_config import OneSentence, TrainConfig  # noqa: E402
-from train_files import TrainError  # noqa: E402
-from train_gpt2 import NAMES, matmul_works, optimizer_step, train  # noqa: E402
-from train_plan import card_peak, flops_per_token, memory_plan  # noqa: E402
+from train_gpt2 import optimizer_step, train  # noqa: E402
 
 RESULT = ROOT / "results" / "gpu_steps.json"
 NO_GPU = ("torch sees no GPU here: run this on a machine that has one (Colab or Kaggle with a T4 will do), or try the "

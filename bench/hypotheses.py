@@ -17,9 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from data.shakespeare import load_corpus  # noqa: E402
+from gpt2.device import NAMES  # noqa: E402
+from gpt2.settings import TrainConfig  # noqa: E402
 from lab.machine import commit, machine, read_json, today, write_atomic  # noqa: E402
-from train_config import TrainConfig  # noqa: E402
-from train_gpt2 import NAMES, evaluate, pick_precision, train  # noqa: E402
+from train_gpt2 import evaluate, pick_precision, train  # noqa: E402
 
 RESULT = ROOT / "results" / "hypotheses.json"
 OLD = dict(lr=3e-3, muon_lr=0.02, weight_decay=0.1, warmup_steps=100, dropout=0.0, schedule="linear", batch_size=16)

@@ -18,7 +18,8 @@ def check_1(cache_mb, strict=False):
     def run():
         import torch
 
-        from model_gpt2 import GPTConfig, KVCache
+        from gpt2.sampling import KVCache
+        from model_gpt2 import GPTConfig
 
         for n_layer, n_embd, T in ((2, 32, 16), (4, 160, 128)):  # the cache that the model really makes
             config = GPTConfig(block_size=T, vocab_size=8, n_layer=n_layer, n_head=2, n_embd=n_embd)

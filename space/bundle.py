@@ -18,7 +18,8 @@ MODEL_FILES = ["config.json", "generation_config.json", "model.safetensors", "to
                "metrics.json"]  # fmt: skip
 TABLE = "ngram5.npz"  # travels with the model if it is there
 APP_FILES = {name: f"space/{name}" for name in ("app.py", "writer.py", "limits.py", "look.py", "app.css")}
-SHARED = ("model_gpt2.py", "data/__init__.py", "data/files.py", "data/tokenizer.py", "data/ngram.py", "LICENSE")
+SHARED = ("model_gpt2.py", "gpt2/__init__.py", "gpt2/sampling.py", "gpt2/weights.py", "gpt2/fast_cpu.py",
+          "data/__init__.py", "data/files.py", "data/tokenizer.py", "data/ngram.py", "LICENSE")
 APP_FILES |= {name: name for name in SHARED}  # where it lies in the Space: where it lies here
 
 

@@ -9,8 +9,8 @@ import torch
 from bench import cost
 from bench.common import CARDS, GPT2, Card, all_reduce_seconds, fit, floors, judge, reach, step_bytes, value
 from bench.cost import SETUPS, project
+from gpt2.plan import flops_per_token
 from model_gpt2 import GPTConfig
-from train_plan import flops_per_token
 
 TINY = GPTConfig(block_size=8, vocab_size=10, n_layer=1, n_head=1, n_embd=4)
 

@@ -47,9 +47,9 @@ def test_bins_follow_the_length_of_the_text():
 def test_the_move_is_where_the_bench_thinks_it_is(monkeypatch):
     """If the rule of the window changed, the costly step would be counted elsewhere."""
     model, lengths = GPT(GPTConfig(32, 65, 1, 1, 8)).eval(), []
-    trunk = GPT._trunk
+    trunk = GPT.hidden
     spy = lambda self, idx, cache=None: lengths.append(idx.size(1)) or trunk(self, idx, cache)  # noqa: E731
-    monkeypatch.setattr(GPT, "_trunk", spy)
+    monkeypatch.setattr(GPT, "hidden", spy)
     model.generate(generate.prompt_ids(16), 40, seed=0)
     assert lengths.index(16, 1) == 32 + 1 - generate.PROMPT and set(lengths[1:17]) == {1}
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from bench import gpu_steps as steps
 from bench.gpu_steps import FIRST_BATCH, SHAPES, TINY, Row, Runner, conditions, ladder, shape_of
-from train_plan import card_peak, count_params
+from gpt2.plan import card_peak, count_params
 
 CPU = torch.device("cpu")
 
@@ -93,12 +93,13 @@ def test_theirs_is_the_same_model():
     """A comparison with another model: same parameters, same loss where the weights are the same."""
     transformers = pytest.importorskip("transformers")
     del transformers
-    from model_gpt2 import GPT, _from_hugging_face
+    from gpt2.weights import from_hugging_face
+    from model_gpt2 import GPT
     g = TINY["85m"]
     theirs = steps.Theirs(g, "sdpa")
     state = {k: v for k, v in theirs.hf.state_dict().items()}
     ours = GPT(g)
-    ours.load_state_dict(_from_hugging_face(state, ours, "transformers"))
+    ours.load_state_dict(from_hugging_face(state, ours, "transformers"))
     x, y = torch.randint(65, (2, 3, g.block_size))
     assert count_params(g)[0] == sum(p.numel() for p in theirs.parameters())
     assert ours(x, y)[1].item() == pytest.approx(theirs(x, y)[1].item(), abs=1e-5)

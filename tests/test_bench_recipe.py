@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bench import cpu_kernels, cpu_recipe, how_low, hypotheses
+from gpt2.settings import TrainConfig
 from model_gpt2 import GPT, GPTConfig
-from train_config import TrainConfig
 from train_gpt2 import evaluate
 
 

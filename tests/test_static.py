@@ -15,7 +15,8 @@ import torch
 
 from data.ngram import NGram
 from data.tokenizer import BPETokenizer, CharTokenizer
-from model_gpt2 import GPT, GPTConfig, filter_probs
+from gpt2.sampling import filter_probs
+from model_gpt2 import GPT, GPTConfig
 from space.static_site import PAGE, PAGE_FILES, SiteError, build_static, make_server
 
 HERE = Path(__file__).parent

@@ -1,4 +1,4 @@
-"""train_config: presets, what cannot go together, and the command line."""
+"""gpt2/settings.py: presets, what cannot go together, and the command line."""
 
 import dataclasses
 import json
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from train_config import PRESETS, TrainConfig, as_command, check_settings, flag, make_parser, parse_command
-from train_files import TrainError
+from gpt2.errors import TrainError
+from gpt2.settings import PRESETS, TrainConfig, as_command, check_settings, flag, make_parser, parse_command
 
 ROOT = Path(__file__).resolve().parents[1]
 

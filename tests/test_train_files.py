@@ -1,4 +1,4 @@
-"""train_files and resuming: checkpoints that survive kills, damage and full disks; a run that goes on bit for bit."""
+"""gpt2/checkpoint.py and resuming: checkpoints that survive kills, damage, full disks; runs that go on bit for bit."""
 
 import errno
 import json
@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import train_files
 import train_gpt2
 from data.shakespeare import corpus_from_text
 from data.shards import write_shards
+from gpt2 import checkpoint, runlog
+from gpt2.checkpoint import load_checkpoint, save_checkpoint
 from model_gpt2 import GPT
-from train_files import load_checkpoint, save_checkpoint
 from train_gpt2 import TrainConfig, TrainError, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,7 +98,7 @@ def test_a_crash_between_checkpoints(corpus, tmp_path):
 
     with pytest.raises(Crash):
         train(tiny(tmp_path / "parts"), corpus, callback)
-    assert [r["step"] for r in train_files.read_history(tmp_path / "parts")][-1] == 13
+    assert [r["step"] for r in runlog.read_history(tmp_path / "parts")][-1] == 13
     train(tiny(tmp_path / "parts"), corpus)
     train(tiny(tmp_path / "whole"), corpus)
     assert same(result_of(tmp_path / "whole"), result_of(tmp_path / "parts"))
@@ -196,7 +196,7 @@ def test_full_disk_keeps_the_old_checkpoint(corpus, tmp_path, monkeypatch):
         f.write(b"x" * 1000)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(train_files.torch, "save", breaks_off)
+    monkeypatch.setattr(checkpoint.torch, "save", breaks_off)
     with pytest.raises(TrainError, match="No space left on device.*last one is still good") as error:
         train(tiny(tmp_path, max_steps=15), corpus)
     assert "\n" not in str(error.value)
@@ -297,7 +297,7 @@ def test_twenty_kills(shards, tmp_path):
         warnings = []
         saved = load_checkpoint(folder, warnings.append)
         assert saved and not warnings and saved["step"] >= step
-        done = [rec["step"] for rec in train_files.read_history(folder)]
+        done = [rec["step"] for rec in runlog.read_history(folder)]
         assert saved["step"] >= max(done) - 1  # nothing lost but the last interval
         step = saved["step"]
     assert killed >= 15
@@ -317,7 +317,7 @@ def wait_for_a_step(folder, step, process, seconds=30):
     """Until the child has gone beyond the step, so that twenty kills are twenty places in the run."""
     end = time.time() + seconds
     while time.time() < end and process.is_alive():
-        if any(rec["step"] > step for rec in train_files.read_history(folder)[-3:]):
+        if any(rec["step"] > step for rec in runlog.read_history(folder)[-3:]):
             return
         time.sleep(0.01)
 
@@ -338,7 +338,7 @@ def test_a_signal_saves_and_says_how_to_go_on(shards, tmp_path, number):
     out = process.communicate(timeout=60)[0]
     assert process.returncode == 0, out
     saved = load_checkpoint(tmp_path / "run")
-    last = [r["step"] for r in train_files.read_history(tmp_path / "run")][-1]
+    last = [r["step"] for r in runlog.read_history(tmp_path / "run")][-1]
     assert saved["step"] == last >= 5
     assert f"--out-dir {tmp_path / 'run'} --resume auto" in out and "Traceback" not in out
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import train_gpt2
-import train_plan
 from data.shakespeare import corpus_from_text
+from gpt2 import device, plan
+from gpt2.runlog import log_line
 from model_gpt2 import GPT, GPTConfig
-from train_files import log_line
 from train_gpt2 import (
     Muon,
     TrainConfig,
@@ -76,7 +76,7 @@ def card(monkeypatch):
     def pretend(major, minor, kernels=True):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (major, minor))
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "some card")
-        monkeypatch.setattr(train_gpt2, "matmul_works", lambda device: kernels)
+        monkeypatch.setattr(device, "matmul_works", lambda device: kernels)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *a: pytest.fail("it says True on a T4"))
     return pretend
 
@@ -105,8 +105,8 @@ def test_a_card_without_kernels_is_named(card):
     (True, {torch.float32: 1.0, torch.bfloat16: 2.0}, torch.float32)])
 def test_precision_of_a_cpu(monkeypatch, has_units, seconds, dtype):
     """bf16 without units for it, or with units that lose against fp32: slower and less exact."""
-    monkeypatch.setattr(train_gpt2, "cpu_has_bf16", lambda: has_units)
-    monkeypatch.setattr(train_gpt2, "matmul_seconds", lambda dtype: seconds[dtype])
+    monkeypatch.setattr(device, "cpu_has_bf16", lambda: has_units)
+    monkeypatch.setattr(device, "matmul_seconds", lambda dtype: seconds[dtype])
     assert pick_precision("cpu")[:2] == (dtype, False)
 
 
@@ -117,7 +117,7 @@ def test_precision_of_an_apple_gpu():
 
 def test_a_resumed_cpu_run_keeps_its_precision(monkeypatch):
     """A timed choice that falls the other way after a restart, so that the resumed run is another one."""
-    monkeypatch.setattr(train_gpt2, "pick_precision", lambda device: pytest.fail("asked again"))
+    monkeypatch.setattr(device, "pick_precision", lambda device: pytest.fail("asked again"))
     assert train_gpt2.choose_precision(TrainConfig(), CPU, "bf16")[0] == torch.bfloat16
 
 
@@ -374,14 +374,14 @@ def test_compile_falls_back(corpus, monkeypatch, capsys, tmp_path):
 
 def test_auto_batch_size_keeps_tokens_a_step(corpus, monkeypatch):
     """auto that changes the run: a smaller micro-batch must mean more of them."""
-    real = train_plan.try_micro_batch
+    real = plan.try_micro_batch
 
     def fits_up_to_two(model, micro, *rest):
         if micro > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         real(model, micro, *rest)
 
-    monkeypatch.setattr(train_plan, "try_micro_batch", fits_up_to_two)
+    monkeypatch.setattr(plan, "try_micro_batch", fits_up_to_two)
     seen = []
     monkeypatch.setattr(train_gpt2, "micro_batches", lambda *a: seen.append(micro_batches(*a)) or seen[-1])
     auto = train(tiny(batch_size="auto", max_steps=5), corpus)

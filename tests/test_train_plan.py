@@ -1,4 +1,4 @@
-"""train_plan: the formulas against what torch really builds and keeps."""
+"""gpt2/plan.py: the formulas against what torch really builds and keeps."""
 
 import re
 import sys
@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import train_gpt2
-import train_plan
+from gpt2 import plan
+from gpt2.plan import card_peak, count_params, flops_per_token, memory_plan, model_config
 from model_gpt2 import GPT, GPTConfig
 from train_gpt2 import TrainConfig, make_optimizers
-from train_plan import card_peak, count_params, flops_per_token, memory_plan, model_config
 
 
 @pytest.mark.parametrize("changes", [{}, {"tie_weights": False}, {"bias": False},
@@ -113,4 +113,4 @@ def test_plan_and_summary_from_the_command_line(monkeypatch, capsys):
 def test_summary_without_torchinfo(monkeypatch):
     """An ImportError where a package is only for show."""
     monkeypatch.setitem(sys.modules, "torchinfo", None)
-    assert "pip install torchinfo" in train_plan.summary_text(None)
+    assert "pip install torchinfo" in plan.summary_text(None)

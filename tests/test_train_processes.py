@@ -121,7 +121,7 @@ def test_two_processes_are_one(folder, tmp_path):
 DYING = """
 import os, signal, sys
 import train_gpt2
-from train_config import parse_command
+from gpt2.settings import parse_command
 def callback(record, model):
     if record["step"] == 3 and os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -142,7 +142,7 @@ def test_a_dead_process_ends_the_run(folder, tmp_path):
 
 def test_uneven_shares_are_refused(folder, tmp_path, monkeypatch):
     """Sequences that fall under the table because three processes cannot share sixteen."""
-    from train_plan import pick_micro_batch
+    from gpt2.plan import pick_micro_batch
     c = TrainConfig.preset_of("quick")
     with pytest.raises(TrainError, match="3 processes"):
         pick_micro_batch(c, None, torch.float32, torch.device("cpu"), world=3)

@@ -10,7 +10,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from train_files import TrainError
+from gpt2.errors import TrainError
 
 # a checkpoint continues only a run with the same shape and the same law; the other fields may change on the way
 SHAPE_FIELDS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "tie_weights")

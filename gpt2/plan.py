@@ -10,8 +10,8 @@ import sys
 
 import torch
 
+from gpt2.errors import TrainError
 from model_gpt2 import GPTConfig
-from train_files import TrainError
 
 MB = 1e6
 
