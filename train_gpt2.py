@@ -40,6 +40,7 @@ from gpt2.checkpoint import (
 from gpt2.device import DTYPES, NAMES, choose_precision, pick_device, pick_precision
 from gpt2.errors import TrainError
 from gpt2.fast_cpu import keep_freed_memory
+from gpt2.grow import extend_positions, grow
 from gpt2.machine import machine_facts
 from gpt2.optim import Muon, make_optimizers, orthogonalize
 from gpt2.plan import (
@@ -100,7 +101,7 @@ def optimizer_step(model, optimizers, scaler, micro_batches, dtype=torch.float32
         hold = contextlib.nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync()
         with hold:
             with torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32):
-                loss = model(x, y)[1] / len(micro_batches)
+                loss = (soft_loss(model, x, *y) if isinstance(y, tuple) else model(x, y)[1]) / len(micro_batches)
             scaler.scale(loss).backward()
         loss_sum += loss.detach()
     for optimizer in optimizers:
@@ -114,6 +115,29 @@ def optimizer_step(model, optimizers, scaler, micro_batches, dtype=torch.float32
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     return loss_sum, norm, moved
+
+
+def soft_loss(model, x, y, targets):
+    """Cross-entropy against whole distributions (B, T, V): what the text has and what the teachers think."""
+    return torch.nn.functional.cross_entropy(model(x)[0].flatten(0, 1).float(), targets.flatten(0, 1))
+
+
+@torch.no_grad()
+def soft_targets(teachers, x, y, weight):
+    """weight * the teachers' mean probabilities + (1 - weight) * the letter that comes: (B, T, V)."""
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        probs = sum(teacher(x)[0].float().softmax(dim=-1) for teacher in teachers) / len(teachers)
+    return (weight * probs).scatter_add_(-1, y[..., None], torch.full_like(y[..., None], 1 - weight, dtype=probs.dtype))
+
+
+def grown(config, shape, corpus):
+    """The model that the folders of --grow-from make together."""
+    try:
+        models = [GPT.from_pretrained(folder) for folder in config.grow_from.split(",")]
+        T = models[0].config.block_size
+        return grow(models, shape, corpus.train[: 16 * T].view(16, T)).train()
+    except ValueError as error:
+        raise TrainError(f"--grow-from: {error}") from error
 
 
 @torch.no_grad()
@@ -161,9 +185,11 @@ def chars_per_token(corpus):
     return (len(corpus.val_text) - len(corpus.tokenizer.decode([int(corpus.val[0])]))) / scored
 
 
-def micro_batches(corpus, config, step, micro, device, rank=0, world=1):
+def micro_batches(corpus, config, step, micro, device, rank=0, world=1, T=None):
     """This process's share of the step's batch in pieces of `micro` sequences: [(x, y), ...], each (micro, T)."""
-    draw = config.block_size, config.sequences, config.seed, step
+    T = T or config.block_size
+    draw = T, config.tokens_per_step // T, config.seed, step
+    micro = micro * config.block_size // T  # as many tokens at once
     if isinstance(corpus.train, ShardedIds):  # so much text that a window hardly comes twice
         x, y = corpus.train.get_batch(*draw)
     else:
@@ -229,7 +255,7 @@ class StopSignals:
 def refuse_another_run(saved, now, folder, warn=print):
     """A checkpoint continues only its own run: compare what decides the numbers, name what differs."""
     differ = [f"{name} {saved.get(name)!r} there, {now[name]!r} here" for name in now
-              if name != "horizon" and saved.get(name) != now[name]]
+              if name != "horizon" and saved.get(name, now[name]) != now[name]]  # older checkpoints lack newer settings
     if differ:
         raise TrainError(f"{folder} holds a run with other settings ({'; '.join(differ)}): use them again, "
                          "choose another --out-dir, or start over with --resume overwrite.")
@@ -250,6 +276,8 @@ class Progress:
     skipped: int = 0  # steps whose gradient was not finite
     skips_in_a_row: int = 0
     seconds: float = 0.0  # spent in steps, over all sessions
+    clock: float = 0.0  # spent in steps and validations
+    window: int = 0  # length of the last training windows
     epoch_loss: float = 0.0  # sum over epoch_steps, since the epoch began
     epoch_steps: int = 0
 
@@ -290,6 +318,9 @@ class Run:
         self.scaler = torch.amp.GradScaler(device.type, enabled=scale)
         torch.manual_seed(config.seed)
         self.raw = GPT(model_config(config, corpus.tokenizer.vocab_size)).to(device)  # never wrapped: this one is saved
+        if config.grow_from and not saved:
+            self.raw = grown(config, self.raw.config, corpus).to(device)
+        self.teachers = [GPT.from_pretrained(f).to(device) for f in config.teacher.split(",") if f]
         self.micro = from_first(pick_micro_batch(config, self.raw, self.dtype, device, world), world)
         self.model = try_compile(self.raw, self.dtype, device, self.log.say) if config.compile else self.raw
         if world > 1:
@@ -393,7 +424,7 @@ class Run:
 
     def record_step(self, loss, lr, norm, moved, seconds):
         p, tok_s = self.progress, self.config.tokens_per_step / seconds
-        p.train_loss, p.seconds = loss, p.seconds + seconds
+        p.train_loss, p.seconds, p.clock = loss, p.seconds + seconds, p.clock + seconds
         p.skips_in_a_row, p.skipped = (0, p.skipped) if moved else (p.skips_in_a_row + 1, p.skipped + 1)
         record = {"step": p.step, "loss": loss, "lr": lr, "norm": norm, "dt_ms": 1000 * seconds, "tok_s": tok_s}
         if self.peak:
@@ -418,8 +449,9 @@ class Run:
 
     def validate(self):
         """The exact loss (on every process: none waits, all agree), the best model kept, a sample."""
-        p = self.progress
+        p, began = self.progress, time.perf_counter()
         p.val_loss = evaluate(self.raw, self.corpus.val)
+        p.clock += time.perf_counter() - began
         better, per_char = p.val_loss < p.best_loss, p.val_loss / self.chars_per_token
         if better:
             p.best_loss, p.best_step, p.stale = p.val_loss, p.step, 0
@@ -472,7 +504,22 @@ class Run:
             return "target_loss"
         if c.patience and p.stale >= c.patience:
             return "patience"
-        return "max_steps" if p.step >= c.max_steps else None
+        done = self.share() >= 1 if c.minutes else p.step >= c.max_steps
+        return "max_steps" if done else None
+
+    def share(self):
+        """How much of the run is done, by the clock or by steps."""
+        p, c = self.progress, self.config
+        return p.clock / (60 * c.minutes) if c.minutes else p.step / c.max_steps
+
+    def next_window(self, share):
+        """The length of the next windows; positions that no window held before get their start."""
+        p, window = self.progress, self.config.window_at(share)
+        if 0 < p.window < window:
+            extend_positions(self.raw, p.window, window)
+            self.log.say(f"step {p.step} | windows of {window} from here")
+        p.window = window
+        return window
 
 
 def train(config, corpus=None, callback=None):
@@ -505,14 +552,18 @@ def loop(run, signals):
         run.log.say(f"nothing to do: the run in {config.out_dir} stands at step {p.step} ({stopped}).")
     while not stopped:
         start = time.perf_counter()
-        lr = set_lr(run.optimizers, config, p.step)
-        batches = micro_batches(run.corpus, config, p.step, run.micro, run.device, run.rank, run.world)
+        share = run.share()
+        lr = set_lr(run.optimizers, config, share * config.horizon if config.minutes else p.step)
+        window = run.next_window(share)
+        batches = micro_batches(run.corpus, config, p.step, run.micro, run.device, run.rank, run.world, window)
+        if run.teachers:
+            batches = [(x, (y, soft_targets(run.teachers, x, y, config.teacher_weight))) for x, y in batches]
         loss, norm, moved = optimizer_step(run.model, run.optimizers, run.scaler, batches, run.dtype, config.grad_clip)
         p.step += 1
         loss, asked, due = mean_over([loss.item(), float(signals.asked), float(run.save_due())], run.device, run.world)
         records = [run.record_step(loss, lr, norm.item(), moved, time.perf_counter() - start)]
         run.check_skips()
-        if p.step % config.eval_every == 0 or p.step == config.max_steps:
+        if p.step % config.eval_every == 0 or run.why_stop(False) == "max_steps":
             records.append(run.validate())
         wishes = [bool(run.callback(record, run.raw)) for record in records] if run.callback else []
         stopped = "callback" if any(wishes) else run.why_stop(asked)

@@ -33,7 +33,8 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     by_shape.setdefault(p.shape, []).append(p)
             for shape, params in by_shape.items():
-                scale = max(1, shape[0] / shape[1]) ** 0.5
+                rows = shape[0] // _parts(shape)
+                scale = max(1, rows / shape[1]) ** 0.5
                 for p, update in zip(params, self._updates(params, group["momentum"]), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                     p.add_(update, alpha=-group["lr"] * scale)
@@ -46,8 +47,13 @@ class Muon(torch.optim.Optimizer):
         grads, ms = torch.stack([p.grad for p in params]), torch.stack([self.state[p]["momentum"] for p in params])
         step = grads.lerp(ms, momentum)  # (n, rows, columns); Nesterov: look one step ahead
         n, rows, columns = step.shape
-        parts = 3 if rows == 3 * columns else 1  # c_attn is three matrices in one: query, key and value
+        parts = _parts((rows, columns))
         return orthogonalize(step.view(n * parts, rows // parts, columns), self.dtype).view_as(step)
+
+
+def _parts(shape):
+    """c_attn (3C, C) is three matrices in one: query, key and value."""
+    return 3 if shape[0] == 3 * shape[1] else 1
 
 
 def make_optimizers(model, config, dtype):

@@ -15,7 +15,8 @@ from gpt2.errors import TrainError
 # a checkpoint continues only a run with the same shape and the same law; the other fields may change on the way
 SHAPE_FIELDS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "tie_weights")
 LAW_FIELDS = ("tokenizer", "dropout", "tokens_per_step", "optimizer", "lr", "muon_lr", "min_lr", "schedule",
-              "warmup_steps", "weight_decay", "beta1", "beta2", "grad_clip", "order", "seed")
+              "warmup_steps", "weight_decay", "beta1", "beta2", "grad_clip", "order", "seed", "windows", "teacher",
+              "teacher_weight")
 
 
 @dataclass
@@ -54,6 +55,11 @@ class TrainConfig:
     save_every: int = 500  # steps between checkpoints; 0: only by time
     save_minutes: float = 10.0  # minutes between checkpoints
     copy_to: str = ""  # second folder (Drive, say) that gets a copy every 20 minutes and at the end
+    minutes: float = 0.0  # the schedule follows the clock and ends after so many minutes; 0: it follows the steps
+    windows: str = ""  # window lengths in turn with their shares of the run, 128:0.6,1024:0.4; empty: block_size
+    grow_from: str = ""  # begin as the models of these folders (best/), side by side, commas between them
+    teacher: str = ""  # folders of models, commas between them, whose mean probabilities are targets beside the text
+    teacher_weight: float = 0.5  # weight of the teachers' probabilities; the text has the rest
     order: str = "shuffled"  # shuffled: each window once an epoch, in a fresh order; random: drawn anew each time
     seed: int = 1337  # decides first weights, batches and samples
     device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
@@ -93,6 +99,21 @@ class TrainConfig:
     def warmup(self):
         return min(self.warmup_steps, self.horizon // 2)
 
+    def window_at(self, share):
+        """The length of the training windows when this share of the run is done."""
+        left, (last, _) = share, self.window_parts[-1]
+        for length, part in self.window_parts:
+            left -= part
+            if left < 0:
+                return length
+        return last
+
+    @property
+    def window_parts(self):
+        """[(length, share of the run), ...]"""
+        parts = [part.split(":") for part in self.windows.split(",") if part]
+        return [(int(n), float(share)) for n, share in parts] or [(self.block_size, 1.0)]
+
     @property
     def sequences(self):
         return self.tokens_per_step // self.block_size
@@ -119,7 +140,8 @@ CHOICES = {"resume": ("no", "auto", "overwrite"), "tokenizer": ("char", "bpe"), 
            "best_dtype": ("fp32", "fp16"), "order": ("shuffled", "random")}
 AT_LEAST_ONE = ("n_layer", "n_head", "n_embd", "block_size", "tokens_per_step", "max_steps", "eval_every")
 NOT_NEGATIVE = ("lr", "muon_lr", "min_lr", "warmup_steps", "decay_steps", "weight_decay", "grad_clip", "patience",
-                "target_loss", "sample_chars", "save_every", "save_minutes", "log_every", "seed")
+                "target_loss", "sample_chars", "save_every", "save_minutes", "log_every", "seed", "minutes",
+                "teacher_weight")
 
 
 def flag(name):
@@ -149,10 +171,23 @@ def check_settings(c):
            f"--batch-size is {c.batch_size!r}: give a whole number of at least 1, or auto.")
     refuse(c.batch_size != "auto" and c.batch_size > c.sequences, f"--batch-size {c.batch_size} is more than the "
            f"{c.sequences} sequences of one step: raise --tokens-per-step (now {c.tokens_per_step}) or lower it.")
+    check_windows(c, refuse)
     refuse(c.min_lr > c.lr, f"--min-lr {c.min_lr} is above --lr {c.lr}: the rate falls from the one to the other.")
     refuse(c.out_dir and os.path.isfile(c.out_dir), f"--out-dir {c.out_dir} is a file: name a folder.")
     refuse(not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", c.device),
            f"--device is {c.device!r}: choose auto, cpu, mps, cuda or cuda:N.")
+
+
+def check_windows(c, refuse):
+    how = f"--windows is {c.windows!r}: give lengths with shares that make 1, as 128:0.6,1024:0.4"
+    try:
+        parts = c.window_parts
+    except ValueError:
+        raise TrainError(f"{how}.") from None
+    refuse(abs(sum(share for _, share in parts) - 1) > 1e-6, f"{how}.")
+    for length, _ in parts:
+        refuse(not 0 < length <= c.block_size, f"{how}, none longer than --block-size {c.block_size}.")
+        refuse(c.tokens_per_step % length, f"{how}, each a part of --tokens-per-step {c.tokens_per_step}.")
 
 
 # ---- The command line

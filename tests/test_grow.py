@@ -1,0 +1,132 @@
+"""A large model that begins exactly where small ones stand, and the options of the trainer that go with it."""
+
+import pytest
+import torch
+
+from data.corpus import corpus_from_text
+from gpt2.grow import extend_positions, grow, places
+from model_gpt2 import GPT, GPTConfig
+from train_gpt2 import TrainConfig, TrainError, soft_targets, train
+
+SMALL = GPTConfig(block_size=16, vocab_size=11, n_layer=2, n_head=2, n_embd=16)
+BIG = GPTConfig(block_size=24, vocab_size=11, n_layer=5, n_head=4, n_embd=32)
+
+
+def small(seed):
+    """A model whose weights are as far from zero as trained ones."""
+    torch.manual_seed(seed)
+    model = GPT(SMALL).eval()
+    for p in model.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    return model
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(0, 11, (3, 16), generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def test_a_deeper_model_begins_exactly_where_the_shallow_one_stood(ids):
+    """A new block that writes, an old one in the wrong order, a head of another size."""
+    shape = GPTConfig(block_size=24, vocab_size=11, n_layer=5, n_head=2, n_embd=16)
+    assert torch.allclose(grow([small(1)], shape)(ids)[0], small(1)(ids)[0], atol=1e-4)
+
+
+@torch.no_grad()
+def test_side_by_side_twice_the_same_is_the_same(ids):
+    """Features that mix, queries read as keys, logits n times too large: all show where LayerNorm cannot."""
+    assert torch.allclose(grow([small(1), small(1)], BIG, ids)(ids)[0], small(1)(ids)[0], atol=1e-4)
+
+
+@torch.no_grad()
+def test_side_by_side_gives_the_mean_of_the_logits(ids):
+    """Two models: closer to the mean of their logits than either is; the rest is LayerNorm, which 16 features share."""
+    models = [small(1), small(2)]
+    mean = sum(m(ids)[0] for m in models) / 2
+    away = [(logits - mean).norm() for logits in (grow(models, BIG, ids)(ids)[0], models[0](ids)[0])]
+    assert away[0] < 0.4 * away[1]
+
+
+def test_all_that_is_new_can_learn(ids):
+    """A zero whose gradient is zero stays a zero."""
+    model = grow([small(1), small(2)], BIG, ids).train()
+    model(ids, ids)[1].backward()
+    new = [i for i in range(5) if model.transformer.h[i] not in places(model.transformer.h, 2)]
+    assert len(new) == 3
+    assert all(model.transformer.h[i].mlp.c_proj.weight.grad.abs().sum() > 0 for i in new)
+    assert model.transformer.h[0].mlp.c_fc.weight.grad[:64, 16:].abs().min() > 0  # from one model to the other
+
+
+def test_positions_repeat_the_second_half():
+    model = small(1)
+    extend_positions(model, 8, 16)
+    wpe = model.transformer.wpe.weight
+    assert torch.equal(wpe[8:12], wpe[4:8]) and torch.equal(wpe[12:16], wpe[4:8])
+
+
+@pytest.mark.parametrize("shape", [dict(n_embd=48), dict(n_head=2), dict(n_layer=1), dict(block_size=8)])
+def test_shapes_that_do_not_fit_are_refused(shape):
+    with pytest.raises(ValueError):
+        grow([small(1), small(2)], GPTConfig(**{**vars(BIG), **shape}))
+
+
+# ---- In the trainer
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return corpus_from_text("To be, or not to be, that is the question.\n" * 60, "one line")
+
+
+def tiny(**settings):
+    return TrainConfig.preset_of("quick", **{**dict(n_layer=1, n_embd=16, max_steps=8, eval_every=8, sample_chars=0,
+                                                    log_every=0, bar=False, precision="fp32"), **settings})
+
+
+def test_grow_from_a_folder(corpus, tmp_path):
+    """--grow-from that is not read: the first loss would be that of an untrained model."""
+    folders = [str(tmp_path / name) for name in "ab"]
+    losses = [train(tiny(max_steps=60, seed=i, out_dir=f), corpus).progress.val_loss for i, f in enumerate(folders)]
+    config = tiny(n_layer=2, n_head=4, n_embd=32, lr=1e-9, muon_lr=1e-9, max_steps=1,
+                  grow_from=",".join(f + "/best" for f in folders))
+    assert train(config, corpus).progress.val_loss < max(losses)
+    with pytest.raises(TrainError, match="side by side"):
+        train(tiny(n_embd=48, grow_from=folders[0] + "/best"), corpus)
+
+
+def test_windows_in_turn(corpus):
+    """Windows of the wrong length at a step, or another number of tokens a step."""
+    config = tiny(windows="8:0.25,16:0.25,32:0.5")
+    assert [config.window_at(step / 8) for step in range(8)] == [8, 8, 16, 16, 32, 32, 32, 32]
+    assert train(config, corpus).progress.window == 32
+    for windows in ("8", "8:0.5", "64:1", "7:1", "x:1"):
+        with pytest.raises(TrainError, match="--windows"):
+            tiny(windows=windows)
+
+
+def test_minutes_end_the_run_and_its_rate(corpus):
+    """A schedule that looks at the steps: the run would not end, or end at a high rate."""
+    result = train(tiny(minutes=0.02, max_steps=10**6, eval_every=10**6, warmup_steps=0), corpus)
+    rates = [r["lr"] for r in result.history if "lr" in r]
+    assert 1.0 < result.progress.clock < 3 and rates[-1] < 0.1 * rates[0]
+    assert result.progress.val_loss > 0
+
+
+@torch.no_grad()
+def test_soft_targets_are_probabilities(corpus):
+    """A weight on the wrong side, or a mean of logits."""
+    torch.manual_seed(0)
+    teachers = [GPT(GPTConfig(8, 65, 1, 1, 16)).eval() for _ in range(2)]
+    x, y = torch.zeros(2, 8, dtype=torch.long), torch.full((2, 8), 7)
+    soft = soft_targets(teachers, x, y, 0.25)
+    mean = sum(t(x)[0].softmax(-1) for t in teachers) / 2
+    assert torch.allclose(soft.sum(-1), torch.ones(2, 8), atol=1e-2)
+    assert torch.allclose(soft[..., 7], 0.75 + 0.25 * mean[..., 7], atol=1e-2)
+
+
+def test_a_teacher_moves_the_run(corpus, tmp_path):
+    train(tiny(max_steps=20, out_dir=str(tmp_path)), corpus)
+    losses = [train(tiny(seed=5, teacher=t, teacher_weight=1.0), corpus).train_losses[-1]
+              for t in ("", str(tmp_path / "best"))]
+    assert losses[0] != losses[1]
