@@ -1,19 +1,24 @@
 """Counting: the dumbest models of text that work, and the marks every rung of the ladder is measured by.
 
-An n-gram guesses a letter from the n-1 before it, by how often each letter followed them in train. Needs numpy only.
-`python -m data.ngram` measures the whole table on the corpus and writes results/ngram.json; with --standin, the
-stand-in's, to results/ngram_standin.json.
+An n-gram guesses a symbol from the n-1 before it, by how often each symbol followed them in train. Needs
+numpy only. `python -m bench.marks` measures the whole table on Tiny Shakespeare or the stand-in.
 """
 
 from __future__ import annotations
 
-import argparse
+import io
 import math
 import os
 import time
-from pathlib import Path
+import zipfile
 
 import numpy as np
+
+from data.files import write_atomic
+
+LONGEST = 16  # letters
+MOST_STRINGS = 4_000_000  # strings of n symbols in a file; Tiny Shakespeare has 0.13 million of five
+ARRAYS = {"n", "vocab_size", "head", "steps", "counts"}  # "corpus" may come with them
 
 
 class NGram:
@@ -25,9 +30,13 @@ class NGram:
     """
 
     def __init__(self, n: int, vocab_size: int):
-        if n < 1 or vocab_size < 1 or vocab_size**n >= 2**63:
-            raise ValueError(f"cannot count {n} letters of {vocab_size} symbols: need n >= 1 and vocab_size**n < 2**63")
+        if not 1 <= n <= LONGEST or not 1 <= vocab_size < 2**31 or vocab_size**n >= 2**63:
+            raise ValueError(
+                f"cannot count {n} letters of {vocab_size} symbols: need n from 1 to {LONGEST} and "
+                "vocab_size**n < 2**63"
+            )
         self.n, self.vocab_size = int(n), int(vocab_size)
+        self.corpus_sha256 = ""  # of the text that was counted, where `save` was told
         self._grams: list[tuple[np.ndarray, np.ndarray]] = []  # per order: sorted codes, counts
         self._contexts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # per order: codes, totals, types
 
@@ -87,28 +96,40 @@ class NGram:
         codes = _codes(self._check(ids), self.n, self.vocab_size)
         return float((_lookup(self._grams[-1][0], codes) < 0).mean())
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write a small .npz (no pickle): the longest strings as steps between sorted codes, and their counts."""
+    def save(self, path: str | os.PathLike, corpus_sha256: str = "") -> None:
+        """Write a small .npz (no pickle): the longest strings as steps between sorted codes, and their counts.
+
+        `corpus_sha256` (64 hex digits) says of what text they are. ValueError for more than MOST_STRINGS.
+        """
         codes, counts = self._fitted()[-1]
-        steps = np.diff(codes, prepend=0)
-        arrays = {"head": _small(self._head), "steps": _small(steps), "counts": _small(counts)}
-        part = Path(f"{path}.{os.getpid()}.part")
-        try:
-            with open(part, "wb") as file:
-                np.savez_compressed(file, n=self.n, vocab_size=self.vocab_size, **arrays)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        if len(codes) > MOST_STRINGS:
+            raise ValueError(f"{len(codes):,} strings of {self.n} symbols are too many for a file: count fewer letters")
+        arrays = {"head": _small(self._head), "steps": _small(np.diff(codes, prepend=0)), "counts": _small(counts)}
+        if corpus_sha256 or self.corpus_sha256:
+            arrays["corpus"] = np.frombuffer(bytes.fromhex(corpus_sha256 or self.corpus_sha256), np.uint8)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, n=self.n, vocab_size=self.vocab_size, **arrays)
+        write_atomic(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> NGram:
-        """Read what `save` wrote. ValueError in one sentence if the file is missing, damaged or something else."""
+        """Read what `save` wrote. ValueError in one sentence if the file is missing, damaged or something else.
+
+        Safe with a stranger's file: its sizes are read first, and what it says is checked.
+        """
         try:
+            with zipfile.ZipFile(path) as file:  # its directory alone
+                _check_sizes(file)
             with np.load(path, allow_pickle=False) as data:
                 model = cls(int(data["n"]), int(data["vocab_size"]))
-                codes = np.cumsum(data["steps"].astype(np.int64))
-                top = codes, data["counts"].astype(np.int64)
-                return model._set(top, data["head"].astype(np.int64))
+                steps, counts, head = (data[name].astype(np.int64) for name in ("steps", "counts", "head"))
+                model.corpus_sha256 = data["corpus"].tobytes().hex() if "corpus" in data.files else ""
+            codes = np.cumsum(steps)
+            if len(codes) != len(counts) or not len(codes) or (steps[1:] < 1).any() or (counts < 1).any():
+                raise ValueError
+            if codes[0] < 0 or codes[-1] >= model.vocab_size**model.n or len(head) != model.n - 1:
+                raise ValueError
+            return model._set((codes, counts), model._check(head))
         except FileNotFoundError:
             raise ValueError(f"{path} is missing: make it with NGram.save") from None
         except Exception as error:  # zip, zlib, header and key errors: all mean the same to the reader
@@ -217,36 +238,17 @@ def table(train, val, vocab_size: int, longest: int = 8) -> list[dict]:
     return rows
 
 
-def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m data.ngram", description="Measure what counting alone can do.")
-    parser.add_argument("--standin", action="store_true", help="measure the stand-in text instead of Tiny Shakespeare")
-    args = parser.parse_args(argv)
-    # a command stands at the top of the house: what it needs there is imported here, not by the module
-    from data import shakespeare, standin
-    from lab.machine import write_result
-
-    start = time.perf_counter()
-    try:
-        text, name = (standin.make(), "standin") if args.standin else (shakespeare.get_text(False), "tinyshakespeare")
-    except shakespeare.DataError as error:
-        raise SystemExit(str(error)) from None
-    corpus = shakespeare.corpus_from_text(text, name)
-    rows = table(corpus.train, corpus.val, corpus.tokenizer.vocab_size)
-    best = NGram(5, corpus.tokenizer.vocab_size).fit(corpus.train)
-    windows = {str(size): best.loss_in_windows(corpus.val, size) for size in (8, 16, 32, 64, 128, 256, 1024)}
-    measured = {"unit": "nats/char", "val_targets": len(corpus.val) - 1, "rows": rows, "windows_5gram": windows}
-    if args.standin:
-        measured["floor"], measured["floor_se"] = standin.floor(text)
-    path = Path(__file__).resolve().parents[1] / "results" / ("ngram_standin.json" if args.standin else "ngram.json")
-    config = {"longest": 8, "windows": [int(size) for size in windows]}
-    write_result(path, config, corpus, **measured, seconds=time.perf_counter() - start)
-    for row in rows:
-        print(
-            f"{row['name']:>8}  val {row['val_loss']:.3f}  train {row['train_loss']:.3f}  unseen {row['unseen']:6.1%}"
-        )
-    print("5-gram in windows of " + ", ".join(f"{size}: {loss:.3f}" for size, loss in windows.items()))
-    print(f"written to {path}")
+def marks(corpus, longest: int = 5) -> dict[int, float]:
+    """{n: nats a character on validation} for 1 to `longest` symbols, as far as whole numbers can count them."""
+    V = corpus.tokenizer.vocab_size
+    return {n: NGram(n, V).fit(corpus.train).loss(corpus.val) / corpus.chars_per_token
+            for n in range(1, longest + 1) if V**n < 2**63 and len(corpus.train) >= n}  # fmt: skip
 
 
-if __name__ == "__main__":
-    main()
+def _check_sizes(file: zipfile.ZipFile) -> None:
+    """ValueError for other arrays than ours, or more bytes than the largest table of ours would have."""
+    members = {info.filename.removesuffix(".npy"): info.file_size for info in file.infolist()}
+    if len(members) != len(file.infolist()) or not ARRAYS <= members.keys() <= {*ARRAYS, "corpus"}:
+        raise ValueError
+    if any(size > 8 * MOST_STRINGS + 4096 for size in members.values()):
+        raise ValueError

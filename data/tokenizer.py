@@ -91,7 +91,7 @@ class CharTokenizer(Tokenizer):
             return [self._ids[c] for c in text]  # the common case, at full speed
         except KeyError:
             text = self._line_ends(text)
-            kept = {c: [self._ids[k] for k in self._keep(c) or ""] for c in set(text)}
+            kept = {c: [self._ids[k] for k in self.replacement(c) or ""] for c in set(text)}
             return [i for c in text for i in kept[c]]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -100,7 +100,7 @@ class CharTokenizer(Tokenizer):
 
     def dropped(self, text: str) -> list[str]:
         """The characters of `text` that `encode` leaves out without a replacement, each once, in order."""
-        return [c for c in dict.fromkeys(self._line_ends(text)) if self._keep(c) is None]
+        return [c for c in dict.fromkeys(self._line_ends(text)) if self.replacement(c) is None]
 
     def _pieces(self) -> list:
         return self.chars
@@ -108,7 +108,7 @@ class CharTokenizer(Tokenizer):
     def _line_ends(self, text: str) -> str:
         return text if "\r" in self._ids else text.replace("\r\n", "\n")
 
-    def _keep(self, c: str) -> str | None:
+    def replacement(self, c: str) -> str | None:
         """What stands for `c`: a string over the vocabulary, "" for a bare accent, None if nothing does."""
         if c in self._ids:
             return c
@@ -120,7 +120,7 @@ class CharTokenizer(Tokenizer):
         parts = unicodedata.normalize("NFKD", c)
         if parts == c:
             return None
-        kept = [self._keep(p) for p in parts]
+        kept = [self.replacement(p) for p in parts]
         return None if None in kept else "".join(kept) or None
 
     def save(self, folder: str | os.PathLike, block_size: int = 1024) -> None:

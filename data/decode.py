@@ -1,0 +1,112 @@
+"""Bytes to text: which encoding a file is in, found by looking, and said.
+
+UTF-8 and the UTF-16 of Windows are certain. Older files say nothing about themselves: they are read as
+Western European, or as Russian, where the bytes look like it, and refused in one sentence where not.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+from data.files import DataError
+
+KINDS = {  # what else a file may be, by its first bytes
+    b"PK\x03\x04": "a zip archive or an office document (.docx, .odt, .epub)",
+    b"%PDF": "a PDF document",
+    b"{\\rtf": "an RTF document",
+    b"\xd0\xcf\x11\xe0": "an old office document (.doc)",
+    b"\x1f\x8b": "a gzip archive",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+    b"SQLite format 3": "a database",
+    b"\x7fELF": "a program",
+}
+BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
+ADVICE = "open it in an editor and save it as plain text in UTF-8"
+
+
+def decode(body: bytes, where: str, encoding: str | None = None) -> tuple[str, str]:
+    """(text, what was found, in words). DataError, naming the file by `where`, if it is no plain text."""
+    kind = next((kind for start, kind in KINDS.items() if body.startswith(start)), None)
+    if kind:
+        raise DataError(f"{where} is {kind}, not plain text: save its words as a .txt file in UTF-8")
+    try:
+        text, found = _named(body, encoding) if encoding else _guess(body)
+    except (UnicodeError, LookupError) as error:
+        reason = str(error) if encoding else "its encoding is not one that can be told by looking"
+        raise DataError(f"{where} cannot be read as text ({reason}): {ADVICE}") from None
+    if not _readable(text):
+        raise DataError(f"{where} holds control characters as only binary files do: {ADVICE}")
+    return text, found
+
+
+def _named(body: bytes, encoding: str) -> tuple[str, str]:
+    return body.decode(encoding), f"{encoding}, as asked"
+
+
+def _guess(body: bytes) -> tuple[str, str]:
+    """UnicodeError if nothing fits."""
+    for mark, codec in BOMS:
+        if body.startswith(mark):
+            return body[len(mark) :].decode(codec), f"{codec.upper()} with a byte-order mark"
+    try:
+        if b"\0" not in body:
+            return body.decode("utf-8"), "UTF-8"
+    except UnicodeDecodeError as error:
+        start = error.start
+    else:
+        start = 0
+    return _wide(body) or _damaged(body, start) or _old(body)
+
+
+def _wide(body: bytes) -> tuple[str, str] | None:
+    """UTF-16 without its mark: the byte order in which there are spaces and line ends."""
+    for codec, other in (("utf-16-le", "\u2000\u0a00"), ("utf-16-be", "\u2000\u0a00")):
+        try:
+            text = body[: len(body) // 2 * 2].decode(codec)
+        except UnicodeDecodeError:
+            continue
+        spaces, wrong = (sum(text.count(c) for c in chars) for chars in (" \n", other))
+        if _readable(text) and spaces > 10 * wrong and spaces * 2000 > len(text):
+            return text, f"{codec.upper()} without a byte-order mark"
+    return None
+
+
+def _damaged(body: bytes, start: int) -> tuple[str, str] | None:
+    """UTF-8 with a few bytes that are none, or cut off inside its last letter."""
+    if b"\0" in body:
+        raise UnicodeError  # no text of one byte a letter has these
+    if start >= len(body) - 3 and start > 0:
+        return body[:start].decode("utf-8"), "UTF-8, cut off inside its last letter"
+    text = body.decode("utf-8", "replace")
+    bad = text.count("\ufffd")
+    if sum(c > "\x7f" for c in text) > 20 * bad:
+        return text.replace("\ufffd", ""), f"UTF-8 with {bad:,} damaged letters, which were left out"
+    return None
+
+
+def _old(body: bytes) -> tuple[str, str]:
+    """One byte a letter: Western where accents are few, Russian where its commonest letters are there."""
+    letters = len(body.translate(None, bytes(b for b in range(128) if not chr(b).isalpha())))
+    high = len(body.translate(None, bytes(range(128))))
+    if high < 0.3 * letters:
+        return body.decode("cp1252"), "Windows-1252 (Latin-1)"
+
+    def russian(codec):
+        text = body.decode(codec, "replace")
+        return sum(text.count(c) for c in "\u043e\u0435\u0430\u0438\u043d\u0442") / high  # o e a i n t
+
+    best = max(("cp1251", "koi8-r", "cp866"), key=russian)
+    if russian(best) < 0.36:  # half of a Russian text's letters are these six
+        raise UnicodeError
+    return body.decode(best), f"{best.upper()} (Cyrillic)"
+
+
+def _readable(text: str) -> bool:
+    """Whether nearly all of the first 20,000 characters can be printed, as those of a text can."""
+    sample = text[:20_000]
+    return sum(c.isprintable() or c in "\n\r\t\x0c\x1b" or "\u200b" <= c <= "\u206f" or c in "\ufeff\xad\xa0\u3000"
+               for c in sample) >= 0.98 * len(sample)  # fmt: skip

@@ -1,0 +1,189 @@
+"""Any text: from a path or an address to a Corpus with a split and an alphabet of its own.
+
+    corpus = load_text("my novel.txt")      # "" is Tiny Shakespeare
+    python -m data.text "my novel.txt"      # look first: what would be read, and what counting reaches on it
+
+Nothing is changed in silence: what was recognised, folded or left out stands in `corpus.notes`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import http.client
+import os
+import re
+import sys
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from data import shakespeare, web
+from data.corpus import Corpus, corpus_from_text, split
+from data.decode import decode
+from data.files import DataError, say
+from data.tokenizer import BPETokenizer, CharTokenizer, TokenizerError
+
+ALPHABET = 256  # symbols of a character vocabulary at most
+RARE = 0.005  # more symbols than that: the rarest are folded if they are at most this share of the text
+PER_PIECE, PIECES = 30, (512, 2048)  # else pieces: one for so many characters of train, within these bounds
+SHORT = 20_000  # characters
+LARGEST = 200_000_000  # bytes
+
+
+def load_text(where: str | os.PathLike = "", quiet: bool = False, encoding: str | None = None) -> Corpus:
+    """The text at a path or an http(s) address as a Corpus; "" is Tiny Shakespeare, as `load_corpus` finds it.
+
+    Prints what was read and what was done to it, unless `quiet`. `encoding` overrules what the bytes look
+    like. DataError, in one sentence, if there is no such text or none that can be learned from.
+    """
+    where = str(where).strip()
+    if where[:1] in "\"'" and where[:1] == where[-1:]:  # pasted with its quotes
+        where = where[1:-1]
+    if not where:
+        return shakespeare.load_corpus(quiet=quiet)
+    body = _download(where, quiet) if re.match(r"https?://", where) else _read(where)
+    text, found = decode(body, where, encoding)
+    text, notes = _tidy(text, f"{where}: read as {found}")
+    corpus = _corpus(text, _name(where, text), notes)
+    for line in () if quiet else (*corpus.notes, describe(corpus)):
+        say(line)
+    return corpus
+
+
+def describe(corpus: Corpus) -> str:
+    """One line: how much there is, of how many symbols, in what units it is learned."""
+    units = f"{corpus.tokenizer.vocab_size:,} symbols"
+    if corpus.tokenizer.kind != "char":
+        units = f"{len(set(corpus.text)):,} symbols in {corpus.tokenizer.vocab_size:,} pieces"
+    return f"text: {corpus.name}, {len(corpus.text):,} characters, {units}, the last tenth for validation"
+
+
+# --- finding it ---
+
+
+def _read(where: str) -> bytes:
+    path = Path(where).expanduser()
+    try:
+        if path.is_dir():
+            raise DataError(f"{where} is a folder: name one text file (python -m data.shards takes a folder)")
+        if path.exists() and not path.is_file():
+            raise DataError(f"{where} is no ordinary file: name a text file")
+        if path.stat().st_size > LARGEST:
+            raise DataError(f"{where} has more than {LARGEST // 10**6} MB: use python -m data.shards, and --data")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{where} is not there (looked in {Path.cwd()}): check the path") from None
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise DataError(f"{where} cannot be read ({getattr(error, 'strerror', error)}): check the path") from None
+
+
+def _download(where: str, quiet: bool) -> bytes:
+    try:
+        body = web.fetch(where, LARGEST, 15.0, (lambda line: None) if quiet else say)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{where} could not be downloaded ({reason}): check the address, or use a file") from None
+    if re.match(rb"\s*<(!doctype html|html)", body[:200].lower()):
+        raise DataError(f'{where} is a web page, not a text: use the address of the text itself ("raw", or .txt)')
+    return body
+
+
+def _name(where: str, text: str) -> str:
+    """The file's name without what a shell, a card or a file system could stumble over."""
+    if hashlib.sha256(text.encode("utf-8")).hexdigest() == shakespeare.SHA256:
+        return "tinyshakespeare"
+    name = unquote(urlsplit(where).path) if re.match(r"https?://", where) else where
+    name = unicodedata.normalize("NFC", Path(name).name)
+    name = re.sub(r"[^\w.() -]+", "", name).strip(" .-")[:60] or "text"
+    return f"{name}.txt" if name in ("tinyshakespeare", "standin") else name  # these two names mean more
+
+
+# --- what is learned ---
+
+
+def _tidy(text: str, found: str) -> tuple[str, tuple[str, ...]]:
+    """The text with plain line ends, and what there is to say of it so far."""
+    ends = text.count("\r\n"), text.count("\r")
+    if ends[1]:
+        found += ", line ends of " + ("Windows" if ends[0] else "an old Mac") + " made plain"
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.removeprefix("\ufeff"), (found,)
+
+
+def _corpus(text: str, name: str, notes: tuple[str, ...]) -> Corpus:
+    """The Corpus in an alphabet of its own, or in pieces where that would be too large."""
+    if not text.strip():
+        raise DataError(f"{name} is empty: name a file with text in it")
+    if len(set(text)) < 2:
+        raise DataError(f"{name} has one symbol only ({text[0]!r}): there is nothing to predict in it")
+    text, note = fold(text)
+    tokenizer, notes = None, (*notes, note) if note else notes
+    if len(set(text)) > ALPHABET:
+        train = split(text)[0]
+        size = min(max(len(train) // PER_PIECE, PIECES[0]), PIECES[1])
+        tokenizer = BPETokenizer.train(train, size)
+        notes += (f"{len(set(text)):,} different symbols: read in {tokenizer.vocab_size:,} pieces learned from it",)
+    return corpus_from_text(text, name, tokenizer, notes=(*notes, *_warnings(text, tokenizer is None)))
+
+
+def fold(text: str) -> tuple[str, str]:
+    """(text in at most ALPHABET symbols, what was done), or (text, "") as it is where that would cost too much."""
+    counts = Counter(text)
+    if len(counts) <= ALPHABET:
+        return text, ""
+    ranked = sorted(counts, key=lambda c: (-counts[c], c))
+    share = sum(counts[c] for c in ranked[ALPHABET:]) / len(text)
+    if share > RARE:
+        return text, ""
+    kept = CharTokenizer(sorted(ranked[:ALPHABET]))
+    change = {c: kept.replacement(c) or "" for c in ranked[ALPHABET:]}
+    listed = ", ".join(f"{c} {'as ' + new if new.strip() else 'left out' if not new else 'as a space'}"
+                       for c, new in change.items())  # fmt: skip
+    return text.translate({ord(c): new for c, new in change.items()}), (
+        f"the {len(change)} rarest symbols ({share:.2%} of the text) do not fit {ALPHABET}: {listed}"
+    )
+
+
+def _warnings(text: str, by_letter: bool) -> list[str]:
+    out = []
+    if len(text) < SHORT:
+        out.append(
+            f"only {len(text):,} characters: expect a model that soon knows them by heart, so the best "
+            f"validation loss comes early, and may move by 0.1 with the seed; {SHORT:,} or more tell more"
+        )
+    train, val = map(set, split(text))
+    if by_letter and val - train:
+        shown = " ".join(map(ascii, sorted(val - train)[:12]))
+        out.append(f"{len(val - train)} symbols stand in the last tenth only, so no model can learn them: {shown}")
+    return out
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m data.text", description="Look at a text before training on it.")
+    parser.add_argument("file", nargs="?", default="", help="path or address; empty is Tiny Shakespeare")
+    parser.add_argument("--encoding", help="the encoding, where looking at the bytes gives the wrong one")
+    args = parser.parse_args(argv)
+    from data.ngram import marks  # only the command counts
+
+    try:
+        corpus = load_text(args.file, encoding=args.encoding)
+    except (DataError, TokenizerError) as error:
+        say(error, sys.stderr)
+        return 1
+    say(f"sha256 {corpus.sha256}, train {len(corpus.train_text):,} characters, validation {len(corpus.val_text):,}")
+    if corpus.tokenizer.kind == "char":
+        say("alphabet: " + "".join(c if c.isprintable() else f" {ascii(c)[1:-1]} " for c in corpus.tokenizer.chars))
+    say("speakers: " + (", ".join(corpus.speakers) or "none found"))
+    say("examples: " + ", ".join(map(repr, corpus.examples)))
+    unit = "letters" if corpus.tokenizer.kind == "char" else "pieces"
+    for n, loss in marks(corpus).items():
+        say(f"counting {n} {unit}: {loss:.3f} nats a character on validation")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

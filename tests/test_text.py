@@ -1,0 +1,314 @@
+"""data/text.py and data/decode.py: any text in, or one sentence that says why not; nothing changed in silence."""
+
+import http.server
+import threading
+
+import pytest
+
+from data import shakespeare, text
+from data.files import DataError
+from data.ngram import NGram, marks
+from data.text import load_text
+from data.tokenizer import BPETokenizer, TokenizerError, load_tokenizer
+from tests import texts
+
+RUSSIAN = "Он сидел у окна и смотрел на дорогу; потом встал, вышел и не вернулся.\n" * 40
+FRENCH = "L'\u00e9t\u00e9, pr\u00e8s de la for\u00eat, \u00ab le c\u0153ur \u00bb na\u00eff d\u00e9jeune.\n" * 40
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(content, name="mine.txt"):
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+        return tmp_path / name
+
+    return write
+
+
+# --- the whole way: file -> corpus -> tokenizer -> ids -> marks ---
+
+KINDS = {
+    "cyrillic": (texts.cyrillic(), "utf-8", "char"),
+    "hebrew": (texts.hebrew(), "utf-8", "char"),
+    "han": (texts.han(), "utf-8", "pieces"),
+    "verse": (texts.verse(), "utf-8", "char"),
+    "log": (texts.log(), "utf-8", "char"),
+    "windows": (texts.play().replace("\n", "\r\n"), "utf-16", "char"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_text_from_file_to_marks(kind, file, tmp_path):
+    """Catches a script, a size or an encoding that breaks one station of the way, or comes back changed."""
+    content, encoding, tokenizer = KINDS[kind]
+    corpus = load_text(file(content.encode(encoding)), quiet=True)
+    plain = content.replace("\r\n", "\n")
+    assert corpus.text == plain and corpus.tokenizer.kind == tokenizer
+    assert corpus.train_text == plain[: int(0.9 * len(plain))] and corpus.train_text + corpus.val_text == plain
+    corpus.tokenizer.save(tmp_path / "artifact")
+    again = load_tokenizer(tmp_path / "artifact")
+    assert again.decode(corpus.val.tolist()) == corpus.val_text and again.fingerprint == corpus.tokenizer.fingerprint
+    assert again.encode(corpus.val_text) == corpus.val.tolist() and again.dropped(corpus.val_text) == []
+    reached = marks(corpus, 3)
+    assert reached[3] < reached[1] < 9 and all(loss > 0 for loss in reached.values())
+    assert corpus.examples and all(1 <= len(e) <= 40 and corpus.tokenizer.encode(e) for e in corpus.examples)
+
+
+def test_marks_of_pieces_are_nats_a_character(file):
+    """Catches nats a piece given as nats a character: a large alphabet would look hard, or easy, for no reason."""
+    corpus = load_text(file(texts.han(20_000)), quiet=True)
+    V, chars = corpus.tokenizer.vocab_size, len(corpus.val_text) - len(corpus.tokenizer.decode([int(corpus.val[0])]))
+    total = NGram(3, V).fit(corpus.train).losses(corpus.val).sum()
+    assert marks(corpus, 3)[3] == pytest.approx(total / chars) and 0.5 < corpus.chars_per_token < 2
+
+
+def test_pieces_are_learned_from_train_alone(file):
+    """Catches a vocabulary that has seen the validation text."""
+    corpus = load_text(file(texts.han(20_000) + "\u4e00\u4e8c" * 1500), quiet=True)
+    size = max(len(corpus.train_text) // text.PER_PIECE, text.PIECES[0])
+    assert corpus.tokenizer.fingerprint == BPETokenizer.train(corpus.train_text, size).fingerprint
+    assert corpus.tokenizer.fingerprint != BPETokenizer.train(corpus.text, size).fingerprint
+
+
+def test_pieces_have_the_same_ids_elsewhere(file, tmp_path):
+    """Catches a tokenizer.json that transformers, or tokenizers, reads with other ids."""
+    tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
+    corpus = load_text(file(texts.han(20_000)), quiet=True)
+    corpus.tokenizer.save(tmp_path / "a", block_size=64)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "a" / "tokenizer.json"))
+    auto = transformers.AutoTokenizer.from_pretrained(tmp_path / "a")
+    for some in (corpus.val_text, "caf\u00e9  \U0001f600\n\n\u4e00", "<|endoftext|>"):
+        ids = corpus.tokenizer.encode(some)
+        assert theirs.encode(some).ids == ids == auto(some)["input_ids"] and theirs.decode(ids) == some
+    assert corpus.tokenizer.decode([corpus.tokenizer.start_id]) == "\n"
+
+
+# --- encodings ---
+
+
+@pytest.mark.parametrize(
+    ("content", "codec", "says"),
+    [
+        (RUSSIAN, "utf-8", "UTF-8"),
+        (RUSSIAN, "utf-8-sig", "UTF-8 with a byte-order mark"),
+        (RUSSIAN, "utf-16", "UTF-16-LE with a byte-order mark"),
+        (RUSSIAN, "utf-16-le", "UTF-16-LE without"),
+        (FRENCH, "utf-16-be", "UTF-16-BE without"),
+        (texts.han(9000), "utf-16-be", "UTF-16-BE without"),
+        (texts.han(9000), "utf-32", "UTF-32-LE with"),
+        (FRENCH, "cp1252", "Windows-1252"),
+        (FRENCH.replace("\u0153", "oe"), "latin-1", "Windows-1252"),
+        (RUSSIAN, "cp1251", "CP1251"),
+        (RUSSIAN, "koi8-r", "KOI8-R"),
+        (RUSSIAN, "cp866", "CP866"),
+        ("caf\u00e9 " + "plain words\n" * 40, "latin-1", "Windows-1252"),
+    ],
+)
+def test_encodings_are_recognised_and_said(content, codec, says, file, capsys):
+    """Catches mojibake: a file of Windows read as letters that its reader never wrote, without a word."""
+    corpus = load_text(file(content.encode(codec)))
+    assert corpus.text == content
+    assert says in capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_line_ends_are_made_plain_and_said(end, file):
+    """Catches a carriage return as a symbol of the alphabet."""
+    corpus = load_text(file(FRENCH.replace("\n", end)), quiet=True)
+    assert corpus.text == FRENCH and "line ends of" in corpus.notes[0]
+
+
+def test_a_few_damaged_letters_are_left_out_and_counted(file):
+    """Catches a novel refused for one bad byte, or read as another encoding because of it."""
+    body = RUSSIAN.encode("utf-8")
+    corpus = load_text(file(body[:101] + b"\xff" + body[101:]), quiet=True)
+    assert "damaged" in corpus.notes[0] and len(corpus.text) >= len(RUSSIAN) - 1 and corpus.text[200:] in RUSSIAN
+    cut = load_text(file(body[:-3]), quiet=True)
+    assert cut.text == RUSSIAN[:-3] and "cut off" in cut.notes[0]
+
+
+def test_the_reader_can_overrule_the_encoding(file):
+    """Catches a guess without appeal."""
+    greek = "\u03ba\u03b1\u03b9 \u03c4\u03bf \u03c6\u03c9\u03c2\n" * 50
+    path = file(greek.encode("cp1253"))
+    with pytest.raises(DataError, match="save it as plain text in UTF-8"):
+        load_text(path, quiet=True)
+    assert load_text(path, quiet=True, encoding="cp1253").text == greek
+    with pytest.raises(DataError, match="no-such"):
+        load_text(path, quiet=True, encoding="no-such")
+
+
+# --- alphabets ---
+
+
+def test_rare_symbols_are_folded_and_every_one_is_named(file, capsys):
+    """Catches symbols that vanish in silence, or a vocabulary that a few emoji have doubled."""
+    strange = "".join(chr(0x1F600 + i) for i in range(40)) + "".join(chr(0xC0 + i) for i in range(60))
+    body = texts.prose("etaoinshrdlu" + "".join(map(chr, range(0x410, 0x500))), 60_000) + strange
+    corpus = load_text(file(body))
+    said = capsys.readouterr().out
+    assert corpus.tokenizer.vocab_size == len(set(corpus.text)) == text.ALPHABET
+    gone = set(body) - set(corpus.text)
+    assert gone and all(f"{c} as " in said or f"{c} left out" in said for c in gone)
+    assert any(f"{c} as " in said for c in gone), "an accent has a look-alike"
+    assert len(corpus.text) >= len(body) - 300
+
+
+def test_an_alphabet_that_fits_is_left_alone(shakespeare, file):
+    """Catches folding where there is no need: Tiny Shakespeare has symbols that occur once."""
+    corpus = load_text(file(shakespeare.text, "other name.txt"), quiet=True)
+    assert (corpus.sha256, corpus.name) == (shakespeare.sha256, "tinyshakespeare")
+    assert corpus.identity == shakespeare.identity
+
+
+def test_identity_is_text_split_and_vocabulary(file):
+    """Catches a run that goes on with another text, or with the same text in other ids."""
+    a, b = (load_text(file(body), quiet=True) for body in (texts.verse(), texts.verse()[:-1]))
+    c = shakespeare.corpus_from_text(a.text, a.name, BPETokenizer.train(a.train_text, 300))
+    assert a.identity == load_text(file(texts.verse(), "b.txt"), quiet=True).identity
+    assert len({str(x.identity) for x in (a, b, c)}) == 3
+    assert {k for k in a.identity if a.identity[k] != c.identity[k]} == {"vocabulary"}
+
+
+# --- what is said ---
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b" \n\n ", "is empty"),
+        (b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "one symbol only"),
+        (b"ab", "too few"),
+        (b"PK\x03\x04rest", "zip archive or an office document"),
+        (b"%PDF-1.7 \n...", "PDF"),
+        (b"\x89PNG\r\n", "picture"),
+        (bytes(range(256)) * 20, "binary|encoding"),
+        (b"\0\0\0\1" * 500, "binary|encoding"),
+        ("\u732b\u304c\u3044\u308b\n".encode("shift-jis") * 50, "save it as plain text in UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_one_sentence(content, says, file, capsys):
+    """Catches a traceback, or a model trained on the bytes of a picture."""
+    with pytest.raises(DataError, match=says) as error:
+        load_text(file(content))
+    assert "mine.txt" in str(error.value) and "\n" not in str(error.value)
+    assert text.main([str(file(content))]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["nowhere.txt", ".", "/dev/zero", "a\0b", "x" * 5000, "https:/one-slash"])
+def test_a_path_to_nothing_is_one_sentence(where):
+    """Catches reading for ever, or an OSError, for a wrong path."""
+    with pytest.raises(DataError, match="check the path|name one text file|name a text file") as error:
+        load_text(where, quiet=True)
+    assert "\n" not in str(error.value)
+
+
+def test_an_address(monkeypatch, capsys):
+    """Catches a 404 page, or a page about the text, learned as if it were the text."""
+    pages = {"/my%20book.txt": texts.verse().encode(), "/page": b"<!DOCTYPE html><p>Book", "/gone": None}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            body = pages[self.path]
+            self.send_response(404 if body is None else 200)
+            self.end_headers()
+            self.wfile.write(body or b"not here")
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    try:
+        corpus = load_text(base + "/my%20book.txt", quiet=True)
+        assert corpus.text == texts.verse() and corpus.name == "my book.txt"
+        for page, says in (("/gone", "HTTP 404"), ("/page", "web page")):
+            with pytest.raises(DataError, match=says):
+                load_text(base + page, quiet=True)
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(DataError, match="could not be downloaded"):
+        load_text(base + "/gone", quiet=True)
+
+
+def test_empty_is_tiny_shakespeare(monkeypatch):
+    """Catches another text for TEXT = ""."""
+    monkeypatch.setattr(shakespeare, "load_corpus", lambda quiet: f"corpus, quiet={quiet}")
+    assert load_text("") == load_text(" ") == "corpus, quiet=False"
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("Bob's play.txt", "Bobs play.txt"),
+        ("Война и мир.txt", "Война и мир.txt"),
+        ("<b>&\"`$(x)\u202e.txt", "bx.txt"),
+        ("standin", "standin.txt"),
+        ("***", "text"),
+        ("-rf.txt", "rf.txt"),
+    ],
+)  # fmt: skip
+def test_names_are_safe(name, safe, file):
+    """Catches a name that breaks a card, a shell, a notebook's JSON, or passes for a text with known numbers."""
+    corpus = load_text(file(texts.verse(), name), quiet=True)
+    assert corpus.name.replace("(", "").replace(")", "") == safe
+
+
+def test_short_texts_are_told_what_to_expect(file, capsys):
+    """Catches a reader of a poem who waits for Shakespeare; and one of a novel who is warned for nothing."""
+    load_text(file(texts.verse()[:5000]))
+    assert "only 5,000 characters: expect" in capsys.readouterr().out
+    load_text(file(texts.verse()))
+    assert "only" not in capsys.readouterr().out
+
+
+def test_symbols_of_the_last_tenth_alone_are_named(file):
+    """Catches a validation loss that symbols never learned have raised, without a word."""
+    notes = load_text(file(texts.verse() + "@@"), quiet=True).notes
+    assert any("last tenth only" in note and "'@'" in note for note in notes)
+
+
+def test_the_console_never_ends_it(file, monkeypatch, tmp_path):
+    """Catches UnicodeEncodeError on a console of Windows, and a pipe that has gone."""
+    path = file(texts.cyrillic(30_000), "\u0440\u043e\u043c\u0430\u043d.txt")
+    console = open(tmp_path / "console", "w", encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", console)
+    assert text.main([str(path)]) == 0
+    assert b"?????.txt" in (tmp_path / "console").read_bytes()
+    console.close()
+    assert text.main([str(path)]) == 0
+
+
+# --- what an app can offer ---
+
+
+def test_speakers_of_a_play_and_of_a_log():
+    """Catches ROMEO offered to a reader of another text, and headings or code taken for people."""
+    make = shakespeare.corpus_from_text
+    corpus = make(texts.play(), "play")
+    assert set(corpus.speakers) == {"АННА", "О'Брайен", "Third Man"}
+    assert corpus.examples[0] == corpus.speakers[0] + ":\n"
+    chat = "".join(f"[{i % 24:02}:{i % 60:02}] {['Ann', 'Bo'][i % 2]}: message {i} of today\n" for i in range(300))
+    assert set(make(chat, "chat").speakers) == {"Ann", "Bo"} and make(chat, "chat").examples[0] == "Ann: "
+    code = "for x in y:\n    if x:\n        pass\n    else:\n        print(x)\n" * 50
+    for other in (code, texts.cyrillic(20_000), texts.log()):
+        assert make(other, "other").speakers == ()
+
+
+def test_examples_come_from_validation(shakespeare):
+    """Catches prompts that training has seen, and prompts cut inside a word."""
+    assert len(shakespeare.examples) == 5
+    for example in shakespeare.examples[2:]:
+        at = shakespeare.val_text.index(example)
+        assert not shakespeare.val_text[at + len(example)].isalpha()
+
+
+def test_tokenizers_is_asked_for_in_one_sentence(file, monkeypatch):
+    """Catches ModuleNotFoundError for the one package that only large alphabets need."""
+    monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
+    with pytest.raises(TokenizerError, match="pip install tokenizers"):
+        load_text(file(texts.han(9000)), quiet=True)
