@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python python3.13 python3.12 python3.11 pytho
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help env run test lab lint notebooks readme
+.PHONY: help env run test lab lint book notebooks readme
 
 help: ## what there is to type
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
@@ -16,7 +16,7 @@ env:
 	exit 1; fi
 	@"$(PYTHON)" lab/bootstrap.py
 
-run: env ## run all notebooks from start to end, write build/*.html, print the ladder (QUICK=1: about a minute each)
+run: env ## run all notebooks, print the ladder, make a book of this run (QUICK=1: about a minute each)
 	@$(PY) -m lab.walkthrough
 
 test: env ## run the tests, on two cores, without network
@@ -28,8 +28,11 @@ lab: env ## open JupyterLab on the first notebook
 lint: env ## check the style of the code
 	@$(PY) -m ruff check .
 
+book: env ## make the book of the committed notebooks: build/book/index.html
+	@$(PY) -m lab.book
+
 notebooks: env ## run the notebooks in place, to commit their outputs: make notebooks [ONLY=gpt_dev.ipynb]
 	@$(PY) -m lab.walkthrough --in-place $(ONLY)
 
 readme: env ## rewrite what is generated in README.md and the badges, from pyproject.toml and results/
-	@$(PY) -m lab.badges
+	@$(PY) -m lab.readme

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = {"gpt2_training": ["train"], "gpt2_gradio": ["ship"]}  # what a notebook needs beyond the core
 
 
 def machine():
@@ -83,34 +82,6 @@ def version_of(package):
         return None
 
 
-def hello(notebook):
-    """Install what `notebook` lacks (never torch) and print one line: this machine, and the minutes to expect."""
-    install_missing(EXTRAS.get(notebook, []))
-    here = machine()
-    name = here["gpu"] or f"CPU, {here['cores']} core{'s' if here['cores'] != 1 else ''}"
-    if here["device"] == "cuda" and not gpu_works():
-        name = f"{here['gpu']}, which this build of PyTorch cannot use (choose T4 x2 in the settings, or go on by CPU)"
-    print(f"{name}: {minutes_sentence(notebook, here)}.")
-
-
-def minutes_sentence(notebook, here, table=None):
-    """Expected time in words, from measured runs: {notebook: {"CPU" or a card's name: {"seconds": s, ...}}}."""
-    if os.environ.get("QUICK") == "1":
-        return "QUICK=1, small budgets, about a minute"
-    runs = (table if table is not None else read_json(ROOT / "results" / "minutes.json")).get(notebook, {})
-    run = runs.get(here["gpu"] or "CPU")
-    if run and (here["gpu"] or run.get("cores") == here["cores"]):
-        return f"about {minutes(run)}"
-    if "CPU" in runs:
-        return f"not yet measured here (about {minutes(runs['CPU'])} on {runs['CPU'].get('cores')} CPU cores)"
-    return "not yet measured"
-
-
-def minutes(run):
-    whole = max(1, round(run["seconds"] / 60))
-    return f"{whole} minute{'s' if whole != 1 else ''}"
-
-
 def report(corpus=None):
     """Print all that is known about the machine, the code and the text: the last, folded cell of each notebook."""
     facts = {**machine(), **commit(), "date": today()}
@@ -118,47 +89,6 @@ def report(corpus=None):
         facts["corpus"] = f"{corpus.name} {corpus.sha256}"
     for name, value in facts.items():
         print(f"{name:>11}  {value}")
-
-
-def install_missing(extras=()):
-    """Install, quietly, the packages of pyproject.toml that are missing or too old. torch is never touched."""
-    wanted = [need for need in requirements(extras) if not is_met(need)]
-    if any(need.startswith("torch>") for need in wanted):
-        print(f"PyTorch here is {version_of('torch')}; the project is written for {requirements()[0]}: it may not run.")
-    wanted = [need for need in wanted if not need.startswith("torch>")]
-    if not wanted:
-        return
-    command = [sys.executable, "-m", "pip", "install", "--quiet", *wanted]
-    if subprocess.run(command, capture_output=True).returncode:
-        raise SystemExit(f"{', '.join(wanted)} could not be installed: turn on Internet in the notebook's settings.")
-    importlib.invalidate_caches()
-
-
-def requirements(extras=()):
-    """The ranges of pyproject.toml: the core's (torch first), then those of the named extras."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    found = []
-    for key in ("dependencies", *extras):
-        block = re.search(rf"^{key} = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
-        found += re.findall(r'"([^"]+)"', block[1])
-    return found
-
-
-def is_met(need):
-    """Whether a requirement such as "gradio>=6" is installed here."""
-    name, rules = re.match(r"([\w.-]+)(.*)", need).groups()
-    have = version_of(name)
-    if have is None:
-        return False
-    for rule, bound in re.findall(r"(>=|<)([\d.]+)", rules):
-        if (numbers(have) >= numbers(bound)) != (rule == ">="):
-            return False
-    return True
-
-
-def numbers(version):
-    """Release numbers of a version: [2, 13, 0] of "2.13.0+cpu"."""
-    return [int(part) for part in re.match(r"[\d.]*\d", version)[0].split(".")]
 
 
 def write_result(path, config, data=None, **measured):
@@ -193,14 +123,6 @@ def write_atomic(path, text):
     except BaseException:
         os.unlink(name)
         raise
-
-
-def read_json(path):
-    """A JSON file as an object, or {} where there is none or it cannot be read."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def commit():

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 from conftest import NO_TEXT, ROOT
-
 from lab.badges import all_notebooks
 from lab.execute import execute
+
 from lab.notebook import check, check_pictures, read
 
 ALL = all_notebooks()

@@ -1,17 +1,20 @@
-"""Carry what stands in one place to where it is shown: `python -m lab.badges`, or `make readme`.
+"""Carry what stands in one place to where it is shown: `make readme`.
 
 The address of the project (pyproject.toml) goes into every badge and set-up cell and into the README's clone command;
 the minutes, the ladder and the sample (results/) go into the README, each between its marks `<!-- name -->`.
+In a clone whose `origin` lies on the web, that address is first written into pyproject.toml: a fork's badges open the
+fork.
 """
 
+import argparse
 import importlib
 import re
 import sys
-from pathlib import Path
 
-from lab.machine import ROOT, minutes, read_json, write_atomic
-from lab.notebook import MAIN, badge_addresses, fill_standard_parts, project_path, read, repository, write
-from lab.walkthrough import ladder_rows
+from lab.machine import write_atomic
+from lab.notebook import badge_addresses, fill_standard_parts, read, write
+from lab.project import MAIN, ROOT, address, notebooks, project_path, read_json, remote
+from lab.setup import minutes
 
 ABOUT = {
     "gpt_dev": ("1 · Build", "count letters, then bigram, attention, block, GPT"),
@@ -21,22 +24,31 @@ ABOUT = {
 
 
 def clone_block():
-    name = repository().rsplit("/", 1)[1]
-    return f"```\ngit clone {repository()}\ncd {name}\n```"
+    """The command that fetches the project, or where its address would have to be set."""
+    if not address():
+        return "(No address on the web yet: its owner sets one in `pyproject.toml` and types `make readme`.)"
+    return f"```\ngit clone {address()}\ncd {address().rsplit('/', 1)[1]}\n```"
 
 
 def notebooks_block():
-    """Table of the notebooks: what, minutes as measured, badges."""
-    rows = ["| notebook | what you do | 2 CPU cores | T4 | open |", "| --- | --- | --- | --- | --- |"]
+    """Table of the notebooks: what, minutes as measured, and badges where the project has an address."""
+    rows = ["| notebook | what you do | 2 CPU cores | T4 |", "| --- | --- | --- | --- |"]
     table = read_json(ROOT / "results" / "minutes.json")
     for name in (name for name in MAIN if (ROOT / f"{name}.ipynb").exists()):
         title, what = ABOUT[name]
         runs = table.get(name, {})
         times = " | ".join(minutes(runs[key]) if key in runs else "not yet measured" for key in ("CPU", "Tesla T4"))
-        colab, kaggle = badge_addresses(f"{name}.ipynb")
-        links = f"{picture('Colab')}({colab}) {picture('Kaggle')}({kaggle})"
-        rows.append(f"| [{title}]({name}.ipynb) | {what} | {times} | {links} |")
+        rows.append(f"| [{title}]({name}.ipynb) | {what} | {times} |{open_links(name)}")
+    if address():
+        rows[:2] = [rows[0] + " open |", rows[1] + " --- |"]
     return "\n".join(rows)
+
+
+def open_links(name):
+    if not address():
+        return ""
+    colab, kaggle = badge_addresses(f"{name}.ipynb")
+    return f" {picture('Colab')}({colab}) {picture('Kaggle')}({kaggle}) |"
 
 
 def picture(place):
@@ -45,7 +57,7 @@ def picture(place):
 
 def ladder_block():
     """Table of the ladder from results/ladder.json."""
-    rows = ladder_rows(ROOT / "results" / "ladder.json")
+    rows = read_json(ROOT / "results" / "ladder.json").get("rungs")
     if not rows:
         return "Not yet measured."
     lines = ["| rung | nats a character | as good as |", "| --- | --- | --- |"]
@@ -104,29 +116,36 @@ def filled(text):
     return text
 
 
-def all_notebooks():
-    """The three main notebooks and the side roads, those that exist."""
-    return [p for p in (ROOT / f"{name}.ipynb" for name in MAIN) if p.exists()] + sorted(ROOT.glob("notebooks/*.ipynb"))
-
-
 def stale():
-    """Paths whose badges, set-up cell or generated blocks do not agree with their source, each with its mend."""
+    """Paths whose badges, set-up cell or generated blocks do not agree with their source, each with its repair."""
     for page in (ROOT / name for name in PAGES):
         old = page.read_text(encoding="utf-8")
         if (new := filled(old)) != old:
             yield page, lambda page=page, new=new: write_atomic(page, new)
-    for path in all_notebooks():
+    for path in notebooks():
         nb = read(path)
         before = [cell.source for cell in nb.cells]
-        fill_standard_parts(nb, Path(path).stem, project_path(path))
+        fill_standard_parts(nb, project_path(path))
         if [cell.source for cell in nb.cells] != before:
             yield path, lambda nb=nb, path=path: write(nb, path)
 
 
-def main():
+def adopt_remote():
+    """Write the address of this clone's `origin` into pyproject.toml, where it has one and another stands there."""
+    path, here = ROOT / "pyproject.toml", remote()
+    if here and here != address():
+        text = path.read_text(encoding="utf-8")
+        write_atomic(path, re.sub(r"^(# )?repository = .*$", f'repository = "{here}"', text, flags=re.MULTILINE))
+        print(f"pyproject.toml: the address is now {here}, this clone's own `origin`")
+
+
+def main(argv=None):
     """Rewrite what is stale and name it."""
-    for path, mend in list(stale()):
-        mend()
+    parser = argparse.ArgumentParser(prog="python -m lab.readme", description=__doc__.splitlines()[0])
+    parser.parse_args(argv)
+    adopt_remote()
+    for path, repair in list(stale()):
+        repair()
         print(f"rewritten: {path.relative_to(ROOT)}")
     return 0
 

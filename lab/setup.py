@@ -1,0 +1,75 @@
+"""The second cell of every notebook, after it found the project: install what is missing, say how long it takes."""
+
+import importlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+
+from packaging.requirements import Requirement
+
+from lab.machine import gpu_works, machine
+from lab.project import ROOT, read_json, requirements
+
+EXTRAS = {"gpt2_training": ["train"], "gpt2_gradio": ["ship"], "bpe": ["train"]}  # beyond the core
+
+
+def hello(notebook):
+    """Install what `notebook` lacks (never torch) and print one line: this machine, and the minutes to expect."""
+    install_missing(EXTRAS.get(notebook, []))
+    here = machine()
+    name = here["gpu"] or f"CPU, {here['cores']} core{'s' if here['cores'] != 1 else ''}"
+    if here["device"] == "cuda" and not gpu_works():
+        name = f"{here['gpu']}, which this build of PyTorch cannot use (choose T4 x2 in the settings)"
+    print(f"{name}: {minutes_sentence(notebook, here)}.")
+
+
+def minutes_sentence(notebook, here, table=None):
+    """Expected time in words, from measured runs: {notebook: {"CPU" or a card's name: {"seconds": s, ...}}}."""
+    if os.environ.get("QUICK") == "1":
+        return "QUICK=1, small budgets, about a minute"
+    runs = (table if table is not None else read_json(ROOT / "results" / "minutes.json")).get(notebook, {})
+    run = runs.get(here["gpu"] or "CPU")
+    same_cpu = run and run.get("cores") == here["cores"] and run.get("machine", {}).get("cpu") == here["cpu"]
+    if run and (here["gpu"] or same_cpu):
+        return f"about {minutes(run)}"
+    if "CPU" in runs:
+        cpu = runs["CPU"]
+        where = f"{cpu.get('cores')} cores of {cpu.get('machine', {}).get('cpu', 'another CPU')}"
+        return f"not yet measured here (about {minutes(cpu)} on {where})"
+    return "not yet measured"
+
+
+def minutes(run):
+    whole = max(1, round(run["seconds"] / 60))
+    return f"{whole} minute{'s' if whole != 1 else ''}"
+
+
+def version_of(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def is_met(need):
+    """Whether a requirement such as "gradio>=6" is installed here."""
+    need, have = Requirement(need), version_of(Requirement(need).name)
+    return have is not None and need.specifier.contains(have, prereleases=True)
+
+
+def install_missing(extras=()):
+    """Install the packages of pyproject.toml that are missing or too old, and say which. torch is never touched."""
+    wanted = [need for need in requirements(extras) if not is_met(need)]
+    if any(Requirement(need).name == "torch" for need in wanted):
+        print(f"PyTorch here is {version_of('torch')}; the project is written for {requirements()[0]}: it may not run.")
+    wanted = [need for need in wanted if Requirement(need).name != "torch"]
+    if not wanted:
+        return
+    if version_of("transformers"):  # a newer Hub client breaks an old one: pip must find a set in which both work
+        wanted.append("transformers")
+    print(f"Installing {', '.join(wanted)} ...", flush=True)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", *wanted]
+    if subprocess.run(command, capture_output=True).returncode:
+        raise SystemExit(f"{', '.join(wanted)} could not be installed: turn on Internet in the notebook's settings.")
+    importlib.invalidate_caches()
