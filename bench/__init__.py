@@ -1,1 +1,1 @@
-"""Measurements, each one command: `python bench/NAME.py`. Results go to results/."""
+"""Measurements, each one command: `python -m bench.NAME`. Results go to results/."""

@@ -1,6 +1,6 @@
 """Does the app's memory stay flat? 500 requests to a fresh process, its resident memory after each.
 
-    python bench/app_memory.py [--requests 500] [--model FOLDER]      writes results/app_memory.json
+    python -m bench.app_memory [--requests 500] [--model FOLDER]      writes results/app_memory.json
 
 Every fifth request is a visit to the page (generate, then look inside, in a session of its own); the others call the
 endpoint. Linux only: memory is read from /proc.
@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from tiny_app import free_port, wait_for  # noqa: E402
-
-from lab.machine import commit, machine, today, write_atomic  # noqa: E402
+from data.files import write_atomic
+from gpt2.machine import commit, machine
+from lab.machine import today
+from lab.project import ROOT
+from tests.tiny_app import free_port, wait_for
 
 PROMPTS = ["ROMEO:\n", "", "To be, or not to be", "caf\u00e9 2 <b>", "KATHARINA:\nWhy, sir, " * 20, "x" * 9000]
 

@@ -1,19 +1,17 @@
 """Pictures of the app as visitors see it: desktop, phone, dark, Look inside; written to results/screenshots/.
 
-    python bench/app_screenshots.py [--model FOLDER]      needs Chromium and playwright
+    python -m bench.app_screenshots [--model FOLDER]      needs Chromium and playwright
 """
 
 import argparse
 import shutil
 import sys
-from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from tiny_app import running_app  # noqa: E402
+from lab.project import ROOT
+from tests.tiny_app import running_app
 
 OUT = ROOT / "results" / "screenshots"
 VISITS = {

@@ -5,17 +5,13 @@ and by the bytes that the cards exchange; `floors` counts the first two, `all_re
 """
 
 import statistics
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-from gpt2.plan import PEAK, count_params, flops_per_token, memory_plan  # noqa: E402
-from model_gpt2 import GPTConfig  # noqa: E402
+from gpt2.plan import PEAK, count_params, flops_per_token, memory_plan
+from model_gpt2 import GPTConfig
 
 
 @dataclass(frozen=True)

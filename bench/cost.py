@@ -1,12 +1,12 @@
 """How the cost of training and sampling grows, and what that says about 10 billion tokens on cards we do not have.
 
-    python bench/cost.py time         a training step against layers, sequences, context, width     (about 80 s)
-    python bench/cost.py memory       the most memory of a step, against the same four               (about 60 s)
-    python bench/cost.py sampling     one more letter, against the letters so far, with and without a cache
-    python bench/cost.py processes    two processes that exchange gradients, against one with two threads
-    python bench/cost.py whole        GPT-2 124M itself, one sequence of 1,024: foretold, then measured
-    python bench/cost.py predict      10 B tokens on 1 T4, 8 A100, 8 H100, 64 H100, by formula
-    python bench/cost.py figure       results/cost.png from results/cost.json
+    python -m bench.cost time         a training step against layers, sequences, context, width     (about 80 s)
+    python -m bench.cost memory       the most memory of a step, against the same four               (about 60 s)
+    python -m bench.cost sampling     one more letter, against the letters so far, with and without a cache
+    python -m bench.cost processes    two processes that exchange gradients, against one with two threads
+    python -m bench.cost whole        GPT-2 124M itself, one sequence of 1,024: foretold, then measured
+    python -m bench.cost predict      10 B tokens on 1 T4, 8 A100, 8 H100, 64 H100, by formula
+    python -m bench.cost figure       results/cost.png from results/cost.json
 
 Each part writes its own piece of results/cost.json, with its machine, date and commit. The points of a curve are
 visited in turns, round after round, so that whatever else the machine does disturbs all of them alike. What theory
@@ -25,14 +25,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-import torch  # noqa: E402
-import torch.distributed as dist  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from torch.nn.parallel import DistributedDataParallel  # noqa: E402
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch.nn.parallel import DistributedDataParallel
 
-from bench.common import (  # noqa: E402
+from bench.common import (
     CARDS,
     GPT2,
     NETWORK_PORT,
@@ -45,12 +43,15 @@ from bench.common import (  # noqa: E402
     spread,
     value,
 )
-from gpt2.errors import TrainError  # noqa: E402
-from gpt2.plan import count_params, flops_per_token, memory_plan  # noqa: E402
-from gpt2.settings import OneSentence, TrainConfig  # noqa: E402
-from lab.machine import cores, cpu_name, read_json, write_atomic, write_result  # noqa: E402
-from model_gpt2 import GPT, GPTConfig  # noqa: E402
-from train_gpt2 import make_optimizers, optimizer_step  # noqa: E402
+from data.files import write_atomic
+from gpt2.errors import TrainError
+from gpt2.machine import cores, cpu_name
+from gpt2.plan import count_params, flops_per_token, memory_plan
+from gpt2.settings import OneSentence, TrainConfig
+from lab.machine import write_result
+from lab.project import ROOT, read_json
+from model_gpt2 import GPT, GPTConfig
+from train_gpt2 import make_optimizers, optimizer_step
 
 RESULT, PICTURE = ROOT / "results" / "cost.json", ROOT / "results" / "cost.png"
 BASE = {"layers": 4, "sequences": 8, "context": 128, "width": 128}  # heads of 32, so only the width changes

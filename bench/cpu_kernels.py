@@ -1,6 +1,6 @@
 """Why does a model in bf16 on a CPU not take torch's own attention and GELU? The parts alone, then the whole step.
 
-    python bench/cpu_kernels.py        writes results/cpu_kernels.json, in about a minute
+    python -m bench.cpu_kernels        writes results/cpu_kernels.json, in about a minute
 
 Parts: forward and backward of one layer's attention and activation, each against the other way, in turns, in fp32 and
 bf16. Step: the preset `cpu` with torch's kernels, with ours, and with ours and freed memory kept; each turn is a fresh
@@ -13,19 +13,17 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-import model_gpt2  # noqa: E402
-import train_gpt2  # noqa: E402
-from data.shakespeare import load_corpus  # noqa: E402
-from gpt2 import device  # noqa: E402
-from gpt2.settings import TrainConfig  # noqa: E402
-from lab.machine import write_result  # noqa: E402
+import model_gpt2
+import train_gpt2
+from data.shakespeare import load_corpus
+from gpt2 import device
+from gpt2.settings import TrainConfig
+from lab.machine import write_result
+from lab.project import ROOT
 
 STEPS = {"torch's kernels": [], "ours": ["ours"], "ours, freed memory kept": ["ours", "keep"]}
 
@@ -88,7 +86,8 @@ def main(argv=None):
     began, alone, step = time.perf_counter(), parts(10 * args.turns), {name: [] for name in STEPS}
     for _ in range(args.turns):
         for name, flags in STEPS.items():
-            command = [sys.executable, __file__, "--worker", json.dumps(flags), "--steps", str(args.steps)]
+            command = [sys.executable, "-m", "bench.cpu_kernels", "--steps", str(args.steps)]
+            command += ["--worker", json.dumps(flags)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             step[name].append(float(done.stdout.split()[-1]))
     config = {"preset": "cpu", "turns": args.turns, "steps": args.steps}

@@ -1,8 +1,8 @@
 """How low does the loss get on two CPU cores, in the time that nanoGPT's own CPU recipe takes, and in five minutes?
 
-    python bench/cpu_recipe.py                          reference and ours in turns, ours in the reference's wall time
-    python bench/cpu_recipe.py --minutes 5              ours alone, five minutes each      (--seeds 3, as many runs)
-    python bench/cpu_recipe.py --precision fp32         ours as on a CPU without bf16 units
+    python -m bench.cpu_recipe                          reference and ours in turns, ours in the reference's wall time
+    python -m bench.cpu_recipe --minutes 5              ours alone, five minutes each      (--seeds 3, as many runs)
+    python -m bench.cpu_recipe --precision fp32         ours as on a CPU without bf16 units
 
 Writes results/cpu_recipe.json, or cpu_recipe_5min.json and so on. The reference is nanoGPT's published CPU recipe, as
 settings of our trainer. A budget is wall time of the whole process: the start of Python, the imports, reading the text,
@@ -17,10 +17,8 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from lab.project import ROOT
 
 # config/train_shakespeare_char.py with the flags of nanoGPT's README for a CPU; validated once, at the end
 REFERENCE = dict(n_layer=4, n_head=4, n_embd=128, block_size=64, bias=False, dropout=0.0, batch_size=12,
@@ -77,7 +75,7 @@ def clock(config, end):
 def run(kind, seed, budget, settings):
     """One child process; its record with `wall_s`, the time that it took from start to end."""
     began = time.time()
-    command = [sys.executable, str(ROOT / "bench" / "cpu_recipe.py"), "--child",
+    command = [sys.executable, "-m", "bench.cpu_recipe", "--child",
                json.dumps([kind, seed, budget, began, settings])]
     done = subprocess.run(command, capture_output=True, text=True)
     wall = time.time() - began

@@ -1,6 +1,6 @@
 """How fast does GPT-2 write on this CPU, beside transformers and the memory's own limit? What does int8 cost in loss?
 
-    python bench/generate.py [--only speed|length|loss] [--repeats 3] [--quick]
+    python -m bench.generate [--only speed|length|loss] [--repeats 3] [--quick]
 
 writes results/generate.json        speed, first token and memory of each variant: 16 characters in, 500 out
        results/generate_length.json ms a token against the length of the text, up to the context and past it
@@ -30,13 +30,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-from data.shakespeare import DataError, eval_windows, load_corpus  # noqa: E402
-from gpt2.fast_cpu import FastLinear  # noqa: E402
-from gpt2.sampling import KVCache  # noqa: E402
-from lab.machine import write_result  # noqa: E402
-from model_gpt2 import GPT, GPTConfig  # noqa: E402
+from data.shakespeare import DataError, eval_windows, load_corpus
+from gpt2.fast_cpu import FastLinear
+from gpt2.sampling import KVCache
+from lab.machine import write_result
+from lab.project import ROOT
+from model_gpt2 import GPT, GPTConfig
 
 # name -> (bytes a weight, how it is made)
 VARIANTS = {"int8": 1, "bf16": 2, "fp32": 4, "no cache, fp32": 4, "transformers, fp32": 4, "transformers, bf16": 2}
@@ -186,7 +185,7 @@ class Worker:
 
     def __init__(self, variant, quick):
         self.variant, self.errors = variant, tempfile.TemporaryFile("w+")
-        command = [sys.executable, __file__, "--worker", variant, *(["--quick"] if quick else [])]
+        command = [sys.executable, "-m", "bench.generate", "--worker", variant, *(["--quick"] if quick else [])]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
                                         text=True)
 

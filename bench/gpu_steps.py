@@ -1,15 +1,15 @@
 """What does each speed-up bring on a GPU? One change at a time, ours and transformers' GPT-2 in turns, one command.
 
-    python bench/gpu_steps.py                     all parts on the card at hand: results/gpu_steps.json and .png
-    python bench/gpu_steps.py --part 85m          one part: 85m, 124m or t4 (each under ten minutes on a large card)
-    python bench/gpu_steps.py --device cpu --tiny --out /tmp/steps.json      the table on a toy, to test the script
+    python -m bench.gpu_steps                     all parts on the card at hand: results/gpu_steps.json and .png
+    python -m bench.gpu_steps --part 85m          one part: 85m, 124m or t4 (each under ten minutes on a large card)
+    python -m bench.gpu_steps --device cpu --tiny --out /tmp/steps.json      the table on a toy, to test the script
 
 On a machine with no network bring the text along, in a folder that git ignores, and name it:
 
     mkdir -p out/carry && cp PATH/OF/input.txt out/carry/input.txt                                     # here
-    GPT2_DATA=out/carry/input.txt python3 bench/gpu_steps.py --part 85m --out "$OUT/gpu_steps.json"      # there, $OUT
-    GPT2_DATA=out/carry/input.txt python3 bench/gpu_steps.py --part 124m --out "$OUT/gpu_steps.json"     # is what
-    GPT2_DATA=out/carry/input.txt python3 bench/gpu_steps.py --part t4 --out "$OUT/gpu_steps.json"       # comes back
+    GPT2_DATA=out/carry/input.txt python3 -m bench.gpu_steps --part 85m --out "$OUT/gpu_steps.json"      # there, $OUT
+    GPT2_DATA=out/carry/input.txt python3 -m bench.gpu_steps --part 124m --out "$OUT/gpu_steps.json"     # is what
+    GPT2_DATA=out/carry/input.txt python3 -m bench.gpu_steps --part t4 --out "$OUT/gpu_steps.json"       # comes back
 
 Only the part `t4` reads the text; the others time steps on random ids. A part replaces its own rows in the file and
 leaves the others, so copy results/gpu_steps.json to $OUT first. The file is written after every row: a run that is
@@ -25,23 +25,23 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from bench.common import CARDS, GPT2, floors, markdown  # noqa: E402
-from bench.cost import seen_reach  # noqa: E402
-from data.shakespeare import DataError  # noqa: E402
-from gpt2.device import NAMES  # noqa: E402
-from gpt2.errors import TrainError  # noqa: E402
-from gpt2.machine import matmul_works  # noqa: E402
-from gpt2.plan import card_peak, flops_per_token, memory_plan  # noqa: E402
-from gpt2.settings import OneSentence, TrainConfig  # noqa: E402
-from lab.machine import commit, machine, read_json, today, write_atomic  # noqa: E402
-from model_gpt2 import GPT, GPTConfig, attention_by_hand  # noqa: E402
-from train_gpt2 import optimizer_step, train  # noqa: E402
+from bench.common import CARDS, GPT2, floors, markdown
+from bench.cost import seen_reach
+from data.files import write_atomic
+from data.shakespeare import DataError
+from gpt2.device import NAMES
+from gpt2.errors import TrainError
+from gpt2.machine import commit, machine, matmul_works
+from gpt2.plan import card_peak, flops_per_token, memory_plan
+from gpt2.settings import OneSentence, TrainConfig
+from lab.machine import today
+from lab.project import ROOT, read_json
+from model_gpt2 import GPT, GPTConfig, attention_by_hand
+from train_gpt2 import optimizer_step, train
 
 RESULT = ROOT / "results" / "gpu_steps.json"
 NO_GPU = ("torch sees no GPU here: run this on a machine that has one (Colab or Kaggle with a T4 will do), or try the "
@@ -298,7 +298,7 @@ def blank():
     rows = [{"part": part, "name": row.name, "expect": row.expect, "measured": None}
             for part in SHAPES for row in ladder(part == "124m")]
     return {"about": "One change at a time, ours and transformers' GPT-2 in turns. measured: {card, ours, theirs, "
-                     "ratio, date, commit}, null where nobody has run it. Command: python bench/gpu_steps.py on a GPU.",
+                     "ratio, date, commit}, null where nobody has run it. Command: python -m bench.gpu_steps on a GPU.",
             "theory": THEORY, "rows": rows,
             "t4": {"measured": None, "projection": project_t4(SHAPES["85m"], 32, t4_config(False, torch.device("cpu"))
                                                               .batch_size)}}

@@ -1,7 +1,7 @@
 """How low can a true GPT-2 go on this text? Exact validation loss of trained models, alone and together.
 
-    python bench/cpu_recipe.py --minutes 5 --keep out/five      three models that differ in their seed
-    python bench/how_low.py out/five/*/best                     writes results/how_low.json
+    python -m bench.cpu_recipe --minutes 5 --keep out/five      three models that differ in their seed
+    python -m bench.how_low out/five/*/best                     writes results/how_low.json
 
 Together: the mean of the models' probabilities, character by character, in the same windows. The models must share
 context and vocabulary. Milestones, nats a character: 1.4697 (nanoGPT, 10.7 M, three minutes of an A100, random
@@ -12,18 +12,16 @@ import argparse
 import json
 import math
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-from data.shakespeare import eval_windows, load_corpus  # noqa: E402
-from lab.machine import read_json, write_result  # noqa: E402
-from model_gpt2 import GPT  # noqa: E402
-from train_gpt2 import evaluate  # noqa: E402
+from data.shakespeare import eval_windows, load_corpus
+from lab.machine import write_result
+from lab.project import ROOT, read_json
+from model_gpt2 import GPT
+from train_gpt2 import evaluate
 
 RESULT = ROOT / "results" / "how_low.json"
 MILESTONES = (1.4697, 1.391, 1.35)

@@ -1,7 +1,7 @@
 """What was tried to lower the exact loss of a small GPT-2 on a CPU, one change at a time: what was expected, what came.
 
-    python bench/hypotheses.py                  the table, from results/hypotheses.json
-    python bench/hypotheses.py NAME [NAME ...]  run these again and renew their rows      (--seed S, --keep DIR)
+    python -m bench.hypotheses                  the table, from results/hypotheses.json
+    python -m bench.hypotheses NAME [NAME ...]  run these again and renew their rows      (--seed S, --keep DIR)
 
 Rows without a command of their own come from the search itself: the same trainer and settings, one thread.
 Steps are fixed and time is not looked at, so other programs may run beside it. One seed a row unless more are listed:
@@ -10,17 +10,16 @@ two runs that differ in their seed alone are about 0.01 apart, and a gain below 
 
 import argparse
 import json
-import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-from data.shakespeare import load_corpus  # noqa: E402
-from gpt2.device import NAMES  # noqa: E402
-from gpt2.settings import TrainConfig  # noqa: E402
-from lab.machine import commit, machine, read_json, today, write_atomic  # noqa: E402
-from train_gpt2 import evaluate, pick_precision, train  # noqa: E402
+from data.files import write_atomic
+from data.shakespeare import load_corpus
+from gpt2.device import NAMES
+from gpt2.machine import commit, machine
+from gpt2.settings import TrainConfig
+from lab.machine import today
+from lab.project import ROOT, read_json
+from train_gpt2 import evaluate, pick_precision, train
 
 RESULT = ROOT / "results" / "hypotheses.json"
 OLD = dict(lr=3e-3, muon_lr=0.02, weight_decay=0.1, warmup_steps=100, dropout=0.0, schedule="linear", batch_size=16)
@@ -85,7 +84,7 @@ def measure(name, seed, keep=""):
             "train_loss": evaluate(result.model, corpus.train[: len(corpus.val)]),
             "parameters": result.model.num_params(), "tokens": config.max_steps * config.tokens_per_step,
             "precision": NAMES[pick_precision("cpu")[0]], "corpus": corpus.sha256, "date": today(), **commit(),
-            "command": f"python bench/hypotheses.py {name!r} --seed {seed}",
+            "command": f"python -m bench.hypotheses {name!r} --seed {seed}",
             "seconds": round(time.perf_counter() - began, 1)}
 
 

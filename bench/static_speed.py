@@ -1,6 +1,6 @@
 """How fast is the model in the visitor's browser, and how much memory does it take? Headless Chromium, one page a row.
 
-    python bench/static_speed.py [--model FOLDER] [--large FOLDER]      writes results/static_speed.json
+    python -m bench.static_speed [--model FOLDER] [--large FOLDER]      writes results/static_speed.json
 
 The small model is the project's own; the large one has the shape of gpt2-char (85.9 M parameters, float16) with random
 weights: speed does not depend on what they are. Each row: tokens a second as the page shows them (the model's own time,
@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -25,11 +24,10 @@ import psutil
 import torch
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-from lab.machine import write_result  # noqa: E402
-from model_gpt2 import GPT, GPTConfig  # noqa: E402
-from space.static_site import build_static, make_server  # noqa: E402
+from lab.machine import write_result
+from lab.project import ROOT
+from model_gpt2 import GPT, GPTConfig
+from space.static_site import build_static, make_server
 
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SLICE = 0.02  # seconds of one turn of stop and go

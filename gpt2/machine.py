@@ -26,7 +26,7 @@ def machine_facts(device):
     import torch
 
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {"device": card or device.type, "cpu": cpu_name(), "threads": torch.get_num_threads(),
             "python": platform.python_version(), "torch": torch.__version__, "system": platform.system(),
             "commit": commit()["commit"], "date": now}

@@ -170,8 +170,9 @@ def exercises_page(rows):
     lines = ["# All exercises", "", "Each has a check that can fail, a hint and a solution, both folded.", ""]
     for title in dict.fromkeys(row["notebook"] for row in rows):
         lines += [f"## {title}", "", "| exercise | | minutes | |", "| --- | --- | --- | --- |"]
-        lines += [f"| [Exercise {row['number']}](#{row['label']}) | {row['stars']} | {row['minutes']} | {row['about']} |"
-                  for row in rows if row["notebook"] == title]
+        for row in (row for row in rows if row["notebook"] == title):
+            name = f"[Exercise {row['number']}](#{row['label']})"
+            lines.append(f"| {name} | {row['stars']} | {row['minutes']} | {row['about']} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import jupytext
 import nbformat
 
+from data.files import write_atomic
 from lab.lock import what_changed
-from lab.machine import write_atomic
 from lab.project import MAIN, address, notebooks, project_path
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}

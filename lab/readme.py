@@ -11,7 +11,7 @@ import importlib
 import re
 import sys
 
-from lab.machine import write_atomic
+from data.files import write_atomic
 from lab.notebook import badge_addresses, fill_standard_parts, read, write
 from lab.project import MAIN, ROOT, address, notebooks, project_path, read_json, remote
 from lab.setup import minutes

@@ -15,8 +15,9 @@ from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from gpt2.machine import commit, machine
 from lab.lock import lock
-from lab.machine import commit, machine, today
+from lab.machine import today
 from lab.notebook import NotebookError, read, write
 from lab.project import ROOT
 

@@ -1,14 +1,13 @@
 """The second cell of every notebook, after it found the project: install what is missing, say how long it takes."""
 
 import importlib
-import importlib.metadata
 import os
 import subprocess
 import sys
 
 from packaging.requirements import Requirement
 
-from lab.machine import gpu_works, machine
+from gpt2.machine import machine, matmul_works, version_of
 from lab.project import ROOT, read_json, requirements
 
 EXTRAS = {"gpt2_training": ["train"], "gpt2_gradio": ["ship"], "bpe": ["train"]}  # beyond the core
@@ -19,7 +18,7 @@ def hello(notebook):
     install_missing(EXTRAS.get(notebook, []))
     here = machine()
     name = here["gpu"] or f"CPU, {here['cores']} core{'s' if here['cores'] != 1 else ''}"
-    if here["device"] == "cuda" and not gpu_works():
+    if here["device"] == "cuda" and not matmul_works("cuda"):
         name = f"{here['gpu']}, which this build of PyTorch cannot use (choose T4 x2 in the settings)"
     print(f"{name}: {minutes_sentence(notebook, here)}.")
 
@@ -43,13 +42,6 @@ def minutes_sentence(notebook, here, table=None):
 def minutes(run):
     whole = max(1, round(run["seconds"] / 60))
     return f"{whole} minute{'s' if whole != 1 else ''}"
-
-
-def version_of(package):
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def is_met(need):

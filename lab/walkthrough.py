@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from data.files import write_atomic
 from lab import book, readme
-from lab.machine import write_atomic
 from lab.notebook import NotebookError
 from lab.project import MAIN, ROOT, read_json
 from lab.run import execute

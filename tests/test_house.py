@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT
 from packaging.requirements import Requirement
 
+from gpt2 import machine as machine_facts
 from lab import bootstrap, machine, notebook, project, readme, setup, walkthrough
 
 
@@ -271,7 +272,7 @@ def test_unreachable_index_for_real(tmp_path):
 
 def test_machine_is_plain_json():
     """Catches a tensor or a path among the facts: every results file holds this dict."""
-    facts = machine.machine()
+    facts = machine_facts.machine()
     assert json.loads(json.dumps(facts)) == facts
     assert facts["device"] in {"cpu", "cuda", "mps"} and facts["cores"] >= 1 and facts["torch"]
 

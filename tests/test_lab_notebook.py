@@ -256,7 +256,8 @@ def test_a_cell_that_never_ends_is_stopped(tmp_path):
 def run_setup(folder, name="gpt_dev", **env):
     code = setup_cell(name) + "\nprint(os.getcwd(), repr(TEXT))\n"
     env = {**{k: v for k, v in os.environ.items() if k != "GPT2_REPO"}, "QUICK": "1", **env}
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
 
 
 def test_setup_finds_the_project_from_a_folder_below():
