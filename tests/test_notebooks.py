@@ -6,12 +6,12 @@ import shutil
 
 import pytest
 from conftest import NO_TEXT, ROOT
-from lab.badges import all_notebooks
-from lab.execute import execute
 
 from lab.notebook import check, check_pictures, read
+from lab.project import notebooks
+from lab.run import execute
 
-ALL = all_notebooks()
+ALL = notebooks()
 LEFT_OUT = (".git", ".venv", "build", "__pycache__", ".pytest_cache", ".ruff_cache", "node_modules")
 
 
