@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from data.shakespeare import get_batch
 from gpt2.checkpoint import load_checkpoint
-from lab.machine import ROOT, read_json
+from lab.project import ROOT, read_json
 from lab.plots import ACCENT, GREY, INK, MONO, PALE, SHADES, figure, visible
 
 SMALLEST_FP16 = 2.0**-24  # below half of it a number becomes 0
