@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from data.shakespeare import get_batch
 from gpt2.checkpoint import load_checkpoint
-from lab.project import ROOT, read_json
 from lab.plots import ACCENT, GREY, INK, MONO, PALE, SHADES, figure, visible
+from lab.project import ROOT, read_json
 
 SMALLEST_FP16 = 2.0**-24  # below half of it a number becomes 0
 NORMAL_FP16 = 2.0**-14  # below it fp16 has fewer digits than it should
