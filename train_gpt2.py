@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from data.shakespeare import DataError, corpus_from_text, eval_windows, get_batch, load_corpus, shuffled_batch
-from data.shards import ShardedIds, open_shards
+from data.shards import open_shards
 from data.tokenizer import BPETokenizer, TokenizerError
 from gpt2.checkpoint import (
     copy_run,
@@ -190,10 +190,7 @@ def micro_batches(corpus, config, step, micro, device, rank=0, world=1, T=None):
     T = T or config.block_size
     draw = T, config.tokens_per_step // T, config.seed, step
     micro = micro * config.block_size // T  # as many tokens at once
-    if isinstance(corpus.train, ShardedIds):  # so much text that a window hardly comes twice
-        x, y = corpus.train.get_batch(*draw)
-    else:
-        x, y = (shuffled_batch if config.order == "shuffled" else get_batch)(corpus.train, *draw)
+    x, y = (shuffled_batch if config.order == "shuffled" else get_batch)(corpus.train, *draw)
     mine = slice(rank * len(x) // world, (rank + 1) * len(x) // world)  # of the whole global batch
     return [(a.to(device), b.to(device)) for a, b in zip(x[mine].split(micro), y[mine].split(micro), strict=True)]
 

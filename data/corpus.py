@@ -49,7 +49,7 @@ class Corpus:
     def examples(self) -> tuple[str, ...]:
         """Prompts for an app: two speakers, if there are any, and beginnings of lines from validation."""
         names, form = _speakers(self.text)
-        return (*(form.format(name) for name in names[:2]), *_beginnings(self.val_text, 5 - len(names[:2])))
+        return (*(form.format(name) for name in names[:2]), *beginnings(self.val_text, 5 - len(names[:2])))
 
     @property
     def identity(self) -> dict:
@@ -123,7 +123,7 @@ def _speakers(text: str) -> tuple[tuple[str, ...], str]:
     return (), "{}"
 
 
-def _beginnings(text: str, n: int) -> list[str]:
+def beginnings(text: str, n: int) -> list[str]:
     """The first words of n lines spread over `text`: long enough to be a prompt, short enough to read."""
     lines = [s for s in map(str.strip, text.split("\n")) if len(s) >= 12 and not s.endswith(":")]
     lines = lines or [s for s in map(str.strip, text.split("\n")) if s] or [text.strip()]

@@ -29,7 +29,9 @@ ADVICE = "open it in an editor and save it as plain text in UTF-8"
 
 
 def decode(body: bytes, where: str, encoding: str | None = None) -> tuple[str, str]:
-    """(text, what was found, in words). DataError, naming the file by `where`, if it is no plain text."""
+    """(text with plain line ends, what was found, in words). DataError, naming the file by `where`, if it
+    is no plain text.
+    """
     kind = next((kind for start, kind in KINDS.items() if body.startswith(start)), None)
     if kind:
         raise DataError(f"{where} is {kind}, not plain text: save its words as a .txt file in UTF-8")
@@ -40,7 +42,11 @@ def decode(body: bytes, where: str, encoding: str | None = None) -> tuple[str, s
         raise DataError(f"{where} cannot be read as text ({reason}): {ADVICE}") from None
     if not _readable(text):
         raise DataError(f"{where} holds control characters as only binary files do: {ADVICE}")
-    return text, found
+    if "\r" in text:
+        system = "Windows" if "\r\n" in text else "an old Mac"
+        found += f", line ends of {system} made plain"
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.removeprefix("\ufeff"), found
 
 
 def _named(body: bytes, encoding: str) -> tuple[str, str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
+import unicodedata
 from pathlib import Path
 
 
@@ -28,6 +30,11 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def safe_name(name: str) -> str:
+    """A file's name without what a shell, a card, a file system or a console could stumble over."""
+    return re.sub(r"[^\w.() -]+", "", unicodedata.normalize("NFC", name)).strip(" .-")[:60] or "text"
 
 
 def say(line: object, file=None) -> None:

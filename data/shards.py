@@ -3,8 +3,8 @@
     python -m data.shards FOLDER_OF_TXT_FILES OUT --tokenizer bpe
     python train_gpt2.py --preset gpt2-bpe --data OUT --out-dir out/mine
 
-OUT holds train_000.bin, train_001.bin, ... and val_000.bin (uint16 ids, little-endian), meta.json and, for characters,
-the tokenizer. The last part of each file's text goes to validation, so that every file is in both splits.
+OUT holds train_000.bin, train_001.bin, ... and val_000.bin (uint16 ids, little-endian), meta.json and the
+tokenizer. The last part of each file's text goes to validation, so that every file is in both splits.
 """
 
 from __future__ import annotations
@@ -13,22 +13,30 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
+import re
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data.shakespeare import DataError, batch_starts
+from data.corpus import beginnings
+from data.decode import decode
+from data.files import DataError, safe_name, say, write_atomic
 from data.tokenizer import BPETokenizer, CharTokenizer, TokenizerError, load_tokenizer
 
 SHARD_TOKENS = 100_000_000  # 200 MB a file
+PLAIN = re.compile(r"(train|val)_\d{3,6}\.bin")  # the only names that are ever written, read or removed
+KEYS = {"name", "tokenizer", "vocab_size", "sha256", "val_chars", "files"}  # what makes a meta.json ours
+LONG_LINE = 40  # characters; a line that is longer and comes in train and validation is no chance
+AGAIN = "make it again with `python -m data.shards`"
 
 
 class ShardedIds:
-    """The ids of one split, spread over files; only what a batch touches is read."""
+    """The ids of one split, spread over files. Has a length, and a slice of it is a tensor (n,) int64: only what is
+    asked for is read, so `data.batches` takes it like a text in memory."""
 
     def __init__(self, paths):
         self.parts = [np.memmap(path, dtype="<u2", mode="r") for path in paths]
@@ -37,141 +45,294 @@ class ShardedIds:
     def __len__(self):
         return int(self.ends[-1])
 
-    def slice(self, start: int, stop: int) -> np.ndarray:
-        """Ids start to stop, across file edges."""
-        pieces, begin = [], 0
-        for part, end in zip(self.parts, self.ends, strict=True):
+    def __getitem__(self, where: slice | int) -> torch.Tensor:
+        """Ids start to stop, across file edges; a single one, as of a tensor, is a scalar."""
+        if isinstance(where, int):
+            return self[where : where + 1][0]
+        start, stop, _ = where.indices(len(self))
+        pieces, begin = [np.zeros(0, "<u2")], 0
+        for part, end in zip(self.parts, self.ends.tolist(), strict=True):
             if start < end and stop > begin:
                 pieces.append(part[max(0, start - begin) : stop - begin])
-            begin = int(end)
-        return np.concatenate(pieces)
-
-    def get_batch(self, block_size: int, batch_size: int, seed: int, step: int):
-        """(x, y), both (B, T) int64, as `data.shakespeare.get_batch` draws them from a text in memory."""
-        starts = batch_starts(len(self), block_size, batch_size, seed, step)
-        rows = np.stack([self.slice(int(s), int(s) + block_size + 1) for s in starts]).astype(np.int64)
-        window = torch.from_numpy(rows)  # (B, T + 1)
-        return window[:, :-1].contiguous(), window[:, 1:].contiguous()
+            begin = end
+        return torch.from_numpy(np.concatenate(pieces).astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)
 class ShardCorpus:
-    """What a training run needs to know of a text, as `data.shakespeare.Corpus` has it, without the text itself."""
+    """What a training run needs to know of a text, as `data.corpus.Corpus` has it, without the text itself."""
 
     name: str
     sha256: str  # of all the text, file after file
     tokenizer: CharTokenizer | BPETokenizer
-    tokenizer_kind: str  # "char" or "bpe"
     train: ShardedIds
-    val: torch.Tensor  # (n,) int64, in memory: it is scored whole at each validation
+    val: ShardedIds
     val_chars: int  # characters that val stands for, without its first token
+    examples: tuple[str, ...] = ()
+    speakers: tuple[str, ...] = ()
     floor: None = None
+
+    @property
+    def tokenizer_kind(self) -> str:
+        return self.tokenizer.kind
+
+    @property
+    def chars_per_token(self) -> float:
+        return self.val_chars / (len(self.val) - 1)
+
+    @property
+    def identity(self) -> dict:
+        """As of a Corpus: hash, split (in tokens) and vocabulary."""
+        return {"corpus_sha256": self.sha256, "split": len(self.train), "vocabulary": self.tokenizer.fingerprint}
+
+    def facts(self) -> dict:
+        """What metrics.json says of the text."""
+        return {"name": self.name, "sha256": self.sha256, "floor": None, "tokenizer": self.tokenizer.kind,
+                "tokens": len(self.train) + len(self.val), "speakers": [], "examples": list(self.examples)}  # fmt: skip
 
 
 def open_shards(folder) -> ShardCorpus:
     """Open what `write_shards` made. DataError in one sentence if the folder is none, or is damaged."""
     folder = Path(folder)
-    again = "make it again with `python -m data.shards`"
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        files = {split: sorted(meta["files"][split].items()) for split in ("train", "val")}
-        kind, name, sha256, val_chars = (meta[k] for k in ("tokenizer", "name", "sha256", "val_chars"))
+        meta = _read_meta(folder)
     except FileNotFoundError:
-        raise DataError(f"{folder} holds no token shards (no meta.json): {again}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{folder / 'meta.json'} is damaged: {again}") from None
-    for file, tokens in files["train"] + files["val"]:
+        raise DataError(f"{folder} holds no token shards (no meta.json): {AGAIN}") from None
+    except OSError as error:
+        raise DataError(f"{folder / 'meta.json'} cannot be read ({error.strerror}): check the path") from None
+    except ValueError:
+        raise DataError(f"{folder / 'meta.json'} is damaged or not of ours: {AGAIN}") from None
+    for file, tokens in (item for part in meta["files"].values() for item in part.items()):
         path = folder / file
         if not path.is_file() or path.stat().st_size != 2 * tokens:
-            raise DataError(f"{path} is missing or cut off ({2 * tokens} bytes expected): {again}")
-    tokenizer = BPETokenizer() if kind == "bpe" else load_tokenizer(folder)
-    train, val = (ShardedIds([folder / file for file, _ in files[split]]) for split in ("train", "val"))
-    val = torch.from_numpy(val.slice(0, len(val)).astype(np.int64))
-    return ShardCorpus(name, sha256, tokenizer, kind, train, val, val_chars)
+            raise DataError(f"{path} is missing or cut off ({2 * tokens} bytes expected): {AGAIN}")
+    tokenizer = BPETokenizer() if meta["tokenizer"] == "bpe" else load_tokenizer(folder)
+    if tokenizer.vocab_size != meta["vocab_size"]:
+        raise DataError(f"{folder / 'tokenizer.json'} is not the one that the shards were made with: {AGAIN}")
+    train, val = (ShardedIds([folder / f for f in sorted(meta["files"][split])]) for split in ("train", "val"))
+    examples = tuple(e for e in meta.get("examples", ()) if isinstance(e, str))
+    return ShardCorpus(meta["name"], meta["sha256"], tokenizer, train, val, meta["val_chars"], examples)
 
 
-def write_shards(folder, out, tokenizer="char", val_share=0.1, shard_tokens=SHARD_TOKENS, say=print) -> dict:
-    """Cut all .txt files of `folder` (and below) into shards in `out`; returns what meta.json holds.
-
-    One file of text is in memory at a time. DataError for no text, no UTF-8, or an `out` with other files in it.
-    """
-    folder, out = Path(folder), Path(out)
-    paths = sorted(folder.rglob("*.txt"))
-    if not paths:
-        raise DataError(f"{folder} has no .txt files: name a folder with text in it")
-    if out.exists() and any(out.iterdir()) and not (out / "meta.json").exists():
-        raise DataError(f"{out} has other files in it: name a new folder")
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    tok = BPETokenizer() if tokenizer == "bpe" else CharTokenizer(sorted(set().union(*(set(read(p)) for p in paths))))
-    writers = {split: ShardWriter(part, split, shard_tokens) for split in ("train", "val")}
-    sha, val_chars, first = hashlib.sha256(), 0, None
-    for path in paths:
-        text = read(path)
-        sha.update(text.encode("utf-8"))
-        cut = int((1 - val_share) * len(text))
-        writers["train"].add(tok.encode(text[:cut]))
-        ids = tok.encode(text[cut:])
-        writers["val"].add(ids)
-        val_chars += len(text) - cut
-        first = ids[0] if first is None and ids else first
-        say(f"{path}: {len(text):,} characters")
-    files = {split: writer.close() for split, writer in writers.items()}
-    if any(sum(files[split].values()) < 2 for split in files):
-        raise DataError(f"{folder} has too little text for a train and a validation split: bring more")
-    tok.save(part)
-    meta = {"name": folder.name, "tokenizer": tokenizer, "vocab_size": tok.vocab_size, "sha256": sha.hexdigest(),
-            "val_chars": val_chars - len(tok.decode([first])), "files": files}
-    (part / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(part, out)
+def _read_meta(folder: Path) -> dict:
+    """meta.json, if it is one of ours; ValueError if not."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        good = KEYS <= meta.keys() and meta["tokenizer"] in ("char", "bpe") and set(meta["files"]) == {"train", "val"}
+        sizes = [n for part in meta["files"].values() for n in (*part.values(), sum(part.values()) - 1)]
+        good &= all(type(n) is int and n > 0 for n in (*sizes, meta["vocab_size"], meta["val_chars"]))
+        good &= all(PLAIN.fullmatch(name) for part in meta["files"].values() for name in part)
+        good &= all(isinstance(meta[key], str) for key in ("name", "sha256"))
+    except (TypeError, KeyError, AttributeError, RecursionError):
+        good = False
+    if not good:
+        raise ValueError("not a meta.json of ours")
     return meta
 
 
+# --- making them ---
+
+
+def write_shards(folder, out, tokenizer="char", val_share=0.1, shard_tokens=SHARD_TOKENS, say=say) -> dict:
+    """Cut all .txt files of `folder` (and below) into shards in `out`; returns what meta.json holds.
+
+    One file of text is in memory at a time. Everything that can be refused is refused before the work, and
+    an older set in `out` stays whole until the new one is. DataError for no text, or an `out` that is not free.
+    """
+    folder, out = Path(folder), Path(out).resolve()  # a link to another disk is followed, "." has a name
+    old = check_places(folder, out)
+    paths, skipped = find_texts(folder)
+    survey = Survey(paths, skipped, val_share)
+    for line in survey.report():
+        say(line)
+    if not survey.paths:
+        raise DataError(f"{folder} has no .txt files with text in them: name a folder with text in it")
+    tok = BPETokenizer() if tokenizer == "bpe" else CharTokenizer(sorted(survey.symbols))
+    if tok.vocab_size > 2**16:
+        raise DataError(f"{folder} has {tok.vocab_size:,} symbols, more than shards can hold: use --tokenizer bpe")
+    out.mkdir(parents=True, exist_ok=True)
+    writers = {split: ShardWriter(out, split, shard_tokens) for split in ("train", "val")}
+    sha, val_chars, first, examples, seen = hashlib.sha256(), 0, None, [], 0
+    try:
+        for path in survey.paths:
+            text, found = read(path)
+            sha.update(text.encode("utf-8"))
+            train, val = cut(text, val_share)
+            writers["train"].add(tok.encode(train))
+            ids = tok.encode(val)
+            writers["val"].add(ids)
+            val_chars += len(val)
+            if first is None and ids:
+                first, examples = ids[0], beginnings(val, 5)
+            seen += survey.seen_again(train)
+            say(f"{path}: {len(text):,} characters, read as {found}")
+        files = {split: writer.close() for split, writer in writers.items()}
+        if any(sum(part.values()) < 2 for part in files.values()):
+            raise DataError(f"{folder} has too little text for a train and a validation split: bring more")
+    except BaseException:
+        for writer in writers.values():
+            writer.remove()
+        raise
+    if seen:
+        say(survey.warning(seen))
+    meta = {"name": safe_name(folder.resolve().name), "tokenizer": tokenizer, "vocab_size": tok.vocab_size,
+            "sha256": sha.hexdigest(), "val_chars": val_chars - len(tok.decode([first])), "val_share": val_share,
+            "examples": examples, "files": files}  # fmt: skip
+    replace(out, old, writers, tok, meta)
+    return meta
+
+
+def check_places(folder: Path, out: Path) -> dict | None:
+    """The older set's meta in `out`, None if there is none. DataError if the work could only end badly."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: name a folder with .txt files in it")
+    source = folder.resolve()
+    if out == source or source in out.parents or out in source.parents:
+        raise DataError(f"{out} and {source} lie in one another: name a folder apart from your texts")
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file: name a new folder")
+    if not out.exists() or all(PLAIN.fullmatch(p.name.removesuffix(".part")) for p in out.iterdir()):
+        return None
+    try:
+        return _read_meta(out)
+    except (OSError, ValueError):
+        raise DataError(f"{out} has other files in it: name a new folder") from None
+
+
+def replace(out: Path, old: dict | None, writers: dict, tok, meta: dict) -> None:
+    """The new set for the old one; meta.json goes first and comes last, so a set is whole or is none."""
+    (out / "meta.json").unlink(missing_ok=True)
+    for part in (old or {"files": {}})["files"].values():
+        for name in part:
+            (out / name).unlink(missing_ok=True)
+    for writer in writers.values():
+        for name in writer.close():
+            os.replace(out / f"{name}.part", out / name)
+    tok.save(out)
+    write_atomic(out / "meta.json", json.dumps(meta, indent=1))
+
+
+def find_texts(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """(text files in order, [(what was passed over, why)]): as a careful person would walk."""
+    paths, skipped = [], []
+    for place, folders, names in os.walk(folder):
+        for name in sorted(folders):
+            if name.startswith((".", "__")):
+                skipped.append((Path(place) / name, "hidden"))
+            elif (Path(place) / name).is_symlink():
+                skipped.append((Path(place) / name, "a link to a folder"))
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        for path in (Path(place) / name for name in sorted(names)):
+            if path.name.startswith("."):
+                skipped.append((path, "hidden"))
+            elif path.suffix.lower() != ".txt":
+                skipped.append((path, "not .txt"))
+            elif not path.is_file():
+                skipped.append((path, "no ordinary file"))
+            else:
+                paths.append(path)
+    return paths, skipped
+
+
+class Survey:
+    """A first look at all files: which hold text, its symbols, and what validation must not share with train."""
+
+    def __init__(self, paths, skipped, val_share):
+        self.paths, self.skipped, self.symbols, self.lines = [], list(skipped), set(), {}
+        self.every = 1 + sum(path.stat().st_size for path in paths) // 50_000_000  # of much text, some lines will do
+        known = {}
+        for path in paths:
+            try:
+                text, _ = read(path)
+            except DataError as error:
+                self.skipped.append((path, str(error)))
+                continue
+            twin = known.setdefault(hashlib.sha256(text.strip().encode("utf-8")).digest(), path)
+            if not text.strip():
+                self.skipped.append((path, "empty"))
+            elif twin != path:
+                self.skipped.append((path, f"the same text as {twin}"))
+            else:
+                self.paths.append(path)
+                self.symbols |= set(text)
+                self.lines.update(dict.fromkeys(self._long_lines(cut(text, val_share)[1]), False))
+
+    def _long_lines(self, text):
+        keys = (zlib.crc32(line.encode("utf-8")) for line in map(str.strip, text.split("\n")) if len(line) > LONG_LINE)
+        return (key for key in keys if key % self.every == 0)
+
+    def seen_again(self, train: str) -> int:
+        """How many of validation's long lines come in `train` and in no train text before it."""
+        again = {key for key in self._long_lines(train) if self.lines.get(key) is False}
+        self.lines.update(dict.fromkeys(again, True))
+        return len(again)
+
+    def report(self) -> list[str]:
+        """What was passed over and why, a line for each reason."""
+        reasons: dict[str, list[str]] = {}
+        for path, why in self.skipped:
+            reasons.setdefault(why, []).append(str(path))
+        return [f"skipped ({why}): {', '.join(paths[:3])}" + (f" and {len(paths) - 3} more" if paths[3:] else "")
+                for why, paths in reasons.items()]  # fmt: skip
+
+    def warning(self, seen: int) -> str:
+        return (
+            f"{seen / len(self.lines):.1%} of validation's long lines come in train too, so its loss will be too "
+            "good: take out what is there twice"
+        )
+
+
 class ShardWriter:
-    """Appends ids to PREFIX_000.bin, PREFIX_001.bin, ..., each of at most `most` tokens."""
+    """Appends ids to PREFIX_000.bin.part, PREFIX_001.bin.part, ..., each of at most `most` tokens."""
 
     def __init__(self, folder, prefix, most):
         self.folder, self.prefix, self.most = folder, prefix, most
-        self.files, self.open = {}, None
+        self.files, self.file, self.name = {}, None, ""
 
     def add(self, ids):
         ids = np.asarray(ids, dtype="<u2")
         while len(ids):
-            if self.open is None or self.files[self.open.name] == self.most:
+            if self.file is None or self.files[self.name] == self.most:
                 self._next()
-            room = self.most - self.files[self.open.name]
-            self.open.write(ids[:room].tobytes())
-            self.files[self.open.name] += len(ids[:room])
+            room = self.most - self.files[self.name]
+            self.file.write(ids[:room].tobytes())
+            self.files[self.name] += len(ids[:room])
             ids = ids[room:]
 
     def _next(self):
-        if self.open:
-            self.open.close()
-        self.open = open(self.folder / f"{self.prefix}_{len(self.files):03d}.bin", "wb")  # noqa: SIM115
-        self.files[self.open.name] = 0
+        self.close()
+        self.name = f"{self.prefix}_{len(self.files):03d}.bin"
+        self.file, self.files[self.name] = open(self.folder / f"{self.name}.part", "wb"), 0
 
     def close(self) -> dict:
         """{file name: tokens}"""
-        if self.open:
-            self.open.close()
-        return {os.path.basename(name): n for name, n in self.files.items()}
+        if self.file:
+            self.file.close()
+        return self.files
+
+    def remove(self):
+        """Leave nothing behind."""
+        for name in self.close():
+            (self.folder / f"{name}.part").unlink(missing_ok=True)
 
 
-def read(path: Path) -> str:
+def read(path: Path) -> tuple[str, str]:
+    """(text, how it was read); DataError if it is none."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start} does not fit): save it as UTF-8") from None
+        return decode(path.read_bytes(), str(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
 
 
+def cut(text: str, val_share: float) -> tuple[str, str]:
+    at = int((1 - val_share) * len(text))
+    return text[:at], text[at:]
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m data.shards", description="Turn a folder of text files into token "
-                                     "shards for train_gpt2.py --data.")
-    parser.add_argument("folder", help="folder with .txt files, in UTF-8; folders below it count too")
+                                     "shards for train_gpt2.py --data.")  # fmt: skip
+    parser.add_argument("folder", help="folder with .txt files; folders below it count too")
     parser.add_argument("out", help="folder to write; an older set of shards there is replaced")
     parser.add_argument("--tokenizer", choices=("char", "bpe"), default="char", help="default: char")
     parser.add_argument("--val-share", type=float, default=0.1, help="last part of each file kept for validation (0.1)")
@@ -181,13 +342,14 @@ def main(argv=None):
     try:
         meta = write_shards(args.folder, args.out, args.tokenizer, args.val_share)
     except (DataError, TokenizerError) as error:
-        print(error, file=sys.stderr)
+        say(error, sys.stderr)
         return 1
     except OSError as error:
-        print(f"{args.out} could not be written ({error.strerror}): free space or name another folder", file=sys.stderr)
+        reason = error.strerror or error
+        say(f"{args.out} could not be written ({reason}): free space or name another folder", sys.stderr)
         return 1
     sizes = [f"{sum(files.values()):,} {split} tokens" for split, files in meta["files"].items()]
-    print(", ".join(sizes), "in", args.out)
+    say(f"{', '.join(sizes)} in {args.out}")
     return 0
 
 

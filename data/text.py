@@ -14,7 +14,6 @@ import http.client
 import os
 import re
 import sys
-import unicodedata
 from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -22,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 from data import shakespeare, web
 from data.corpus import Corpus, corpus_from_text, split
 from data.decode import decode
-from data.files import DataError, say
+from data.files import DataError, safe_name, say
 from data.tokenizer import BPETokenizer, CharTokenizer, TokenizerError
 
 ALPHABET = 256  # symbols of a character vocabulary at most
@@ -45,8 +44,7 @@ def load_text(where: str | os.PathLike = "", quiet: bool = False, encoding: str 
         return shakespeare.load_corpus(quiet=quiet)
     body = _download(where, quiet) if re.match(r"https?://", where) else _read(where)
     text, found = decode(body, where, encoding)
-    text, notes = _tidy(text, f"{where}: read as {found}")
-    corpus = _corpus(text, _name(where, text), notes)
+    corpus = _corpus(text, _name(where, text), (f"{where}: read as {found}",))
     for line in () if quiet else (*corpus.notes, describe(corpus)):
         say(line)
     return corpus
@@ -93,25 +91,15 @@ def _download(where: str, quiet: bool) -> bytes:
 
 
 def _name(where: str, text: str) -> str:
-    """The file's name without what a shell, a card or a file system could stumble over."""
+    """A safe name, and none of the two that stand for texts with known numbers."""
     if hashlib.sha256(text.encode("utf-8")).hexdigest() == shakespeare.SHA256:
         return "tinyshakespeare"
     name = unquote(urlsplit(where).path) if re.match(r"https?://", where) else where
-    name = unicodedata.normalize("NFC", Path(name).name)
-    name = re.sub(r"[^\w.() -]+", "", name).strip(" .-")[:60] or "text"
-    return f"{name}.txt" if name in ("tinyshakespeare", "standin") else name  # these two names mean more
+    name = safe_name(Path(name).name)
+    return f"{name}.txt" if name in ("tinyshakespeare", "standin") else name
 
 
 # --- what is learned ---
-
-
-def _tidy(text: str, found: str) -> tuple[str, tuple[str, ...]]:
-    """The text with plain line ends, and what there is to say of it so far."""
-    ends = text.count("\r\n"), text.count("\r")
-    if ends[1]:
-        found += ", line ends of " + ("Windows" if ends[0] else "an old Mac") + " made plain"
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text.removeprefix("\ufeff"), (found,)
 
 
 def _corpus(text: str, name: str, notes: tuple[str, ...]) -> Corpus:

@@ -42,8 +42,9 @@ def corpus():
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
-    (folder / "a.txt").write_text(words())
-    write_shards(folder, folder / "shards", say=lambda line: None)
+    (folder / "texts").mkdir()
+    (folder / "texts" / "a.txt").write_text(words())
+    write_shards(folder / "texts", folder / "shards", say=lambda line: None)
     return str(folder / "shards")
 
 

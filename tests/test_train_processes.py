@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import shards
-from data.shakespeare import DataError, get_batch
-from data.shards import open_shards, write_shards
+from data.shards import write_shards
 from tests.test_train_files import words
 from train_gpt2 import TrainConfig, TrainError, main, train
 
@@ -22,67 +20,22 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
-    (folder / "more").mkdir()
-    (folder / "a.txt").write_text(words())
-    (folder / "more" / "b.txt").write_text("green stones, and \u00e9t\u00e9\n" * 200, encoding="utf-8")
-    write_shards(folder, folder / "shards", shard_tokens=1000, say=lambda line: None)
+    (folder / "texts" / "more").mkdir(parents=True)
+    (folder / "texts" / "a.txt").write_text(words())
+    (folder / "texts" / "more" / "b.txt").write_text("green stones, and \u00e9t\u00e9\n" * 200, encoding="utf-8")
+    write_shards(folder / "texts", folder / "shards", shard_tokens=1000, say=lambda line: None)
     return folder
 
 
 # ---- shards
 
 
-def test_shards_hold_the_text(folder):
-    """A token lost or doubled at a file's edge; ids that do not spell the text."""
-    corpus, tok = open_shards(folder / "shards"), open_shards(folder / "shards").tokenizer
-    texts = [(folder / "a.txt").read_text(), (folder / "more" / "b.txt").read_text(encoding="utf-8")]
-    cuts = [int(0.9 * len(t)) for t in texts]
-    assert tok.decode(corpus.train.slice(0, len(corpus.train)).tolist()) == "".join(
-        t[:c] for t, c in zip(texts, cuts, strict=True))
-    assert tok.decode(corpus.val.tolist()) == "".join(t[c:] for t, c in zip(texts, cuts, strict=True))
-    assert len(list((folder / "shards").glob("train_*.bin"))) == -(-len(corpus.train) // 1000)
-    assert corpus.val_chars == len(corpus.val) - 1
-
-
-def test_a_batch_from_shards_is_a_batch_from_memory(folder):
-    """Windows that cannot cross from one file to the next, or another draw than the one in memory."""
-    ids = open_shards(folder / "shards").train
-    memory = torch.from_numpy(ids.slice(0, len(ids)).astype(np.int64))
-    for step in range(5):
-        for a, b in zip(ids.get_batch(64, 32, 1, step), get_batch(memory, 64, 32, 1, step), strict=True):
-            assert torch.equal(a, b)
-
-
-def test_shards_that_cannot_be_used(folder, tmp_path):
-    """Tracebacks for a wrong folder, a cut-off file, a text that is not UTF-8, a folder with other things in it."""
-    with pytest.raises(DataError, match="no meta.json"):
-        open_shards(tmp_path)
-    with pytest.raises(DataError, match="no .txt files"):
-        write_shards(tmp_path, tmp_path / "out")
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " * 50)
-    with pytest.raises(DataError, match="not UTF-8"):
-        write_shards(tmp_path, tmp_path / "out")
-    with pytest.raises(DataError, match="other files"):
-        write_shards(folder, folder / "more")
-    copy = tmp_path / "copy"
-    write_shards(folder, copy, say=lambda line: None)
-    (copy / "train_000.bin").write_bytes(b"123")
-    with pytest.raises(DataError, match="cut off"):
-        open_shards(copy)
-    (copy / "meta.json").write_text("[]")
-    with pytest.raises(DataError, match="damaged"):
-        open_shards(copy)
-
-
-def test_shards_from_the_command_line(folder, tmp_path, capsys):
-    """The documented command, and a run on what it makes."""
-    assert shards.main([str(folder), str(tmp_path / "out")]) == 0
-    assert "train tokens" in capsys.readouterr().out
-    assert shards.main([str(tmp_path / "nothing"), str(tmp_path / "out2")]) == 1
-    c = TrainConfig.preset_of("quick", data=str(tmp_path / "out"), max_steps=3, log_every=0, device="cpu")
+def test_a_run_on_shards(folder):
+    """The documented command, and the sentence for the wrong tokenizer."""
+    c = TrainConfig.preset_of("quick", data=str(folder / "shards"), max_steps=3, log_every=0, device="cpu")
     assert train(c).progress.step == 3
     with pytest.raises(TrainError, match="--tokenizer char"):
-        train(TrainConfig.preset_of("quick", data=str(tmp_path / "out"), tokenizer="bpe", device="cpu"))
+        train(TrainConfig.preset_of("quick", data=str(folder / "shards"), tokenizer="bpe", device="cpu"))
 
 
 # ---- several processes
