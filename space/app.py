@@ -2,8 +2,8 @@
 
     python space/app.py --model FOLDER_OR_REPO --port 7860
 
-It needs writer.py, limits.py, look.py and app.css beside it, model_gpt2.py and data/, and finds them in the project as
-well as in the flat tree of a Space. Whatever a visitor sends, the answer is text or one sentence.
+It needs app.css beside it, the folders space/ and data/ and model_gpt2.py, in the project as in a Space. Whatever a
+visitor sends, the answer is text or one sentence.
 """
 
 import argparse
@@ -13,28 +13,28 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]  # the flat tree of a Space first, then the project
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started as a script, it finds the project it lies in
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "200")  # Gradio remembers that many requests, 10,000 if not told
-# ruff: noqa: E402, I001
-import writer  # first: on ZeroGPU it must import `spaces` before anything imports torch
+
 import gradio as gr
+from starlette.middleware import Middleware
 
-import look
-from limits import MAX_TOKENS, MAX_WAITING, Ask, Busy, cores, number
-from writer import WINDOW, Draft, read_json, use, view, write
+from space import look, writer
+from space.folder import examples, read_json
+from space.guard import Guard, address_of, is_read
+from space.limits import MAX_TOKENS, MAX_WAITING, SENT, Ask, Busy, cores, number, reach_this_machine
+from space.writer import WINDOW, Draft, use, view, write
 
-EXAMPLES = ["ROMEO:\n", "To be, or not to be", "KATHARINA:\nWhy, sir, ", "The moon", "Enough, you fool"]
+HERE = Path(__file__).resolve().parent
 
 
 # ---- the endpoint for programs
 
 
 def generate(prompt: str, max_tokens: float = 100, temperature: float = 0.7, top_n: float | None = None,
-             seed: float | None = None) -> dict:  # fmt: skip  (Gradio wants the type of one piece of the stream)
+             seed: float | None = None, request: gr.Request = None) -> dict:  # fmt: skip  (of one piece of the stream)
     """Continue a text. Returns {"text", "prompt", "seed", "tokens", "tokens_per_second", "notices"}.
 
     prompt: the seed text, may be empty; characters the model does not know are left out and listed in notices.
@@ -42,8 +42,10 @@ def generate(prompt: str, max_tokens: float = 100, temperature: float = 0.7, top
     0 means all. seed: a whole number; the same seed gives the same text. Too many visitors: an error that says "Busy".
     """
     ask = Ask.clean(prompt, max_tokens, temperature, top_n, seed)
+    if request and not is_read(request.session_hash):
+        raise gr.Error("Nobody reads the answer, so it is not written.", print_exception=False)
     try:
-        with closing(write(ask)) as drafts:
+        with closing(write(ask, *who(request))) as drafts:
             for draft in drafts:
                 yield {
                     "text": draft.written,
@@ -57,6 +59,11 @@ def generate(prompt: str, max_tokens: float = 100, temperature: float = 0.7, top
         raise gr.Error(str(e), print_exception=False) from None
 
 
+def who(request: gr.Request | None) -> tuple:
+    """(session, address) of a visitor; both None for a call from this very process."""
+    return (request.session_hash, address_of(request)) if request else (None, None)
+
+
 # ---- the page
 
 
@@ -66,9 +73,11 @@ WRITING: dict[str, threading.Event] = {}  # session -> set when this visitor pre
 def on_generate(prompt, max_tokens, temperature, top_n, seed, request: gr.Request):
     """Stream the page while the text grows: the text, the line under it, and what Look inside will need."""
     ask = Ask.clean(prompt, max_tokens, temperature, top_n, seed)
+    if not is_read(request.session_hash):
+        return
     stop = WRITING[request.session_hash] = threading.Event()
     try:
-        with closing(write(ask)) as drafts:
+        with closing(write(ask, *who(request))) as drafts:
             for draft in drafts:
                 yield page_of(draft, ask, stop.is_set())
                 if stop.is_set() and not draft.done:
@@ -157,14 +166,16 @@ def on_head(text, at, event: gr.EventData):
 
 def build_app() -> gr.Blocks:
     """The page and its endpoint; the model must be loaded (see `use`)."""
+    begin_with = examples(writer.HELD.card)
     with gr.Blocks(title="A GPT-2 from scratch", analytics_enabled=False) as app:
         gr.HTML(f'<h1 class="top">A GPT-2 that learned from one writer</h1>{look.headline(writer.HELD.card)}')
         text = gr.JSON([], visible=False)  # what Look inside needs; it stays in the browser, the server keeps nothing
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=300):
-                prompt = gr.Textbox(label="Seed text (may be empty)", value="ROMEO:\n", lines=4, max_lines=8,
-                                    elem_id="prompt")  # fmt: skip
-                gr.Examples([[e] for e in EXAMPLES], [prompt], label="Or begin with", api_visibility="private")
+                prompt = gr.Textbox(label="Seed text (may be empty)", value=(begin_with or [""])[0], lines=4,
+                                    max_lines=8, elem_id="prompt")  # fmt: skip
+                if begin_with:
+                    gr.Examples([[e] for e in begin_with], [prompt], label="Or begin with", api_visibility="private")
                 with gr.Row():
                     go = gr.Button("Generate", variant="primary", elem_id="go", min_width=120)
                     stop = gr.Button("Stop", variant="secondary", elem_id="stop", min_width=120)
@@ -181,8 +192,8 @@ def build_app() -> gr.Blocks:
 def settings_row():
     """How to write: (maximum tokens, temperature, top N, seed). The last two are text boxes: empty means something."""
     with gr.Row():
-        tokens = gr.Slider(1, MAX_TOKENS, value=100, step=1, label="Tokens at most", elem_id="tokens", buttons=[],
-                           min_width=220)  # fmt: skip
+        tokens = gr.Slider(1, MAX_TOKENS, value=100, step=1, label=f"Tokens at most (up to {MAX_TOKENS:,})",
+                           elem_id="tokens", buttons=[], min_width=220)  # fmt: skip
         warm = gr.Slider(0, 1, value=0.7, step=0.05, label="Temperature", elem_id="warm", buttons=[],
                          min_width=220)  # fmt: skip
         top_n = gr.Textbox(label="Top N", placeholder="all", max_lines=1, elem_id="top_n", min_width=130)
@@ -215,7 +226,8 @@ def connect(text, asked, go, stop, paper, status, panel):
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     inside = [letters, bars, attention, at]
     writing = gr.on([go.click, asked[0].submit], on_generate, asked, [paper, status, text], concurrency_limit=None,
-                    trigger_mode="once", **quiet)  # fmt: skip
+                    trigger_mode="once", js=f"(prompt, ...rest) => [prompt.slice(-{SENT}), ...rest]",
+                    **quiet)  # fmt: skip
     writing.then(on_written, [text, layer, head], inside, **quiet)
     stop.click(on_stop, None, None, queue=False, **quiet)
     for slider in (at, layer, head):
@@ -237,18 +249,28 @@ def theme() -> gr.Theme:
 
 
 def launch(port: int | None = None, host: str | None = None, **options):
-    """Serve the page; returns (the gr.Blocks, its address). Blocks until the end unless prevent_thread_lock=True."""
+    """Serve the page; returns (the gr.Blocks, its address). Blocks until the end unless prevent_thread_lock=True.
+
+    Nothing leaves this machine unless share=True is asked for. ValueError if the port or the host cannot be had.
+    """
     settings = {"theme": theme(), "css_paths": HERE / "app.css", "footer_links": ["api"], "ssr_mode": False,
-                "quiet": True, "show_error": False, "state_session_capacity": 100,
-                "max_threads": 2 * MAX_WAITING}  # fmt: skip
+                "quiet": True, "show_error": False, "state_session_capacity": 100, "share": False,
+                "max_threads": 2 * MAX_WAITING, "max_file_size": "1kb", "enable_monitoring": False,
+                "app_kwargs": {"middleware": [Middleware(Guard)]}}  # fmt: skip
+    reach_this_machine()
     demo = build_app()
-    _, address, _ = demo.launch(server_name=host, server_port=port, **{**settings, **options})
+    try:
+        _, address, _ = demo.launch(server_name=host, server_port=port, **{**settings, **options})
+    except OSError as error:
+        where = f"{host or '127.0.0.1'}, port {port or '7860 to 7959'}"
+        raise ValueError(f"The app cannot listen on {where}: it is taken or not to be had here, choose another with "
+                         f"--port ({type(error).__name__}).") from None  # fmt: skip
     return demo, address
 
 
 def default_model() -> tuple[str, str | None]:
     """What `model.json` beside this file names (a Space has one), else the folder `model` beside it."""
-    named = read_json(HERE / "model.json")
+    named = read_json(HERE / "model.json") if (HERE / "model.json").exists() else {}
     return (named["model"], named.get("revision")) if named.get("model") else (str(HERE / "model"), None)
 
 
@@ -260,11 +282,13 @@ def main(argv=None) -> int:
     parser.add_argument("--port", type=int, help="default: 7860, or the next free one")
     args = parser.parse_args(argv)
     try:
+        if args.port is not None and not 0 < args.port < 65536:
+            raise ValueError(f"There is no port {args.port}: choose one from 1024 to 65535 with --port.")
         use(*(args.model, None) if args.model else default_model())
+        launch(args.port, args.host or os.environ.get("GRADIO_SERVER_NAME"), quiet=False)
     except ValueError as e:
         print(e, file=sys.stderr)
         return 1
-    launch(args.port, args.host or os.environ.get("GRADIO_SERVER_NAME"), quiet=False)
     return 0
 
 

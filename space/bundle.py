@@ -1,26 +1,27 @@
-"""The exact folders that go to the Hub: a model with its card, a Space for each target; nothing is sent from here."""
+"""The exact folders that go to the Hub: a model with its card, a Space for each target; nothing is sent from here.
+
+Every folder ends with a mark in its README: the list of files that this project wrote. By it a repo, or a folder on
+this machine, is known as ours, and what an earlier build left in it can go.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from space.account import HUB, PublishError
-from space.card import write_card
-from space.static_site import HALF_ABOVE, build_static
+from space.card import notebook, write_card
+from space.folder import NEEDED, TABLE, check_parts, copy, names_in, read_json, source, start_id
+from space.static_site import HALF_ABOVE, build_static, front_matter
 
 ROOT = Path(__file__).resolve().parents[1]
-TEMPLATE = Path(__file__).resolve().parent / "templates" / "space_readme.md"
-MODEL_FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-               "metrics.json"]  # fmt: skip
-TABLE = "ngram5.npz"  # travels with the model if it is there
-APP_FILES = {name: f"space/{name}" for name in ("app.py", "writer.py", "limits.py", "look.py", "app.css")}
-SHARED = ("model_gpt2.py", "gpt2/__init__.py", "gpt2/sampling.py", "gpt2/weights.py", "gpt2/fast_cpu.py",
-          "data/__init__.py", "data/files.py", "data/tokenizer.py", "data/ngram.py", "LICENSE")
-APP_FILES |= {name: name for name in SHARED}  # where it lies in the Space: where it lies here
+APP = ("space/__init__.py", "space/writer.py", "space/limits.py", "space/look.py", "space/folder.py", "space/guard.py",
+       "model_gpt2.py", "gpt2/__init__.py", "gpt2/sampling.py", "gpt2/weights.py", "gpt2/fast_cpu.py",
+       "data/__init__.py", "data/files.py", "data/tokenizer.py", "data/ngram.py", "LICENSE")  # fmt: skip
+MARK = "<!-- made with gpt2-from-scratch: {} -->\n"
 
 
 @dataclass(frozen=True)
@@ -44,52 +45,136 @@ TARGETS = {
 }  # fmt: skip
 
 
-def build_model_folder(folder, out, repo_id: str, dtype: str = "auto", project: str | None = None) -> Path:
-    """Copy what is published of a model folder into `out` and write its card.
+# ---- what is ours
 
-    dtype: "float32", "float16", or "auto": float16 if the weights take more than 20 MB in the folder.
-    Raises PublishError for a folder that is no model of ours.
-    """
-    import torch
 
-    from model_gpt2 import GPT
+def files_in(folder: Path) -> list[str]:
+    """Every file under a folder, as plain relative names; links to folders are not followed."""
+    found = [Path(place, name).relative_to(folder) for place, _, names in os.walk(folder) for name in names]
+    return sorted(path.as_posix() for path in found)
 
-    folder, out = Path(folder), Path(out)
-    if not folder.is_dir():
-        raise PublishError(f"There is no folder {folder}: give the folder that training wrote, for instance out/best.")
-    if missing := [name for name in MODEL_FILES if not (folder / name).is_file()]:
-        raise PublishError(f"{folder} has no {missing[0]}: give the folder that training wrote, for instance out/best.")
+
+def made_files(readme: str) -> list[str] | None:
+    """The files that a README's mark lists, or None if it has no mark of ours."""
+    found = re.search(re.escape(MARK.strip()).replace(r"\{\}", r"(\[.*?\])"), readme)
+    try:
+        names = json.loads(found[1]) if found else None
+    except ValueError:
+        return None
+    return [name for name in names if isinstance(name, str)] if names is not None else None
+
+
+def prepare(out: Path) -> None:
+    """Make the folder and empty it of an earlier build; PublishError if it holds anything else."""
+    if out.exists() and not out.is_dir():
+        raise PublishError(f"{out} is a file: name a folder that is empty or new.")
     out.mkdir(parents=True, exist_ok=True)
-    for name in [*MODEL_FILES, TABLE]:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, out / name)
-    half = (folder / "model.safetensors").stat().st_size > HALF_ABOVE if dtype == "auto" else dtype == "float16"
-    if half:
-        start = json.loads((folder / "generation_config.json").read_text()).get("bos_token_id") or 0
-        GPT.from_pretrained(folder).save_pretrained(out, dtype=torch.float16, start_id=start)
-    write_card(out, repo_id, project)
+    readme = out / "README.md"
+    ours = made_files(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
+    if foreign := [name for name in files_in(out) if name not in (ours or [])]:
+        raise PublishError(f"{out} holds {foreign[0]}, which no earlier build put there: name an empty or new folder.")
+    for name in files_in(out):
+        (out / name).unlink()
+
+
+def mark(out: Path) -> Path:
+    """Write the list of files under the README; returns the folder, which is then complete."""
+    with open(out / "README.md", "a", encoding="utf-8") as readme:
+        readme.write("\n" + MARK.format(json.dumps(files_in(out))))
     return out
 
 
+# ---- the folders
+
+
+def build_model_folder(folder, out, repo_id: str, dtype: str = "auto", project: str | None = None,
+                       **said: str | None) -> Path:  # fmt: skip
+    """Write what is published of a model folder into `out`, with its card.
+
+    dtype: "float32", "float16", or "auto": float16 if the weights take more than 20 MB in the folder.
+    said: license, language, origin of the text, as far as the reader states them; see card.write_card.
+    Raises ValueError (PublishError, FolderError) for a folder that is no model of ours.
+    """
+    import torch
+
+    folder, out = Path(folder), Path(out)
+    model, tokenizer = load(folder)
+    prepare(out)
+    for name in names_in(folder):
+        copy(folder, name, out / name)
+    start = start_id(tokenizer, folder)
+    half = (out / "model.safetensors").stat().st_size > HALF_ABOVE if dtype == "auto" else dtype == "float16"
+    if half:
+        model.save_pretrained(out, dtype=torch.float16, start_id=start)
+    write(out / "generation_config.json", {**read_json(out / "generation_config.json"), "bos_token_id": start})
+    write(out / "metrics.json", without_paths(read_json(out / "metrics.json")))
+    write_card(out, repo_id, project, **said)
+    write(out / "notebook.ipynb", notebook(out, repo_id))
+    return mark(out)
+
+
+def load(folder: Path):
+    """(model, tokenizer) of a folder whose parts all fit together; ValueError in one sentence if they do not."""
+    from data.ngram import NGram
+    from data.tokenizer import load_tokenizer
+    from model_gpt2 import GPT
+
+    if not folder.is_dir():
+        raise PublishError(f"There is no folder {folder}: give the folder that training wrote, for instance out/best.")
+    for name in {*NEEDED, *names_in(folder)}:
+        path = source(folder, name)
+        if name.endswith(".json"):
+            read_json(path)
+    model, tokenizer = GPT.from_pretrained(folder), load_tokenizer(folder)
+    table = NGram.load(folder / TABLE) if (folder / TABLE).is_file() else None
+    check_parts(folder, model, tokenizer, table)
+    return model, tokenizer
+
+
+def write(path: Path, value: dict) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def without_paths(metrics: dict) -> dict:
+    """Folders of the reader's machine are nobody's business."""
+    config = metrics.get("config")
+    private = ("out_dir", "copy_to", "data", "text", "grow_from")
+    return {**metrics, "config": {k: v for k, v in config.items() if k not in private}} if isinstance(
+        config, dict) else metrics  # fmt: skip
+
+
 def build_space_folder(repo_id: str, model: str, out, target: str, revision: str | None = None,
-                       model_folder: Path | None = None) -> Path:  # fmt: skip
-    """Write the Space's files into `out`. model: owner/name on the Hub; model_folder: its files.
+                       folder: Path | None = None) -> Path:  # fmt: skip
+    """Write the Space's files into `out`. model: owner/name on the Hub; folder: its files on this machine.
 
     A static page carries its model. A Gradio app names it in model.json and loads it when it starts.
     """
     out, spec = Path(out), TARGETS[target]
+    if folder is not None:
+        load(folder)
+    prepare(out)
     if spec.sdk == "static":
-        return build_static(model_folder, out, links=links(repo_id, model), model_repo=model or None)
-    for name, source in APP_FILES.items():
+        build_static(folder, out, links=links(repo_id, model), model_repo=model or None, license=license_of(folder))
+        return mark(out)
+    for name, home in {"app.py": "space/app.py", "app.css": "space/app.css", **{n: n for n in APP}}.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / source, out / name)
-    if model_folder is not None and not model:
-        shutil.copytree(model_folder, out / "model", ignore=shutil.ignore_patterns("README.md", "*.pt"))
+        copy(ROOT, home, out / name)
+    if folder is not None and not model:
+        (out / "model").mkdir()
+        for name in names_in(folder):
+            copy(folder, name, out / "model" / name)
     else:
-        (out / "model.json").write_text(json.dumps({"model": model, "revision": revision}) + "\n")
+        write(out / "model.json", {"model": model, "revision": revision})
     (out / "requirements.txt").write_text(requirements(target))
     (out / "README.md").write_text(space_readme(repo_id, model, target), encoding="utf-8")
-    return out
+    return mark(out)
+
+
+def license_of(folder: Path) -> str | None:
+    """What the model's own card states."""
+    card = folder / "README.md"
+    found = re.search(r"^license: *\"?([\w.-]+)", card.read_text(encoding="utf-8") if card.is_file() else "", re.M)
+    return found[1] if found else None
 
 
 def links(repo_id: str, model: str) -> dict[str, str]:
@@ -122,34 +207,26 @@ def requirements(target: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def front_matter(model: str, target: str) -> dict:
-    """The YAML fields that tell the Hub how to run a Gradio Space."""
+def space_readme(repo_id: str, model: str, target: str) -> str:
+    """README.md of a Gradio Space: what tells the Hub how to run it, then space/templates/space_readme.md."""
     spec = TARGETS[target]
     fields = {
         "title": "A GPT-2 from scratch", "emoji": "🪶", "colorFrom": "yellow", "colorTo": "red", "sdk": spec.sdk,
         "sdk_version": pins()["gradio"], "python_version": spec.python, "app_file": "app.py", "license": "mit",
         "short_description": "A GPT-2 trained from scratch: write and look inside",
-        "suggested_hardware": spec.hardware,
+        "suggested_hardware": spec.hardware, "models": [model] if model else None,
+        "preload_from_hub": [model] if model else None,  # fetched once, while the Space is built
     }  # fmt: skip
-    if model:
-        fields |= {"models": [model], "preload_from_hub": [model]}  # fetched once, while the Space is built
-    return fields
-
-
-def space_readme(repo_id: str, model: str, target: str) -> str:
-    """README.md of a Gradio Space, from space/templates/space_readme.md."""
-    fields = front_matter(model, target)
-    front = "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
-    words = {"FRONT": front, "REPO": repo_id, "MODEL": f"[{model}]({HUB}/{model})" if model else "the folder `model`",
+    words = {"REPO": repo_id, "MODEL": f"[{model}]({HUB}/{model})" if model else "the folder `model`",
              "COPY": f"{HUB}/spaces/{repo_id}?duplicate=true", "PROJECT": project_address() or HUB}  # fmt: skip
-    text = TEMPLATE.read_text(encoding="utf-8")
+    text = (ROOT / "space" / "templates" / "space_readme.md").read_text(encoding="utf-8")
     for word, value in words.items():
         text = text.replace("{" + word + "}", value)
-    return text
+    return front_matter(fields) + "\n" + text
 
 
 def show_tree(folder: Path) -> str:
     """The folder's files with their sizes, for reading before anything is sent."""
-    rows = [(p.relative_to(folder).as_posix(), p.stat().st_size) for p in sorted(folder.rglob("*")) if p.is_file()]
+    rows = [(name, (folder / name).stat().st_size) for name in files_in(folder)]
     total = sum(size for _, size in rows)
     return "\n".join(f"  {size:>13,}  {name}" for name, size in [*rows, (f"bytes in {len(rows)} files", total)])

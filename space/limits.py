@@ -7,6 +7,7 @@ import math
 import os
 import random
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,15 @@ MAX_PROMPT = 10_000  # characters of seed text; of a longer one the end is kept
 MAX_TOKENS = 1_000  # written in one go
 MAX_SECONDS = 55  # ZeroGPU gives a call 60
 MAX_WAITING = 20  # visitors in line; the next one is told "busy"
+MAX_EACH = 2  # places in line for one page, or one program
+MAX_ADDRESS = 8  # and for one address of the public network: a whole school may share one
+SENT = 20_000  # characters that the page sends of a longer seed text: the last ones
 BUSY = f"Busy: {MAX_WAITING} visitors are already waiting. Please try again in a minute."
+ENOUGH = "Busy with what you asked for before: please wait until one of your texts is done."
 
 
 class Busy(Exception):
-    """The line is full."""
+    """The line is full, or the visitor has places enough in it; the text is for the visitor."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,17 @@ class Ask:
         notices = []
         text = prompt if isinstance(prompt, str) else "" if prompt is None else str(prompt)
         if len(text) > MAX_PROMPT:
-            notices.append(f"The seed text is cut to its last {MAX_PROMPT:,} of {len(text):,} characters.")
+            count = f"at least {SENT:,}" if len(text) == SENT else f"{len(text):,}"  # the page sends no more
+            notices.append(f"The seed text is cut to its last {MAX_PROMPT:,} of {count} characters.")
             text = text[-MAX_PROMPT:]
         wanted = number(max_tokens, 100)
         if wanted > MAX_TOKENS:
             notices.append(f"At most {MAX_TOKENS:,} tokens are written at a time.")
-        top = number(top_n, 0)
-        seed = number(seed, None)
+        top, given, seed = number(top_n, 0), seed, number(seed, None)
+        if isinstance(top_n, str) and top_n.strip() and (number(top_n, None) is None or top < 0):
+            notices.append("Top N is to be a whole number such as 20, or empty: now all may be chosen.")
+        if isinstance(given, str) and given.strip() and seed is None:
+            notices.append("Seed is to be a whole number, or empty: now it is a new one.")
         return cls(
             prompt=text,
             max_tokens=int(min(max(wanted, 1), MAX_TOKENS)),
@@ -64,6 +73,13 @@ def number(value, default):
     return found if math.isfinite(found) else default
 
 
+@dataclass(eq=False)
+class Ticket:
+    """A place in the line, and whose it is."""
+
+    who: list
+
+
 class Line:
     """Visitors served in order, `slots` at once; beyond `most` waiting ones the next is refused.
 
@@ -71,17 +87,20 @@ class Line:
     """
 
     def __init__(self, slots: int, most: int):
-        self.slots, self.most = slots, most
+        self.slots, self.most, self.held = slots, most, Counter()
         self._lock = threading.Lock()
         self._free = threading.Condition(self._lock)
         self.running, self.waiting = 0, []
 
-    def join(self):
-        """A ticket, or None if the line is full."""
+    def join(self, session=None, address=None):
+        """A ticket; Busy if the line is full, or if this session or address holds its share of places already."""
         with self._lock:
             if len(self.waiting) >= self.most + self.slots - self.running:
-                return None
-            self.waiting.append(ticket := object())
+                raise Busy(BUSY)
+            if session and self.held[session] >= MAX_EACH or address and self.held[address] >= MAX_ADDRESS:
+                raise Busy(ENOUGH)
+            self.held.update(who := [who for who in (session, address) if who])
+            self.waiting.append(ticket := Ticket(who))
             return ticket
 
     def ready(self, ticket, seconds: float = 0.25) -> int:
@@ -101,6 +120,7 @@ class Line:
     def leave(self, ticket):
         """Done, or gone: frees the place in the line or the slot."""
         with self._free:
+            self.held -= Counter(ticket.who)  # keeps only what is above nought
             if ticket in self.waiting:
                 self.waiting.remove(ticket)
             else:
@@ -117,3 +137,10 @@ def cores() -> int:
     except (OSError, ValueError):  # no cgroup, or "max"
         pass
     return count
+
+
+def reach_this_machine():
+    """Keep what is on this machine away from a proxy that the environment names: it would look for it on its own."""
+    for name in ("no_proxy", "NO_PROXY"):
+        known = [place for place in os.environ.get(name, "").split(",") if place]
+        os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost", "::1"]))

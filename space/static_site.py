@@ -12,65 +12,77 @@ import functools
 import http.server
 import json
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
+
+from space.folder import TABLE, FolderError, copy, read_json, source
 
 PAGE = Path(__file__).resolve().parent / "static"
 PAGE_FILES = ["index.html", "style.css", "page.js", "worker.js", "gpt2.js", "kernels.js", "safetensors.js",
               "tokenizer.js", "ngram.js"]  # fmt: skip
 NEEDED = ["config.json", "tokenizer.json", "model.safetensors"]
-OPTIONAL = ["generation_config.json", "metrics.json", "ngram5.npz"]
+OPTIONAL = ["generation_config.json", "metrics.json", TABLE]
 HALF_ABOVE = 20_000_000  # bytes: a larger model is published in float16, half the download
 FRONT_MATTER = {
     "title": "A GPT-2 in your browser", "emoji": "✒️", "colorFrom": "yellow", "colorTo": "red", "sdk": "static",
-    "app_file": "index.html", "license": "mit", "pinned": False,
+    "app_file": "index.html", "pinned": False,
     "short_description": "A GPT-2 trained from scratch, run by your browser",
 }  # fmt: skip
 
 
-class SiteError(ValueError):
+class SiteError(FolderError):
     """A model folder or a target that cannot be used; the text says which and what to do."""
 
 
 def build_static(model_folder, out_folder, links: dict[str, str] | None = None, title: str = FRONT_MATTER["title"],
-                 model_repo: str | None = None) -> Path:  # fmt: skip
+                 model_repo: str | None = None, license: str | None = None) -> Path:  # fmt: skip
     """Write the page with its model into `out_folder`; returns it as a Path. Existing files of the page are replaced.
 
     model_folder: what `save_pretrained` wrote, with tokenizer.json and, if they exist, metrics.json and ngram5.npz.
     A model.safetensors above 20 MB is written in float16. links: text -> address, shown under the page.
-    model_repo: "owner/name" of the model on the Hub, for the README's front matter. Raises SiteError in one sentence.
+    model_repo: "owner/name" of the model on the Hub, and license: for the README's front matter. Raises FolderError in
+    one sentence.
     """
     model_folder, out = Path(model_folder), Path(out_folder)
     _check(model_folder, out)
     (out / "model").mkdir(parents=True, exist_ok=True)
     for name in PAGE_FILES:
-        _copy(PAGE / name, out / name)
+        copy(PAGE, name, out / name)
     for name in [*NEEDED, *OPTIONAL]:
-        if (model_folder / name).is_file():
-            _copy(model_folder / name, out / "model" / name)
-    if (model_folder / "model.safetensors").stat().st_size > HALF_ABOVE:
-        write_half(model_folder / "model.safetensors", out / "model" / "model.safetensors")
+        if os.path.lexists(model_folder / name):
+            copy(model_folder, name, out / "model" / name)
+            if name.endswith(".json"):
+                read_json(out / "model" / name)
+        else:  # left by another model that lay here before
+            (out / "model" / name).unlink(missing_ok=True)
+    if (weights := source(model_folder, "model.safetensors")).stat().st_size > HALF_ABOVE:
+        write_half(weights, out / "model" / "model.safetensors")
     site = {"title": title, "bytes": (out / "model" / "model.safetensors").stat().st_size,
             "links": [[text, address] for text, address in (links or {}).items()]}  # fmt: skip
     _write(out / "site.json", json.dumps(site, ensure_ascii=False, indent=1))
-    _write(out / "README.md", readme(title, model_repo))
+    _write(out / "README.md", readme(title, model_repo, license))
     return out
 
 
-def readme(title: str, model_repo: str | None = None) -> str:
+def front_matter(fields: dict) -> str:
+    """The block that the Hub reads at the top of a README. Values are JSON, which is YAML too; empty ones go."""
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value is not None]
+    return "---\n" + "\n".join(lines) + "\n---\n"
+
+
+def readme(title: str, model_repo: str | None = None, license: str | None = None) -> str:
     """The Space's README: front matter that makes it static, and how to run the same folder at home."""
-    fields = {**FRONT_MATTER, "title": title, **({"models": [model_repo]} if model_repo else {})}
-    front = "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields.items())
+    fields = {**FRONT_MATTER, "title": title, "license": license, "models": [model_repo] if model_repo else None}
     return (
-        f"---\n{front}\n---\n\n# {title}\n\nA GPT-2 that was trained from scratch. It runs in the visitor's browser: "
-        "no server computes anything, and nothing that is typed leaves the device.\n\n"
+        f"{front_matter(fields)}\n# {title}\n\n"
+        "A GPT-2 that was trained from scratch. It runs in the visitor's browser: no server computes "
+        "anything, and nothing that is typed leaves the device.\n\n"
         "Run it at home: `python -m http.server` in this folder, then open the address it prints.\n"
     )
 
 
-def write_half(source: Path, target: Path) -> None:
+def write_half(weights: Path, target: Path) -> None:
     """Copy a safetensors file with its float32 tensors in float16. Numbers that do not fit raise SiteError."""
     import numpy as np
     from safetensors import safe_open
@@ -78,19 +90,19 @@ def write_half(source: Path, target: Path) -> None:
 
     tensors = {}
     try:
-        with safe_open(source, framework="np") as file:
+        with safe_open(weights, framework="np") as file:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 tensor = file.get_tensor(name)
                 with np.errstate(over="ignore"):  # the next line says it better
                     tensors[name] = tensor.astype(np.float16) if tensor.dtype == np.float32 else tensor
                 if not np.isfinite(tensors[name]).all():
                     raise SiteError(
-                        f"{source} holds numbers in {name} that float16 cannot: train again with weight decay."
+                        f"{weights} holds numbers in {name} that float16 cannot: train again with weight decay."
                     )
     except SiteError:
         raise
     except Exception as error:  # safetensors has its own kinds for a damaged or foreign file
-        raise SiteError(f"{source} is damaged or cut off ({error}): save the model again.") from None
+        raise SiteError(f"{weights} is damaged or cut off ({error}): save the model again.") from None
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         save_file(tensors, part, metadata={"format": "pt"})
@@ -107,13 +119,6 @@ def _check(model_folder: Path, out: Path) -> None:
                         "with the tokenizer saved beside it.")  # fmt: skip
     if out.resolve() in (model_folder.resolve(), PAGE) or (out.exists() and not out.is_dir()):
         raise SiteError(f"{out} cannot be the target: name another folder.")
-
-
-def _copy(source: Path, target: Path) -> None:
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    shutil.copyfile(source, part)
-    part.chmod(0o644)
-    os.replace(part, target)
 
 
 def _write(path: Path, text: str) -> None:
@@ -168,7 +173,7 @@ def main(argv=None) -> int:
                 server.serve_forever()
     except KeyboardInterrupt:
         print()
-    except (SiteError, OSError) as error:
+    except (FolderError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -8,24 +8,21 @@ try:
 except ImportError:
     spaces = None
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# ruff: noqa: I001
 import torch
 
-import look
 from data.ngram import NGram
 from data.tokenizer import load_tokenizer
-from limits import BUSY, MAX_SECONDS, MAX_WAITING, Ask, Busy, Line, cores, number
 from model_gpt2 import GPT
+from space import look
+from space.folder import NEEDED, TABLE, check_parts, read_metrics, source, start_id
+from space.limits import MAX_SECONDS, MAX_WAITING, Ask, Line, cores, number
 
 WINDOW = 400  # the end of the text that Look inside shows
 STEP = 0.05  # seconds between two updates of the page
-MODEL_FILES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer*.json", "metrics.json",
-               "ngram5.npz"]  # fmt: skip
 
 
 @dataclass
@@ -44,10 +41,11 @@ class Loaded:
         folder = Path(folder_or_repo)
         if not folder.is_dir():
             folder = download(str(folder_or_repo), revision)
-        model = GPT.from_pretrained(folder)
-        ids = read_json(folder / "generation_config.json").get("bos_token_id")
-        table = NGram.load(folder / "ngram5.npz") if (folder / "ngram5.npz").exists() else None
-        return cls(model, load_tokenizer(folder), table, read_card(folder, model), ids if isinstance(ids, int) else 0)
+        model, tokenizer = GPT.from_pretrained(folder), load_tokenizer(folder)
+        table = NGram.load(source(folder, TABLE)) if (folder / TABLE).exists() else None
+        check_parts(folder, model, tokenizer, table)
+        card = {**read_metrics(folder), "parameters": model.num_params()}
+        return cls(model, tokenizer, table, card, start_id(tokenizer, folder))
 
 
 def download(repo: str, revision: str | None) -> Path:
@@ -55,24 +53,10 @@ def download(repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=MODEL_FILES))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=[*NEEDED, TABLE]))
     except Exception as e:  # the client has a dozen kinds; a user needs one sentence
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise ValueError(f"No model at {repo}: there is no such folder, and the Hub did not give it ({reason}).") from e
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object, or {} where there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def read_card(folder: Path, model: GPT) -> dict:
-    """The measured numbers that the page shows: metrics.json, with the parameters counted here."""
-    return {**read_json(folder / "metrics.json"), "parameters": model.num_params()}
 
 
 HELD: Loaded | None = None  # the model that everyone sees; a global, so that ZeroGPU's worker has it
@@ -132,14 +116,13 @@ def begin(ask: Ask) -> Draft:
     return Draft(prompt, ids, len(ids), notices=[n for n in notices if n])
 
 
-def write(ask: Ask):
+def write(ask: Ask, session=None, address=None):
     """Wait in line, then yield the same Draft again and again while it grows. Raises Busy.
 
-    Closing the generator (the visitor left, or pressed Stop) leaves the line or frees the slot at once.
+    Closing the generator (the visitor left, or pressed Stop) leaves the line or frees the slot at once. session and
+    address say whose place it is.
     """
-    draft = begin(ask)
-    if (ticket := LINE.join()) is None:
-        raise Busy(BUSY)
+    draft, ticket = begin(ask), LINE.join(session, address)
     try:
         while before := LINE.ready(ticket):
             draft.before = before

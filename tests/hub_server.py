@@ -1,10 +1,10 @@
-"""A Hub on this machine that speaks the real protocol to the real `huggingface_hub` client; standard library only.
+"""A Hub on this machine that speaks the real protocol to the real `huggingface_hub` client.
 
     with Hub() as hub:
         publish_model(folder, "reader/model", endpoint=hub.url, token=hub.token)
 
-It knows whoami, repo create, preupload, LFS batch with PUT and verify, commit, tree, resolve, Space runtime and logs,
-and serves a static Space live. `hub.fail(...)` answers a coming request with an error or cuts its connection;
+It knows whoami, repo create and settings, preupload, LFS batch with PUT and verify, commit, resolve, Space runtime and
+logs, and serves a static Space live. `hub.fail(...)` answers a coming request with an error or cuts its connection;
 `hub.seen` is the list of requests. Xet is not spoken: set HF_HUB_DISABLE_XET=1 before huggingface_hub is imported.
 """
 
@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import mimetypes
+import os
 import re
 import socket
 import threading
@@ -21,8 +22,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
 LFS_ABOVE = 100_000  # bytes; the real Hub goes by type and size too
 API = r"/api/(models|spaces)/([^/]+/[^/]+)"
+
+
+def asks_private(ask: dict) -> bool:
+    """Old and new clients spell it differently."""
+    return ask.get("visibility") == "private" or bool(ask.get("private"))
+
+
+def lfs_of(data: bytes) -> dict:
+    """What a listing adds for a file that lies in LFS."""
+    oid = hashlib.sha256(data).hexdigest()
+    return {"lfs": {"oid": oid, "size": len(data), "pointerSize": 130}} if len(data) > LFS_ABOVE else {}
 
 
 def git_oid(data: bytes) -> str:
@@ -36,7 +50,9 @@ class Repo:
 
     sdk: str | None = None
     hardware: str | None = None
-    commits: list = field(default_factory=lambda: [("0" * 40, "start", {})])
+    private: bool = False
+    secrets: list = field(default_factory=list)
+    commits: list = field(default_factory=lambda: [("0" * 40, "initial commit", {".gitattributes": b""})])
     stages: list = field(default_factory=list)  # what the runtime will say next; the last one stays
     host: str | None = None
 
@@ -77,6 +93,8 @@ class Hub:
         self.seen: list[str] = []
         self.build_log = ["Step 1/3 : FROM python\n", "Step 2/3 : pip install\n"]
         self.next_stages = ["BUILDING", "APP_STARTING", "RUNNING"]
+        for name in ("no_proxy", "NO_PROXY"):  # a proxy of the network does not know this machine
+            os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
         self.lock = threading.Lock()
 
     def start(self):
@@ -215,10 +233,20 @@ class _Handler(BaseHTTPRequestHandler):
         return user
 
     def find(self, kind: str, name: str):
-        repo = self.hub.repos.get((kind, name))
-        if repo is None:
-            self.json({"error": "Repository not found"}, 404 if self.user() else 401, X_Error_Code="RepoNotFound")
+        """The repo, unless it is not there or private to someone else: then the answer is sent already."""
+        repo, user = self.hub.repos.get((kind, name)), self.user()
+        if repo is None or (repo.private and (user is None or name.split("/")[0] != user["name"])):
+            return self.json({"error": "Repository not found"}, 404 if user else 401, X_Error_Code="RepoNotFound")
         return repo
+
+    def find_at(self, kind: str, name: str, revision: str):
+        """(repo, commit id, files), or Nones after an answer."""
+        if not (repo := self.find(kind, name)):
+            return None, None, None
+        if (found := repo.at(revision)) is None:
+            self.json({"error": "Revision not found"}, 404, X_Error_Code="RevisionNotFound")
+            return None, None, None
+        return repo, *found
 
     # ---- who, and what there is
 
@@ -241,45 +269,55 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "spaces" and ask["sdk"] == "gradio" and not user["paid"]:
             if ask.get("hardware") != "zero-a10g" or not user["verified"]:
                 return self.json({"error": "Payment required"}, 402)
-        self.hub.repos[(kind, name)] = Repo(ask.get("sdk"), ask.get("hardware"))
-        place = f"{self.hub.url}/{'spaces/' if kind == 'spaces' else ''}{name}"
-        self.json({"url": place, "name": name, "id": name})
+        repo = Repo(ask.get("sdk"), ask.get("hardware"), asks_private(ask), ask.get("secrets") or [])
+        if kind == "spaces":  # what the real Hub puts into a new one
+            repo.files["README.md"] = f"---\nsdk: {ask['sdk']}\n---\n".encode()
+            repo.files.update({"index.html": b"<p>hello", "style.css": b""} if ask["sdk"] == "static" else {})
+        self.hub.repos[(kind, name)] = repo
+        self.json({"url": f"{self.hub.url}/{'spaces/' if kind == 'spaces' else ''}{name}", "name": name, "id": name})
+
+    def settings(self, kind, name):
+        if self.writer(name) and (repo := self.find(kind, name)):
+            repo.private = asks_private(json.loads(self.body))
+            self.json({"private": repo.private})
 
     def info(self, kind, name, revision="main"):
-        if not (repo := self.find(kind, name)):
+        repo, sha, files = self.find_at(kind, name, revision)
+        if repo is None:
             return
-        if (found := repo.at(revision)) is None:
-            return self.json({"error": "Revision not found"}, 404, X_Error_Code="RevisionNotFound")
-        sha, files = found
         size = sum(len(data) for _, _, tree in repo.commits for data in tree.values())
-        facts = {"id": name, "sha": sha, "private": False, "tags": [], "usedStorage": size, "likes": 0, "downloads": 0}
-        facts["siblings"] = [{"rfilename": path} for path in files]
+        facts = {"id": name, "sha": sha, "private": repo.private, "tags": [], "usedStorage": size,
+                 "siblings": [{"rfilename": path} for path in files]}  # fmt: skip
         if kind == "spaces":
             facts |= {"sdk": repo.sdk, "host": repo.host or f"{self.hub.url}/live/{name}"}
         self.json(facts)
 
+    def history(self, kind, name, revision):
+        repo, *_ = self.find_at(kind, name, revision)
+        if repo is not None:
+            day = "2026-01-01T00:00:00.000Z"
+            self.json([{"id": sha, "title": title, "message": "", "authors": [], "date": day}
+                       for sha, title, _ in reversed(repo.commits)])  # fmt: skip
+
+    def secret(self, name):
+        if self.writer(name) and (repo := self.find("spaces", name)):
+            repo.secrets.append(json.loads(self.body))
+            self.json({})
+
     def tree(self, kind, name, revision):
-        if not (repo := self.find(kind, name)):
-            return
-        if (found := repo.at(revision)) is None:
-            return self.json({"error": "Revision not found"}, 404, X_Error_Code="RevisionNotFound")
-        rows = []
-        for path, data in found[1].items():
-            row = {"type": "file", "path": path, "size": len(data), "oid": git_oid(data)}
-            if len(data) > LFS_ABOVE:
-                row["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
-            rows.append(row)
-        self.json(rows)
+        repo, _, files = self.find_at(kind, name, revision)
+        if repo is not None:
+            rows = [{"type": "file", "path": p, "size": len(d), "oid": git_oid(d)} for p, d in files.items()]
+            self.json([row | lfs_of(files[row["path"]]) for row in rows])
 
     # ---- uploads
 
     def validate_yaml(self):
-        text = json.loads(self.body)["content"]
-        whole = re.match(r"---\n(.*?\n)---\n", text, re.S)
-        errors = [] if whole else [{"message": "no front matter"}]
-        for line in whole[1].splitlines() if whole else []:
-            if not re.match(r"(\s*- |\s+\S|[A-Za-z_-]+:)", line):
-                errors.append({"message": f"not YAML: {line}"})
+        try:
+            front = yaml.safe_load(json.loads(self.body)["content"].split("---\n")[1])
+            errors = [] if isinstance(front, dict) else [{"message": "no front matter"}]
+        except (IndexError, yaml.YAMLError) as error:
+            errors = [{"message": f"not YAML: {error}"}]
         self.json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def preupload(self, kind, name, _revision):
@@ -329,6 +367,8 @@ class _Handler(BaseHTTPRequestHandler):
             key, value = step["key"], step["value"]
             if key == "header":
                 message = value["summary"]
+                if value.get("parentCommit") not in (None, repo.commits[-1][0]):
+                    return self.json({"error": "The branch was updated since you last looked"}, 412)
             elif key == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif key == "lfsFile":
@@ -339,6 +379,8 @@ class _Handler(BaseHTTPRequestHandler):
                 files.pop(value["path"], None)
         sha = hashlib.sha1(f"{len(repo.commits)}{name}{message}".encode()).hexdigest()
         repo.commits.append((sha, message, files))
+        if b"\nsdk:" in files.get("README.md", b""):
+            repo.sdk = yaml.safe_load(files["README.md"].decode().split("---\n")[1])["sdk"]
         repo.stages = list(self.hub.next_stages) if repo.sdk != "static" else ["RUNNING"]
         self.json({"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha, "pullRequestUrl": None})
 
@@ -399,6 +441,9 @@ ROUTES = [
     (("GET",), r"/api/spaces/([^/]+/[^/]+)/runtime", _Handler.runtime),
     (("POST",), r"/api/spaces/([^/]+/[^/]+)/hardware", _Handler.hardware),
     (("GET",), r"/api/spaces/([^/]+/[^/]+)/logs/(build|run)", _Handler.logs),
+    (("PUT",), API + r"/settings", _Handler.settings),
+    (("GET",), API + r"/commits/([^/]+)", _Handler.history),
+    (("POST",), r"/api/spaces/([^/]+/[^/]+)/secrets", _Handler.secret),
     (("GET",), API, _Handler.info),
     (("GET",), API + r"/revision/([^/]+)", _Handler.info),
     (("GET",), API + r"/tree/([^/]+)/?", _Handler.tree),

@@ -61,7 +61,7 @@ def running_app(*arguments, script=ROOT / "space" / "app.py", cwd=None, **enviro
         process.communicate(timeout=20)
 
 
-def wait_for(url: str, process, seconds: float = 60) -> None:
+def wait_for(url: str, process, seconds: float = 240) -> None:
     """Until the address answers; an app that dies first shows what it said."""
     began = time.monotonic()
     while time.monotonic() - began < seconds:
