@@ -160,7 +160,7 @@ def build_space_folder(repo_id: str, model: str, out, target: str, revision: str
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         copy(ROOT, home, out / name)
     if folder is not None and not model:
-        (out / "model").mkdir()
+        (out / "model").mkdir(exist_ok=True)
         for name in names_in(folder):
             copy(folder, name, out / "model" / name)
     else:

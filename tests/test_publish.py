@@ -1,8 +1,11 @@
 """Publishing with the Hub's real client against a Hub on this machine, and what a published model must still be."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -13,6 +16,7 @@ import torch
 
 pytest.importorskip("huggingface_hub", reason="publishing needs huggingface_hub: pip install -e .[ship]")
 sys.path.insert(0, str(Path(__file__).parent))
+import hub_server  # noqa: E402
 from hub_server import Hub  # noqa: E402
 from huggingface_hub import constants  # noqa: E402
 from tiny_app import ROOT, running_app, tiny_folder  # noqa: E402
@@ -134,8 +138,6 @@ def test_large_model_is_published_in_half_precision(folder, tmp_path, monkeypatc
 
 def test_no_optimizer_state_and_no_pickle_is_published(folder, tmp_path):
     """Catches last.pt (three times the size, and a pickle) lying in the folder and going along."""
-    import shutil
-
     shutil.copytree(folder, tmp_path / "m")
     (tmp_path / "m" / "last.pt").write_bytes(b"x" * 1000)
     (tmp_path / "m" / ".env").write_text("HF_TOKEN=hf_secret")
@@ -270,6 +272,208 @@ def test_history_near_the_limit_is_announced(hub, folder, said, monkeypatch):
     assert any("with its history" in line for line in said)
 
 
+# ---- nothing is published by mistake
+
+
+def test_what_is_private_stays_private(hub, folder, said):
+    """Catches a second publish that opens a private repo, and private=True that leaves a public one open."""
+    model(hub, folder, private=True)
+    repo = hub.repo("models", "reader/mine")
+    assert repo.private
+    model(hub, folder)
+    assert repo.private
+    model(hub, folder, private=False, say=said.append)
+    assert not repo.private and "becomes public" in "\n".join(said)
+    model(hub, folder, private=True, say=said.append)
+    assert repo.private and "becomes private" in "\n".join(said)
+
+
+def test_space_of_a_private_model_is_private_until_the_reader_says_otherwise(hub, folder, said):
+    """Catches the weights of a private model that a static Space shows to everybody."""
+    model(hub, folder, private=True)
+    done = space(hub, say=said.append)
+    assert hub.repo("spaces", "reader/app").private and done.private and not done.answer
+    assert "is private too" in "\n".join(said)
+    space(hub, name="open", private=False, say=said.append)
+    assert not hub.repo("spaces", "reader/open").private and "to everyone, as you said" in "\n".join(said)
+    hub.repo("spaces", "reader/open").commits[-1][2].pop("index.html")
+    with pytest.raises(PublishError) as e:
+        space(hub, name="open")
+    assert "is private and the Space reader/open is public" in sentence(e)
+    assert "index.html" not in hub.repo("spaces", "reader/open").files
+
+
+def test_gradio_space_of_a_private_model_needs_a_secret(hub, folder):
+    """Catches a Space that is made first and fails to read its model."""
+    model(hub, folder, private=True)
+    with pytest.raises(PublishError) as e:
+        space(hub, target="zero-a10g", wait=False)
+    assert "cannot read it without a secret" in sentence(e) and ("spaces", "reader/app") not in hub.repos
+    space(hub, target="zero-a10g", wait=False, read_token="hf_loopback_read")
+    repo = hub.repo("spaces", "reader/app")
+    assert repo.private and repo.secrets == [{"key": "HF_TOKEN", "value": "hf_loopback_read"}]
+
+
+def foreign(hub, kind="models", name="reader/mine", sdk=None):
+    """A repo that somebody else's work lies in."""
+    files = {".gitattributes": b"", "README.md": b"# my thesis", "thesis.pdf": b"years of work"}
+    hub.repos[(kind, name)] = hub_server.Repo(sdk, commits=[("1" * 40, "mine", files)])
+    return hub.repos[(kind, name)]
+
+
+def test_a_repo_that_we_did_not_make_is_not_touched_without_a_word(hub, folder):
+    """Catches the default name on a repo that exists: its README and config replaced, the rest left."""
+    repos = foreign(hub), foreign(hub, "spaces", "reader/app", "static")
+    for publish_it in (lambda **k: model(hub, folder, **k), lambda **k: space(hub, repo=str(folder), **k)):
+        with pytest.raises(PublishError) as e:
+            publish_it()
+        assert "did not make it" in sentence(e) and "replace=True" in sentence(e)
+    assert all(len(repo.commits) == 1 for repo in repos)
+    model(hub, folder, replace=True)
+    space(hub, repo=str(folder), replace=True)
+    for repo in repos:
+        assert "thesis.pdf" not in repo.files and bundle.made_files(repo.files["README.md"].decode())
+
+
+def test_a_repo_of_ours_ends_equal_to_the_folder_built(hub, folder, tmp_path, said):
+    """Catches an old 5-gram that stays beside the model of another text; somebody's own file must stay."""
+    model(hub, folder)
+    repo = hub.repo("models", "reader/mine")
+    repo.files["notes.txt"] = b"added by hand"
+    other = tiny_folder(tmp_path / "other", n_embd=48)
+    (other / "ngram5.npz").unlink()
+    model(hub, other, say=said.append)
+    assert set(repo.files) == {".gitattributes", "notes.txt", *PUBLISHED} - {"ngram5.npz"}
+    assert len(repo.commits) == 3 and "Left as they are" in "\n".join(said) and "notes.txt" in "\n".join(said)
+    model(hub, other, replace=True)
+    assert "notes.txt" not in repo.files
+
+
+def test_a_space_changes_its_kind_only_when_asked_and_then_wholly(hub, folder):
+    """Catches a static page's files (and its copy of the model) left in a Gradio Space."""
+    model(hub, folder)
+    space(hub)
+    with pytest.raises(PublishError) as e:
+        space(hub, target="zero-a10g", wait=False)
+    assert "of the kind static" in sentence(e)
+    space(hub, target="zero-a10g", wait=False, replace=True)
+    repo = hub.repo("spaces", "reader/app")
+    assert repo.sdk == "gradio" and "index.html" not in repo.files and "model/model.safetensors" not in repo.files
+    assert set(repo.files) - {".gitattributes"} == set(bundle.made_files(repo.files["README.md"].decode()))
+
+
+def test_a_repo_that_changes_between_look_and_commit_is_left_alone(hub, folder, tmp_path, monkeypatch):
+    """Catches a commit on top of one that was never seen."""
+    model(hub, folder)
+    other = tiny_folder(tmp_path / "other", n_embd=48)
+    stand = publish.stand
+    monkeypatch.setattr(publish, "stand", lambda *a: dataclasses.replace(stand(*a), sha="2" * 40))
+    with pytest.raises(PublishError, match="same moment"):
+        model(hub, other)
+
+
+@pytest.mark.parametrize("setting", ["GPT2_HEADLESS", "CI", "QUICK"])
+def test_a_run_without_a_reader_publishes_nothing(folder, monkeypatch, setting):
+    """Catches `make run` with a token in the environment that publishes a model and a Space."""
+    monkeypatch.setenv("HF_TOKEN", "hf_real")
+    for name in ("GPT2_HEADLESS", "CI", "QUICK"):
+        monkeypatch.delenv(name, raising=False)
+    assert account.may_publish(True) == (True, "")
+    assert not account.may_publish(False)[0] and not account.may_publish(True, own_model=False)[0]
+    monkeypatch.setenv(setting, "1")
+    assert not account.may_publish(True)[0]
+    if setting == "GPT2_HEADLESS":  # and the library itself refuses, whatever a cell says
+        with pytest.raises(PublishError, match="without a reader"):
+            publish_model(folder, "mine")
+
+
+def test_only_what_the_bundle_made_travels(hub, folder, tmp_path):
+    """Catches a .env in the folder named by out= that goes along, and a folder of somebody's that is emptied."""
+    (out := tmp_path / "out").mkdir()
+    (out / ".env").write_text("HF_TOKEN=hf_secret")
+    for do in (lambda: model(hub, folder, out=out), lambda: space(hub, repo=str(folder), out=out)):
+        with pytest.raises(PublishError) as e:
+            do()
+        assert ".env" in sentence(e)
+    assert (out / ".env").exists() and not hub.repos
+    for target in ("static", "zero-a10g", "static"):  # an earlier build goes, and wholly
+        publish_space("app", str(folder), target, dry_run=True, out=tmp_path / "new", say=lambda s: None)
+    assert "app.py" not in bundle.files_in(tmp_path / "new")
+
+
+@pytest.mark.parametrize("target", [None, *bundle.TARGETS])
+def test_links_and_strange_files_do_not_travel(folder, tmp_path, target):
+    """Catches a link to a token that is copied unread, a folder behind a link, .git and .env in a Space."""
+    shutil.copytree(folder, tmp_path / "m")
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "token").write_text('{"token": "hf_secret"}')
+    (tmp_path / "m" / ".env").write_text("HF_TOKEN=hf_secret")
+    (tmp_path / "m" / "more").symlink_to(tmp_path / "secret")
+
+    def build(out):
+        if target is None:
+            return bundle.build_model_folder(tmp_path / "m", out, "me/m")
+        return bundle.build_space_folder("me/app", "", out, target, folder=tmp_path / "m")
+
+    out = build(tmp_path / "one")
+    assert not [name for name in bundle.files_in(out) if ".env" in name or "more" in name]
+    (tmp_path / "m" / "metrics.json").unlink()
+    (tmp_path / "m" / "metrics.json").symlink_to(tmp_path / "secret" / "token")
+    with pytest.raises(ValueError, match="leads out of the folder"):
+        build(tmp_path / "two")
+
+
+def test_the_hubs_own_cache_is_made_of_links_and_may_be_published(folder, tmp_path):
+    """Catches the refusal of links where they are harmless: a snapshot whose files lie in blobs."""
+    blobs, snapshot = tmp_path / "models--me--m" / "blobs", tmp_path / "models--me--m" / "snapshots" / "abc"
+    shutil.copytree(folder, blobs)
+    snapshot.mkdir(parents=True)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    assert "model.safetensors" in bundle.files_in(bundle.build_model_folder(snapshot, tmp_path / "out", "me/m"))
+
+
+def test_json_that_does_not_parse_is_not_published(folder, tmp_path):
+    """Catches any file at all that travels under the name of a settings file."""
+    shutil.copytree(folder, tmp_path / "m")
+    (tmp_path / "m" / "tokenizer_config.json").write_text("TOKEN=hf_secret")
+    with pytest.raises(ValueError, match="tokenizer_config.json cannot be read"):
+        bundle.build_model_folder(tmp_path / "m", tmp_path / "out", "me/m")
+
+
+def test_folders_of_this_machine_are_not_published(folder, tmp_path):
+    """Catches /home/name/... in the metrics.json of a public repo."""
+    shutil.copytree(folder, tmp_path / "m")
+    metrics = json.loads((tmp_path / "m" / "metrics.json").read_text())
+    metrics["config"] |= {"out_dir": "/home/me/out", "data": "/home/me/diary.txt", "copy_to": "/media/me"}
+    (tmp_path / "m" / "metrics.json").write_text(json.dumps(metrics))
+    out = bundle.build_model_folder(tmp_path / "m", tmp_path / "out", "me/m")
+    assert not [path for path in out.iterdir() if b"/me" in path.read_bytes().replace(b"me/m", b"")]
+
+
+def test_an_endpoint_that_is_not_the_hub_is_announced_first(hub, folder, monkeypatch, said):
+    """Catches a token that goes to another host, or unencrypted, without a word."""
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("http://", "http://user:hidden@"))
+    with contextlib.suppress(PublishError):
+        publish_model(folder, "mine", token=hub.token, say=said.append)
+    assert said[0].startswith("Note: this is not the Hub itself") and "unencrypted" in said[0]
+    assert "hidden" not in "\n".join(said)
+
+
+def test_no_token_goes_to_the_app_that_is_called(monkeypatch):
+    """Catches gradio_client's own habit: it sends the stored token to whatever app it calls."""
+    given = {}
+
+    def refuse(host, **options):
+        given.update(options)
+        raise ConnectionError
+
+    monkeypatch.setattr("gradio_client.Client", refuse)
+    with pytest.raises(ConnectionError):
+        publish._call_gradio("http://127.0.0.1:9")
+    assert given["token"] is False
+
+
 # ---- what can go wrong
 
 
@@ -282,14 +486,17 @@ def sentence(error) -> str:
 @pytest.mark.parametrize("user, target, words", [
     ({}, "cpu-basic", ["402", "free account", "target='static'"]),
     ({"verified": False}, "zero-a10g", ["402", "older than 30 days", "target='static'"]),
+    ({}, "static", ["402", "billing"]),
 ])  # fmt: skip
 def test_402_says_which_target_to_choose(hub, folder, user, target, words):
     """Catches "Payment Required" without the way out, which is what a free account meets first."""
     model(hub, folder)
     hub.users[hub.token] |= user
+    if target == "static":
+        hub.fail("POST", "/api/repos/create", 402)
     with pytest.raises(PublishError) as e:
         space(hub, target=target)
-    assert all(word in sentence(e) for word in words)
+    assert all(word in sentence(e) for word in words) and sentence(e).count("static") <= 1
 
 
 def test_no_token_says_where_to_put_one(hub, folder):
@@ -322,12 +529,15 @@ def test_someone_elses_repo(hub, folder):
     assert "belongs to other" in sentence(e) and "reader/mine" in sentence(e)
 
 
-@pytest.mark.parametrize("name", ["my model", "a/b/c", "-x", "é", "x--y", "", "reader/", "x" * 200, "m.git"])
+@pytest.mark.parametrize("name", ["my model", "a/b/c", "-x", "é", "x--y", "", "reader/", "m.git"])
 def test_wrong_names_are_told_before_anything_is_sent(hub, folder, name):
     """Catches a name that the Hub refuses after the upload."""
     with pytest.raises(PublishError) as e:
         model(hub, folder, name)
     assert "is no name for a repo" in sentence(e)
+    with pytest.raises(PublishError) as e:
+        model(hub, folder, "x" * 97)
+    assert "too long" in sentence(e) and "digits" not in sentence(e)
 
 
 @pytest.mark.parametrize("status, words", [(400, "did not take"), (403, "right Write"), (404, "no such repo"),
@@ -400,8 +610,6 @@ def test_a_folder_that_is_no_model(hub, tmp_path, make):
 
 def test_a_damaged_model_is_told(hub, folder, tmp_path):
     """Catches the publishing of half a file."""
-    import shutil
-
     shutil.copytree(folder, tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
     with pytest.raises(PublishError) as e:
