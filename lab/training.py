@@ -2,15 +2,13 @@
 
 import dataclasses
 import html
-import re
-from collections import Counter
+import json
+from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from data.shakespeare import get_batch
-from gpt2.checkpoint import load_checkpoint
 from lab.plots import ACCENT, GREY, INK, MONO, PALE, SHADES, figure, visible
 from lab.project import ROOT, read_json
 
@@ -27,38 +25,6 @@ def part_of(corpus, train, val=None):
     return dataclasses.replace(corpus, name=f"{corpus.name}, first {train:,} characters", **cut)
 
 
-def new_name(corpus):
-    """(name, places): the word in capitals that validation has most often and train never; its places in val_text."""
-    text = corpus.val_text
-    words = Counter(re.findall(r"\b[A-Z]{4,}\b", text)) or Counter(re.findall(r"\b\w{5,}\b", text))
-    name = next((w for w, _ in words.most_common() if w not in corpus.train_text), words.most_common(1)[0][0])
-    return name, [m.start() for m in re.finditer(rf"\b{name}\b", corpus.val_text)]
-
-
-@torch.no_grad()
-def letter_losses(model, ids):
-    """ids (n + 1,), at most block_size + 1 of them -> (n,) nats, one for each id after the first, in fp32."""
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    logits = model(ids[None, :-1].to(device))[0][0].float()  # (n, V)
-    model.train(was_training)
-    return F.cross_entropy(logits, ids[1:].to(device), reduction="none").cpu()
-
-
-@torch.no_grad()
-def losses_by_position(model, ids, windows=400):
-    """(block_size,) mean nats at each place of the window, over windows spread evenly over ids."""
-    T, device = model.config.block_size, next(model.parameters()).device
-    starts = torch.linspace(0, len(ids) - T - 1, min(windows, len(ids) - T)).long()
-    total = torch.zeros(T)
-    for chunk in starts.split(32):
-        at = chunk[:, None] + torch.arange(T + 1)
-        x, y = ids[at[:, :-1]].to(device), ids[at[:, 1:]].to(device)
-        nats = F.cross_entropy(model(x)[0].float().flatten(0, 1), y.flatten(), reduction="none")
-        total += nats.view(y.shape).sum(0).cpu()
-    return total / len(starts)
-
-
 @torch.no_grad()
 def random_estimates(model, ids, batches, size, times):
     """`times` estimates of the loss, each the mean of `batches` random batches of `size` windows: the usual way."""
@@ -68,6 +34,18 @@ def random_estimates(model, ids, batches, size, times):
         parts = [get_batch(ids, T, size, 1000 + time, step) for step in range(batches)]
         found.append(float(np.mean([model(x, y)[1].item() for x, y in parts])))
     return found
+
+
+def steepest(rates, losses, width=9):
+    """The rate at which the loss, averaged over `width` steps, fell fastest."""
+    steps, line = smooth(losses, width)
+    fall = np.diff(line)
+    return rates[steps[int(np.argmin(fall))] - width // 2]
+
+
+def mean_before(run, step, width=20):
+    """Mean training loss of the `width` steps that end at `step`."""
+    return float(np.mean(run.train_losses[max(0, step - width) : step]))
 
 
 # ---- copied text
@@ -125,27 +103,25 @@ def show_samples(samples, source, least=15):
 # ---- a run that a session may lose
 
 
-def resume_or_restart(folder):
-    """What to pass as `resume`: auto where a run in the folder was cut off, overwrite where it is done or absent."""
-    saved = load_checkpoint(folder)
-    if saved is None:
-        return "overwrite"
-    config, progress = saved["config"], saved["progress"]
-    done = progress["step"] >= config["max_steps"] or 0 < config["patience"] <= progress["stale"]
-    return "overwrite" if done else "auto"
+class Samples:
+    """A callback for `train`: at each validation, says where the run stands and keeps a sample, in `folder` too.
 
+    A run that was stopped, or was done long ago, still shows what it wrote on its way: `told` is {loss: text}.
+    """
 
-# ---- results of larger machines
+    def __init__(self, corpus, folder, letters=70):
+        self.corpus, self.path, self.letters = corpus, Path(folder) / "samples.json", letters
+        self.told = {float(loss): text for loss, text in read_json(self.path).items()}
 
-
-def gpu_rows(folder=ROOT / "results"):
-    """The runs of results/training_runs.json as lines of text; what nobody has measured says so."""
-    rows = []
-    for run in read_json(folder / "training_runs.json").get("runs", []):
-        measured = run.get("measured")
-        here = f"validation {measured['val_loss']:.4f} ({measured['card']})" if measured else "not yet measured"
-        rows.append(f"{run['name']:<52} told: {run['told']:<28} here: {here}")
-    return rows
+    def __call__(self, record, model):
+        if "val_loss" not in record:
+            return
+        device = next(model.parameters()).device
+        start = torch.tensor([self.corpus.tokenizer.encode("\n")[:1] or [0]], device=device)
+        ids = model.generate(start, self.letters, seed=2)[0, 1:].tolist()
+        self.told[record["val_loss"]] = self.corpus.tokenizer.decode(ids)
+        write_atomic(self.path, json.dumps(self.told))
+        print(f"step {record['step']:>5}   validation {record['val_loss']:.3f}")
 
 
 # ---- pictures
@@ -264,10 +240,10 @@ def run_curve(history, mark, title="The run"):
     fig, ax = figure(9, 4)
     losses = [r["loss"] for r in history if "loss" in r]
     ax.plot(*smooth(losses, 40), color=INK, linestyle="--", label="train")
-    steps, val = zip(*[(r["step"], r["val_loss"]) for r in history if "val_loss" in r], strict=True)
-    ax.plot(steps, val, "o-", color=ACCENT, linewidth=2.5, label="validation, exact")
-    best = int(np.argmin(val))
-    ax.plot(steps[best], val[best], "*", color=ACCENT, markersize=17)
+    val = [(r["step"], r["val_loss"]) for r in history if "val_loss" in r]
+    if val:  # none yet where the run was stopped early
+        ax.plot(*zip(*val, strict=True), "o-", color=ACCENT, linewidth=2.5, label="validation, exact")
+        ax.plot(*min(val, key=lambda point: point[1]), "*", color=ACCENT, markersize=17)
     ax.axhline(mark, color=INK, linestyle=":")
     ax.text(0.01, mark, f"5-gram {mark:.3f}", va="bottom", transform=ax.get_yaxis_transform())
     ax.set(xlabel="step", ylabel="loss, nats a character", title=title, ylim=(None, 3.2))
@@ -300,40 +276,70 @@ def maps(patterns, text, title="Who looks where"):
     return fig
 
 
-GROUPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+def kinds(models):
+    """models: {name: facts of lab.reading}. A row a model, a square a kind of place: the share of each head's vote."""
+    names = list(next(iter(models.values()))["kinds"])
+    fig, axes = figure(13, 0.6 + 3.0 * len(models), rows=len(models), columns=len(names), squeeze=False)
+    for row, (model, facts) in zip(axes, models.items(), strict=True):
+        shares = np.array(facts["heads"])  # (n_layer, n_head, kinds)
+        for k, ax in enumerate(row):
+            ax.imshow(shares[:, :, k], cmap=SHADES, vmin=0, vmax=1, aspect="auto")
+            most = np.unravel_index(shares[:, :, k].argmax(), shares.shape[:2])
+            ax.text(most[1], most[0], f"{shares[:, :, k].max():.0%}", ha="center", va="center", fontsize=11,
+                    color="white" if shares[:, :, k].max() > 0.62 else INK)
+            ax.set(xticks=[], yticks=[], xlabel=f"evenly: {facts['even'][k]:.0%}")
+            if row is axes[0]:
+                ax.set_title(names[k], fontsize=11)
+        row[0].set_ylabel(f"{model}\nlayers, first on top", fontsize=11)
+    fig.supxlabel("heads from left to right; the number: the largest share", fontsize=11)
+    fig.alt = "; ".join(
+        f"{model}: largest share on {name} {np.array(facts['heads'])[:, :, k].max():.0%}"
+        for model, facts in models.items() for k, name in enumerate(names))
+    return fig
 
 
-def by_position(losses, mark):
-    """Loss at each place of the window (pale), and the mean of neighbouring places."""
-    fig, ax = figure(8, 3.4)
-    at = np.arange(1, len(losses) + 1)
-    groups = [g for g in (range(a, min(b, len(losses))) for a, b in zip(GROUPS, GROUPS[1:], strict=False)) if len(g)]
-    ax.plot(at, losses, color=PALE)
-    ax.plot([at[g].mean() for g in groups], [losses[g].mean() for g in groups], "o-", color=ACCENT, linewidth=2)
+def by_position(models, mark):
+    """models: {name: facts of lab.reading}. Loss at each place of the window, neighbouring places together."""
+    fig, ax = figure(8.5, 3.8)
+    looks = [dict(color=ACCENT, linewidth=2.5), dict(color=INK, linestyle="--")]
+    for (name, facts), look in zip(models.items(), looks, strict=False):
+        groups = facts["by_position"]
+        ax.plot([(g["from"] + g["to"]) / 2 for g in groups], [g["nats"] for g in groups], marker="o", label=name, **look)
     ax.axhline(mark, color=INK, linestyle=":")
-    ax.text(len(losses), mark, "5-gram", ha="right", va="bottom")
+    ax.text(1, mark, "5-gram", va="bottom")
     ax.set(xscale="log", xlabel="letters that the model can see", ylabel="loss, nats",
            title="What each letter of the past is worth")
+    ax.legend(frameon=False)
+    ends = "; ".join(f"{name} {f['by_position'][0]['nats']:.2f} to {f['by_position'][-1]['nats']:.2f}"
+                     for name, f in models.items())
+    fig.alt = f"Loss by place in the window, from its first letters to its last: {ends}."
     return fig
 
 
-def mentions(model, ngram, name):
-    """model, ngram: (mentions, letters) nats. Surprise a letter at each mention, after the first letter."""
+def mentions(rows, name):
+    """rows: {model: nats a letter at mention 1, 2, ...}. Surprise at each mention, after the first letter."""
     fig, ax = figure(9, 3.8)
-    at = np.arange(1, len(model) + 1)
-    ax.bar(at - 0.2, model.mean(1), 0.38, color=ACCENT, label="the model")
-    ax.bar(at + 0.2, ngram.mean(1), 0.38, color=GREY, label="5-gram")
+    width = 0.8 / len(rows)
+    for k, ((model, nats), color) in enumerate(zip(rows.items(), (ACCENT, INK, GREY), strict=False)):
+        at = np.arange(1, len(nats) + 1)
+        ax.bar(at + (k - (len(rows) - 1) / 2) * width, nats, 0.95 * width, color=color, label=model)
     ax.set(xticks=at, xlabel=f"mention of {name}", ylabel="nats a letter", title=f"Does {name} become familiar?")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    fig.alt = f"Bars: surprise at mentions of {name}. " + "; ".join(
+        f"{model} {nats[0]:.1f} at the first, {nats[-1]:.1f} at the last" for model, nats in rows.items())
     return fig
 
 
-def twice(losses, n):
-    """(2n,) nats of a random string given twice in a row."""
-    fig, ax = figure(9, 3.2)
-    ax.bar(np.arange(len(losses)), losses, color=[GREY] * n + [ACCENT] * (len(losses) - n))
-    ax.axhline(np.log(65), color=INK, linestyle=":")
-    ax.text(len(losses), np.log(65), " a guess\n among 65", va="center")
-    ax.set(xlim=(-1, 1.12 * len(losses)), xlabel="letter", ylabel="nats",
-           title="The same random string, given twice (second time in colour)")
+def twice(models):
+    """models: {name: facts of lab.reading}. Nats at each letter of a random string and of its repetition."""
+    fig, axes = figure(9, 2.6 * len(models), rows=len(models), sharex=True, squeeze=False)
+    for ax, (name, facts) in zip(axes[:, 0], models.items(), strict=True):
+        nats, n = facts["twice"]["nats"], facts["twice"]["n"]
+        ax.bar(np.arange(2 * n), nats, color=[GREY] * n + [ACCENT] * n)
+        ax.axhline(np.log(26), color=INK, linestyle=":")
+        ax.set(ylabel="nats", title=name, xlim=(-1, 2 * n))
+    axes[-1, 0].set_xlabel("a random string (grey), then again (colour); dotted: a guess among 26 letters")
+    fig.alt = "Surprise at a random string given twice. " + "; ".join(
+        f"{name}: first {np.mean(f['twice']['nats'][:f['twice']['n']]):.1f}, "
+        f"second {np.mean(f['twice']['nats'][f['twice']['n']:]):.1f} nats a letter" for name, f in models.items())
     return fig

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lab import exercises_training, training
+from data.shakespeare import corpus_from_text
+from data.tokenizer import CharTokenizer
+from lab import exercises_training, reading, training
 from lab.checks import WrongAnswer
 from lab.notebook import read
+from model_gpt2 import GPT, GPTConfig
+from train_gpt2 import TrainConfig, train
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKS = {"my_lr": 1, "exact_loss": 2, "accumulated": 3, "longest_copy": 4}
@@ -101,30 +105,73 @@ def test_memorisation_meter():
 def test_letter_losses_and_positions_agree():
     """Losses shifted by one letter against their place."""
     model, ids = exercises_training.small_model(), exercises_training.ids(200)
-    whole = torch.stack([training.letter_losses(model, ids[s : s + 9]) for s in range(192)])
+    whole = torch.stack([reading.letter_losses(model, ids[s : s + 9]) for s in range(192)])
     assert whole.shape == (192, 8)
-    assert torch.allclose(training.losses_by_position(model, ids, windows=192), whole.mean(0), atol=1e-4)
+    assert torch.allclose(reading.losses_by_position(model, ids, windows=192), whole.mean(0), atol=1e-4)
+
+
+def test_kinds_of_places_share_the_past():
+    """A place counted twice, a kind that reads the future, a line start that is not one."""
+    ids = torch.tensor([5, 6, 0, 5, 6, 7, 5, 8, 9, 5, 7, 7, 7])  # 0 is the newline
+    kinds = reading.kinds_of_places(ids, newline=0)
+    past = torch.ones(13, 13).tril().bool()
+    assert torch.equal(kinds.sum(0).bool(), past) and int(kinds.sum(0).max()) == 1
+    names = dict(zip(reading.KINDS, kinds[:, 9], strict=True))  # what the letter 5 at place 9 sees
+    assert names["itself"].nonzero().tolist() == [[9]] and names["the letter before"].nonzero().tolist() == [[8]]
+    assert names["the line's start"].nonzero().flatten().tolist() == [2, 3]
+    assert names["copies of itself"].nonzero().flatten().tolist() == [0, 6]
+
+
+def test_shares_of_a_head_add_up_to_one():
+    """A share that is lost between the kinds, or an even spread that is not even."""
+    model, tokenizer = exercises_training.small_model(block_size=32), CharTokenizer.from_text("\nabcdefghij")
+    shares, even = reading.head_shares(model, exercises_training.ids(400), tokenizer, windows=3, first=4)
+    assert shares.shape == (2, 2, len(reading.KINDS))
+    assert torch.allclose(shares.sum(-1), torch.ones(2, 2), atol=1e-5) and abs(even.sum() - 1) < 1e-5
+
+
+def test_a_head_that_copies_is_seen(monkeypatch):
+    """The place that a copier looks at: the letter after the earlier copy, not the copy itself."""
+    text = "\n" + "abcdefghijklmnopqrstuvwxyz" * 40
+    corpus = corpus_from_text(text, "letters")
+    model = GPT(GPTConfig(block_size=32, vocab_size=corpus.tokenizer.vocab_size, n_layer=1, n_head=1, n_embd=8))
+
+    def copier(ids):
+        pattern = torch.eye(ids.size(1))
+        for t in range(1, ids.size(1)):
+            earlier = [s for s in range(t) if ids[0, s] == ids[0, t] and s < t]
+            if earlier:
+                pattern[t] = torch.eye(ids.size(1))[earlier[-1] + 1]
+        return [pattern[None, None]]
+
+    monkeypatch.setattr(model, "attention_maps", copier)
+    monkeypatch.setattr(reading, "random_string", lambda corpus, n, seed: torch.arange(1, n + 1))
+    found = reading.twice_losses(model, corpus, n=12, strings=1)
+    assert found["copying"] == [[1.0]] and len(found["nats"]) == 24
 
 
 def test_a_new_name_is_new(shakespeare):
     """PROSPERO, 63 times in validation and never in train: the lesson of section 8."""
-    name, places = training.new_name(shakespeare)
+    name, places = reading.new_name(shakespeare)
     assert name == "PROSPERO" and len(places) == 63 and name not in shakespeare.train_text
     assert all(shakespeare.val_text[p : p + len(name)] == name for p in places)
 
 
-def test_resume_or_restart(tmp_path):
-    """A notebook that trains nothing when it is run a second time, or throws away a run that was cut off."""
-    from data.shakespeare import corpus_from_text
-    from train_gpt2 import TrainConfig, train
+def test_samples_outlive_the_session(tmp_path):
+    """A run shown a second time that has lost what it wrote on its way."""
     corpus = corpus_from_text("rain and stone, green and old. " * 60, "words")
     c = TrainConfig.preset_of("quick", max_steps=6, eval_every=2, sample_chars=0, log_every=0, out_dir=str(tmp_path),
                               device="cpu", resume="auto")
-    assert training.resume_or_restart(str(tmp_path)) == "overwrite"
-    train(c, corpus, lambda record, model: record["step"] == 3)
-    assert training.resume_or_restart(str(tmp_path)) == "auto"
-    train(c, corpus)
-    assert training.resume_or_restart(str(tmp_path)) == "overwrite"
+    first = training.Samples(corpus, tmp_path, letters=5)
+    train(c, corpus, first)
+    assert len(first.told) == 3 and training.Samples(corpus, tmp_path).told == first.told
+    again = train(c, corpus, training.Samples(corpus, tmp_path))
+    assert again.progress.step == 6 and (tmp_path / "best").is_dir()
+
+
+FACTS = {"kinds": reading.KINDS, "heads": np.full((2, 3, 6), 1 / 6).tolist(), "even": [1 / 6] * 6,
+         "by_position": [{"from": 1, "to": 1, "nats": 2.0}, {"from": 2, "to": 4, "nats": 1.5}],
+         "twice": {"n": 3, "nats": [1.0] * 6}}
 
 
 def test_pictures_can_be_drawn():
@@ -136,7 +183,7 @@ def test_pictures_can_be_drawn():
                training.gradient_sizes(torch.randn(50) * 1e-6, 2**16), training.run_curve(history, 1.67),
                training.scaler_trace([{"step": 1, "scale": 4.0, "skipped": True}, {"step": 2, "scale": 2.0}]),
                training.same_curve(losses, losses, 5), training.maps({"head": np.eye(3)}, "abc"),
-               training.by_position(losses, 1.67), training.mentions(np.ones((3, 4)), np.ones((3, 4)), "X"),
-               training.twice(losses, 6)]
+               training.by_position({"a": FACTS, "b": FACTS}, 1.67), training.kinds({"a": FACTS}),
+               training.mentions({"a": [1.0, 2.0], "b": [2.0, 1.0]}, "X"), training.twice({"a": FACTS})]
     for fig in figures:
         fig.canvas.draw()
