@@ -3,14 +3,13 @@
 import dataclasses
 import html
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from data.shakespeare import get_batch
-from lab.plots import ACCENT, GREY, INK, MONO, PALE, SHADES, figure, visible
-from lab.project import ROOT, read_json
 
 SMALLEST_FP16 = 2.0**-24  # below half of it a number becomes 0
 NORMAL_FP16 = 2.0**-14  # below it fp16 has fewer digits than it should
@@ -122,6 +121,44 @@ class Samples:
         self.told[record["val_loss"]] = self.corpus.tokenizer.decode(ids)
         write_atomic(self.path, json.dumps(self.told))
         print(f"step {record['step']:>5}   validation {record['val_loss']:.3f}")
+
+
+# ---- two models, side by side
+
+
+def a_prompt(corpus):
+    """Something to begin with: a speaker of the text if it has any, else its first line."""
+    speakers = getattr(corpus, "speakers", None) or re.findall(r"^([^\n:]{2,20}):\n", corpus.train_text, re.MULTILINE)
+    return f"{speakers[0]}:\n" if speakers else corpus.val_text.lstrip()[:20]
+
+
+def strongest(name, facts):
+    """For each kind of place, the head that gives it the largest share, as lines of text."""
+    shares, lines = np.array(facts["heads"]), []
+    for k, kind in enumerate(facts["kinds"]):
+        layer, head = np.unravel_index(shares[:, :, k].argmax(), shares.shape[:2])
+        lines.append(f"{name}, {kind:<20} most: layer {layer + 1}, head {head + 1}, {shares[layer, head, k]:.0%}; "
+                     f"all heads {shares[:, :, k].mean():.0%}; evenly {facts['even'][k]:.0%}")
+    return lines
+
+
+def near_and_far(facts):
+    """Mean nats where 5 to 8 letters can be seen, and in the second half of the window."""
+    def mean(places):
+        sizes = [g["to"] - g["from"] + 1 for g in places]
+        return float(np.average([g["nats"] for g in places], weights=sizes))
+
+    groups = facts["by_position"]
+    return (mean([g for g in groups if 5 <= g["from"] <= 8]),
+            mean([g for g in groups if g["from"] > groups[-1]["to"] // 2]))
+
+
+def mentions_of_table(table, corpus, T, mentions=10):
+    """The counted table's nats a letter at the mentions of reading.new_name, the first letter left out."""
+    name, places = new_name(corpus)
+    ids = np.array(corpus.tokenizer.encode(corpus.val_text))
+    ends = [place + len(name) for place in places[:mentions]]
+    return [float(np.mean(table.losses(ids[max(0, end - T) : end])[-len(name) + 1 :])) for end in ends]
 
 
 # ---- pictures
@@ -263,19 +300,6 @@ def same_curve(whole, parts, stop):
     return fig
 
 
-def maps(patterns, text, title="Who looks where"):
-    """patterns: {name: (T, T)}. One square a head, rows look at columns."""
-    fig, axes = figure(4.2 * len(patterns), 5.2, columns=len(patterns), squeeze=False)
-    for ax, (name, pattern) in zip(axes[0], patterns.items(), strict=True):
-        ax.imshow(np.asarray(pattern), cmap=SHADES, vmin=0, vmax=0.7)
-        ax.set_xticks(range(len(text)), visible(text), family=MONO, fontsize=11)
-        ax.set_yticks(range(len(text)), visible(text), family=MONO, fontsize=11)
-        ax.tick_params(length=0, pad=1)
-        ax.set_title(name)
-    fig.suptitle(title, fontsize=13, weight="bold", x=0.01, ha="left")
-    return fig
-
-
 def kinds(models):
     """models: {name: facts of lab.reading}. A row a model, a square a kind of place: the share of each head's vote."""
     names = list(next(iter(models.values()))["kinds"])
@@ -304,7 +328,8 @@ def by_position(models, mark):
     looks = [dict(color=ACCENT, linewidth=2.5), dict(color=INK, linestyle="--")]
     for (name, facts), look in zip(models.items(), looks, strict=False):
         groups = facts["by_position"]
-        ax.plot([(g["from"] + g["to"]) / 2 for g in groups], [g["nats"] for g in groups], marker="o", label=name, **look)
+        middles = [(g["from"] + g["to"]) / 2 for g in groups]
+        ax.plot(middles, [g["nats"] for g in groups], marker="o", label=name, **look)
     ax.axhline(mark, color=INK, linestyle=":")
     ax.text(1, mark, "5-gram", va="bottom")
     ax.set(xscale="log", xlabel="letters that the model can see", ylabel="loss, nats",

@@ -182,7 +182,7 @@ def test_pictures_can_be_drawn():
                training.schedules({"a": losses}, {"a": losses}), training.ruler([1.0, 1.1], 1.05),
                training.gradient_sizes(torch.randn(50) * 1e-6, 2**16), training.run_curve(history, 1.67),
                training.scaler_trace([{"step": 1, "scale": 4.0, "skipped": True}, {"step": 2, "scale": 2.0}]),
-               training.same_curve(losses, losses, 5), training.maps({"head": np.eye(3)}, "abc"),
+               training.same_curve(losses, losses, 5),
                training.by_position({"a": FACTS, "b": FACTS}, 1.67), training.kinds({"a": FACTS}),
                training.mentions({"a": [1.0, 2.0], "b": [2.0, 1.0]}, "X"), training.twice({"a": FACTS})]
     for fig in figures:
