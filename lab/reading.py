@@ -12,6 +12,10 @@ from collections import Counter
 import torch
 import torch.nn.functional as F
 
+from data.shakespeare import load_corpus
+from lab.machine import write_result
+from model_gpt2 import GPT
+
 KINDS = ("itself", "the letter before", "the line's start", "copies of itself", "2 to 8 letters back", "the rest")
 GROUPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
@@ -136,9 +140,6 @@ def twice_losses(model, corpus, n=40, strings=8):
 
 def main(argv=None):
     """Read the model in a folder and write the facts as JSON."""
-    from data.shakespeare import load_corpus
-    from lab.machine import facts, write_atomic
-    from model_gpt2 import GPT
     parser = argparse.ArgumentParser(prog="python -m lab.reading", description=__doc__.splitlines()[0])
     parser.add_argument("folder")
     parser.add_argument("--out", required=True)

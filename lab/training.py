@@ -10,6 +10,12 @@ import numpy as np
 import torch
 
 from data.shakespeare import get_batch
+from data.files import write_atomic
+from gpt2.device import choose_precision
+from gpt2.plan import model_config, plan_text
+from lab.plots import ACCENT, GREY, INK, PALE, SHADES, figure
+from lab.project import ROOT, read_json
+from lab.reading import new_name
 
 SMALLEST_FP16 = 2.0**-24  # below half of it a number becomes 0
 NORMAL_FP16 = 2.0**-14  # below it fp16 has fewer digits than it should
@@ -124,6 +130,24 @@ class Samples:
 
 
 # ---- two models, side by side
+
+
+def plan(config, corpus, device):
+    """What a run of twelve layers needs and what to expect of it, as text, before it starts."""
+    g = model_config(config, corpus.tokenizer.vocab_size)
+    micro = config.sequences if config.batch_size == "auto" else config.batch_size
+    dtype, _, _ = choose_precision(config, device)
+    lines = [plan_text(g, micro, dtype, config.optimizer, config.sequences, device)]
+    best = read_json(ROOT / "results" / "summit.json").get("best")
+    if best:
+        lines.append(f"our run of this shape, on {best['machine']}: exact validation {best['val_loss']:.4f}")
+    return "\n".join(lines)
+
+
+def twelve_layers():
+    """{name: facts of lab.reading} of our own run of twelve layers; empty while there is none."""
+    facts = read_json(ROOT / "results" / "summit_inner.json")
+    return {"12 layers (our run)": facts} if facts else {}
 
 
 def a_prompt(corpus):
