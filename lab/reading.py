@@ -1,11 +1,10 @@
 """How a trained model works inside, as numbers: who looks where, what the past is worth, a new name, copying.
 
-    facts = read_model(model, corpus)        # a dict that json can write, and that the notebook draws
+    facts = read_model(model, corpus)        # a dict for JSON, which the notebook draws
     python -m lab.reading FOLDER --out results/summit_inner.json
 """
 
 import argparse
-import json
 import re
 from collections import Counter
 
@@ -145,8 +144,7 @@ def main(argv=None):
     parser.add_argument("--out", required=True)
     args = parser.parse_args(argv)
     corpus, model = load_corpus(quiet=True), GPT.from_pretrained(args.folder)
-    found = {**read_model(model, corpus), "corpus_sha256": corpus.sha256, "machine": facts()}
-    write_atomic(args.out, json.dumps(found, indent=1) + "\n")
+    write_result(args.out, model.config.__dict__, corpus, **read_model(model, corpus))
 
 
 if __name__ == "__main__":

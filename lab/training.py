@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.shakespeare import get_batch
 from data.files import write_atomic
+from data.shakespeare import get_batch
 from gpt2.device import choose_precision
 from gpt2.plan import model_config, plan_text
 from lab.plots import ACCENT, GREY, INK, PALE, SHADES, figure
