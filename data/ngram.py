@@ -124,12 +124,8 @@ class NGram:
                 model = cls(int(data["n"]), int(data["vocab_size"]))
                 steps, counts, head = (data[name].astype(np.int64) for name in ("steps", "counts", "head"))
                 model.corpus_sha256 = data["corpus"].tobytes().hex() if "corpus" in data.files else ""
-            codes = np.cumsum(steps)
-            if len(codes) != len(counts) or not len(codes) or (steps[1:] < 1).any() or (counts < 1).any():
-                raise ValueError
-            if codes[0] < 0 or codes[-1] >= model.vocab_size**model.n or len(head) != model.n - 1:
-                raise ValueError
-            return model._set((codes, counts), model._check(head))
+            _check_counts(model, steps, counts, head)
+            return model._set((np.cumsum(steps), counts), model._check(head))
         except FileNotFoundError:
             raise ValueError(f"{path} is missing: make it with NGram.save") from None
         except Exception as error:  # zip, zlib, header and key errors: all mean the same to the reader
@@ -251,4 +247,16 @@ def _check_sizes(file: zipfile.ZipFile) -> None:
     if len(members) != len(file.infolist()) or not ARRAYS <= members.keys() <= {*ARRAYS, "corpus"}:
         raise ValueError
     if any(size > 8 * MOST_STRINGS + 4096 for size in members.values()):
+        raise ValueError
+
+
+def _check_counts(model: NGram, steps: np.ndarray, counts: np.ndarray, head: np.ndarray) -> None:
+    """ValueError unless these are rising codes of strings of n symbols, each with a count, as `save` writes them."""
+    if not steps.ndim == counts.ndim == head.ndim == 1 or not 0 < len(steps) == len(counts):
+        raise ValueError
+    if steps[0] < 0 or (steps[1:] < 1).any() or (steps >= model.vocab_size**model.n).any():
+        raise ValueError
+    if np.cumsum(steps, dtype=np.float64)[-1] >= model.vocab_size**model.n or len(head) != model.n - 1:
+        raise ValueError
+    if counts.min() < 1 or counts.max() >= 2**40:
         raise ValueError

@@ -150,6 +150,41 @@ def test_file_needs_no_pickle(ids, tmp_path):
         NGram.load(tmp_path / "evil.npz")
 
 
+GOOD = dict(n=3, vocab_size=4, head=[0, 1], steps=[1, 5, 20], counts=[1, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(n=10**9, vocab_size=1), dict(n=2**62, vocab_size=2**62), dict(n=0), dict(vocab_size=0), dict(n=-3),
+        dict(n=5, vocab_size=10**6), dict(steps=[1, 0, 3]), dict(steps=[1, -5, 9]), dict(steps=[1, 2, 2**40]),
+        dict(steps=[1, 5]), dict(counts=[1, 0, 2]), dict(counts=[1, 2**62, 2]), dict(steps=[1, 2**62, 2**62]),
+        dict(head=[0]), dict(head=[0, 9]),
+        dict(steps=[], counts=[]), dict(steps=[[1, 5, 20]]), dict(n=[3, 3]), dict(extra=[1]),
+        dict(steps=np.zeros(8_000_000, np.int64), counts=np.zeros(8_000_000, np.int64)),
+        dict(head=np.zeros(40_000_000, np.uint8)),
+    ],
+)  # fmt: skip
+def test_a_strangers_table_is_refused_at_once(change, tmp_path):
+    """Catches 118 kB that unpack to 3 GB, a number of letters that loops for ever, and counts that are none."""
+    np.savez_compressed(tmp_path / "evil.npz", **{**GOOD, **change})
+    start = time.process_time()
+    with pytest.raises(ValueError, match="evil.npz is damaged"):
+        NGram.load(tmp_path / "evil.npz")
+    assert time.process_time() - start < 1
+
+
+def test_a_table_knows_its_text(ids, tmp_path):
+    """Catches the table of another text kept beside a model; and the good form of the refused ones refused too."""
+    np.savez_compressed(tmp_path / "plain.npz", **GOOD)
+    assert NGram.load(tmp_path / "plain.npz").corpus_sha256 == ""
+    NGram(3, 7).fit(ids).save(tmp_path / "counts.npz", "ab" * 32)
+    again = NGram.load(tmp_path / "counts.npz")
+    assert again.corpus_sha256 == "ab" * 32
+    again.save(tmp_path / "twice.npz")
+    assert NGram.load(tmp_path / "twice.npz").corpus_sha256 == "ab" * 32
+
+
 @pytest.mark.parametrize("damage", ["absent", "empty", "cut", "flipped", "foreign", "text"])
 def test_bad_file_is_one_sentence(damage, ids, tmp_path):
     """Catches zipfile's or numpy's traceback where the file's name and a sentence belong."""

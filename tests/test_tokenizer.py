@@ -110,6 +110,23 @@ def test_decode_takes_what_models_give(tok):
             tok.decode(wrong)
 
 
+@pytest.mark.parametrize(
+    ("alphabet", "starts"),
+    [(SYMBOLS, "\n"), ("\tab cd", " "), ("\t.!ab", "."), ("\t1ab", "a"), ("\u4e00\u4e8c", "\u4e00"), ("12", "1")],
+)
+def test_an_empty_prompt_has_a_start(alphabet, starts):
+    """Catches id 0 for every vocabulary: a TAB or a digit before the first word."""
+    own = CharTokenizer.from_text(alphabet)
+    assert own.decode([own.start_id]) == starts
+
+
+def test_fingerprints_tell_vocabularies_apart(tok):
+    """Catches a run that goes on with other ids for the same text."""
+    assert tok.fingerprint == CharTokenizer.from_text(SYMBOLS).fingerprint != CharTokenizer(tok.chars[::-1]).fingerprint
+    a, b = (BPETokenizer.train(LINES * n, 270) for n in (3, 4))
+    assert a.fingerprint != BPETokenizer.train(LINES * 3, 260).fingerprint and a.vocab_size == b.vocab_size == 270
+
+
 # --- files ---
 
 
@@ -172,6 +189,9 @@ def test_interrupted_save_keeps_the_old_file(tok, tmp_path, monkeypatch):
         (b'{"model": {"type": "BPE", "voc', "damaged"),
         (b"\xff\xfe", "damaged"),
         (b"[]", "damaged"),
+        (b'{"model": ' + b"[" * 100_000, "damaged"),
+        (b'{"model": {"type": "BPE", "vocab": {"a": 0, "\xc2\x80": 1}, "merges": ["a b"]}}', "spells no byte"),
+        (b'{"model": {"type": "BPE", "vocab": {"a": 0, "b": 7}, "merges": ["a b"]}}', "ids are not 0 to 1"),
         (b'{"model": {"type": "WordPiece", "vocab": {"a": 0}}}', "WordPiece"),
         (b'{"model": {"type": "BPE", "vocab": {"a": "0"}, "merges": []}}', "another project"),
         (b'{"model": {"type": "BPE", "vocab": {"a": 0, "b": 2}, "merges": []}}', "ids are not 0 to 1"),
@@ -233,6 +253,14 @@ def test_bpe_is_total_and_exact(bpe):
     assert bpe.decode(bpe.encode("a\ud800")).startswith("a") and bpe.dropped("a\ud800") == ["\ud800"]
     with pytest.raises(ValueError, match="id 50257"):
         bpe.decode([50257])
+
+
+@pytest.mark.parametrize("run", [" ", "\n", "\u3000"])
+def test_a_million_spaces(run, bpe):
+    """Catches tiktoken's PanicException, which is no Exception and ends a build of shards after hours."""
+    text = "before" + run * 1_000_000 + "after"
+    assert bpe.decode(bpe.encode(text)) == text
+    assert bpe.encode("before" + run * 100 + "after") == bpe._enc.encode_ordinary("before" + run * 100 + "after")
 
 
 def test_bpe_ids_in_tokenizers_and_transformers(bpe, bpe_folder):
