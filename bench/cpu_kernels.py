@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 import model_gpt2
 import train_gpt2
+from bench.common import in_turns, seconds, spread
 from data.shakespeare import load_corpus
 from gpt2 import device
 from gpt2.settings import TrainConfig
@@ -26,12 +27,6 @@ from lab.machine import write_result
 from lab.project import ROOT
 
 STEPS = {"torch's kernels": [], "ours": ["ours"], "ours, freed memory kept": ["ours", "keep"]}
-
-
-def spread(values):
-    """Milliseconds of several turns -> their median and range."""
-    return {"median_ms": round(statistics.median(values), 3), "low": round(min(values), 3),
-            "high": round(max(values), 3)}
 
 
 def actions(kind, B=16, T=128, nh=5, hs=32):
@@ -47,14 +42,9 @@ def actions(kind, B=16, T=128, nh=5, hs=32):
 def parts(rounds):
     out = {}
     for kind in (torch.float32, torch.bfloat16):
-        ways, times = actions(kind), {}
-        for turn in range(rounds + 3):
-            for name, action in ways.items():
-                start = time.perf_counter()
-                action()
-                if turn >= 3:
-                    times.setdefault(name, []).append(1000 * (time.perf_counter() - start))
-        out |= {f"{name}, {str(kind)[6:]}": spread(taken) for name, taken in times.items()}
+        ways = {name: lambda act=act: 1000 * seconds(act) for name, act in actions(kind).items()}
+        in_turns(ways, 3)  # warm
+        out |= {f"{name}, {str(kind)[6:]}": spread(taken) for name, taken in in_turns(ways, rounds).items()}
     return out
 
 
@@ -104,7 +94,7 @@ def table_markdown(result=None):
     rows = {**{f"{name} (one layer, forward and backward)": r for name, r in result["parts"].items()},
             **{f"**a whole step, {name}**": r for name, r in result["step"].items()}}
     return "\n".join(["| | ms, median | range |", "| --- | --- | --- |"] + [
-        f"| {name} | {r['median_ms']:.2f} | {r['low']:.2f} to {r['high']:.2f} |" for name, r in rows.items()])
+        f"| {name} | {r['median']:.2f} | {r['low']:.2f} to {r['high']:.2f} |" for name, r in rows.items()])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from bench.common import seconds, spread
 from data.shakespeare import DataError, eval_windows, load_corpus
 from gpt2.fast_cpu import FastLinear
 from gpt2.sampling import KVCache
@@ -125,19 +126,13 @@ def limits(subject, bytes_each):
     shapes = [matrix_shape(m) for m in subject.linears]
     vectors = [torch.randn(1, 1, columns).to(dtype) for _, columns in shapes]
     memory = [torch.ones(rows * columns * bytes_each // 4, dtype=torch.int32) for rows, columns in shapes]
-    sweep = [clock(lambda: [m(x) for m, x in zip(subject.linears, vectors, strict=True)]) for _ in range(11)]
-    read = [clock(lambda: [piece.amax() for piece in memory]) for _ in range(11)]
+    sweep = [seconds(lambda: [m(x) for m, x in zip(subject.linears, vectors, strict=True)]) for _ in range(11)]
+    read = [seconds(lambda: [piece.amax() for piece in memory]) for _ in range(11)]
     return 1000 * statistics.median(sweep[2:]), 1000 * statistics.median(read[2:])
 
 
 def matrix_shape(linear):
     return (linear.out_features, linear.in_features) if hasattr(linear, "in_features") else tuple(linear.weight.shape)
-
-
-def clock(work):
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def memory_mb(field):
@@ -261,10 +256,6 @@ def compare(rows, turns):
             found["times_transformers"] = spread([m["tok_s"] / b for m, b in zip(mine, best, strict=True)])
         plain = [t["tok_s"] for t in turns["no cache, fp32"]]
         found["times_no_cache"] = spread([m["tok_s"] / p for m, p in zip(mine, plain, strict=True)])
-
-
-def spread(values):
-    return {"median": round(statistics.median(values), 4), "low": round(min(values), 4), "high": round(max(values), 4)}
 
 
 def table(rows):

@@ -1,7 +1,7 @@
 """What was tried to lower the exact loss of a small GPT-2 on a CPU, one change at a time: what was expected, what came.
 
     python -m bench.hypotheses                  the table, from results/hypotheses.json
-    python -m bench.hypotheses NAME [NAME ...]  run these again and renew their rows      (--seed S, --keep DIR)
+    python -m bench.hypotheses NAME [NAME ...]  run these and add their rows           (--seed S, --keep DIR)
 
 Rows without a command of their own come from the search itself: the same trainer and settings, one thread.
 Steps are fixed and time is not looked at, so other programs may run beside it. One seed a row unless more are listed:
@@ -76,22 +76,25 @@ tried("4 x 160, 4,200 steps, dropout 0.1", None, "under 1.431, which as many ste
 def measure(name, seed, keep=""):
     """Run one and return its row."""
     settings, corpus, began = TRIED[name]["settings"], load_corpus(quiet=True), time.perf_counter()
+    precision = NAMES[pick_precision("cpu")[0]]  # asked once: what is recorded is what is used
     config = TrainConfig.preset_of("cpu", **{**settings, "seed": seed, "eval_every": settings["max_steps"],
+                                             "precision": precision,
                                              "out_dir": f"{keep}/{name}-{seed}" if keep else "", "resume": "overwrite",
                                              "log_every": 0, "bar": False, "tensorboard": False, "sample_chars": 0})
     result = train(config, corpus)
     return {"name": name, **TRIED[name], "seed": seed, "val_loss": result.progress.val_loss,
             "train_loss": evaluate(result.model, corpus.train[: len(corpus.val)]),
             "parameters": result.model.num_params(), "tokens": config.max_steps * config.tokens_per_step,
-            "precision": NAMES[pick_precision("cpu")[0]], "corpus": corpus.sha256, "date": today(), **commit(),
+            "precision": precision, "corpus": corpus.sha256, "date": today(), **commit(),
             "command": f"python -m bench.hypotheses {name!r} --seed {seed}",
             "seconds": round(time.perf_counter() - began, 1)}
 
 
 def keep_row(row):
-    """Put a row in place of the older one of that name and seed."""
+    """Add a row. An older one of that name and seed stays, unless it came from the very same commit."""
     data = read_json(RESULT) or {"about": __doc__.splitlines()[0], "machine": machine(), "rows": []}
-    old = [r for r in data["rows"] if (r["name"], r["seed"]) != (row["name"], row["seed"])]
+    same = [row.get(key) for key in ("name", "seed", "commit")]
+    old = [r for r in data["rows"] if row["dirty"] or [r.get(key) for key in ("name", "seed", "commit")] != same]
     order = list(TRIED)
     data["rows"] = sorted([*old, row], key=lambda r: order.index(r["name"]) if r["name"] in order else len(order))
     write_atomic(RESULT, json.dumps(data, indent=1) + "\n")
@@ -103,10 +106,11 @@ def table_markdown(data=None):
     if not rows:
         return "Not yet measured."
     lines = ["| tried | beside | expected | exact validation | train |", "| --- | --- | --- | --- | --- |"]
-    for r in rows:
+    for i, r in enumerate(rows):
+        again = f" (again, {r['date']})" if r["name"] in [b["name"] for b in rows[:i]] else ""
         base = [b["val_loss"] for b in rows if b["name"] == r["against"]]
         change = f" ({r['val_loss'] - sum(base) / len(base):+.3f})" if base else ""
-        lines.append(f"| {r['name']} | {r['against'] or ''} | {r['expected']} | {r['val_loss']:.3f}{change} | "
+        lines.append(f"| {r['name']}{again} | {r['against'] or ''} | {r['expected']} | {r['val_loss']:.3f}{change} | "
                      f"{r['train_loss']:.3f} |")
     return "\n".join(lines)
 

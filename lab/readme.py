@@ -103,7 +103,7 @@ BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_b
           "app-model": app_model_block, "runs": runs_block,
           "recipe": bench_block("cpu_recipe"), "kernels": bench_block("cpu_kernels"),
           "generate": bench_block("generate"), "cost": bench_block("cost"),
-          "predictions": bench_block("cost", "predictions_markdown"), "gpu": bench_block("gpu_steps"),
+          "predictions": bench_block("projection"), "gpu": bench_block("gpu_steps"),
           "hypotheses": bench_block("hypotheses"), "how-low": bench_block("how_low")}
 PAGES = ("README.md", "bench/README.md")  # where the blocks stand
 
