@@ -59,9 +59,17 @@ class Corpus:
 
     def facts(self) -> dict:
         """What metrics.json says of the text: numbers and short strings only."""
-        return {"name": self.name, "sha256": self.sha256, "floor": self.floor, "characters": len(self.text),
-                "split": len(self.train_text), "tokenizer": self.tokenizer.kind, "symbols": len(set(self.text)),
-                "speakers": list(self.speakers), "examples": list(self.examples)}  # fmt: skip
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "floor": self.floor,
+            "characters": len(self.text),
+            "symbols": len(set(self.text)),
+            "split": len(self.train_text),
+            "tokenizer": self.tokenizer.kind,
+            "speakers": list(self.speakers),
+            "examples": list(self.examples),
+        }
 
 
 def corpus_from_text(
@@ -80,12 +88,6 @@ def corpus_from_text(
     validation split has fewer than two characters, or if the tokenizer lacks a symbol of the text.
     """
     train_text, val_text = split(text)
-    if len(train_text) < block_size + 1 or len(val_text) < 2:
-        need = max((block_size + 1) * 10 // 9 + 1, 20)
-        raise DataError(
-            f"{name} has {len(text)} characters, too few to train on 90% of them in windows of {block_size} "
-            f"and validate on the rest: use a text of {need} or more, or a smaller context"
-        )
     tokenizer = tokenizer or CharTokenizer.from_text(text)
     foreign = sorted(set(text) - set(tokenizer.chars)) if isinstance(tokenizer, CharTokenizer) else []
     if foreign:
@@ -94,8 +96,14 @@ def corpus_from_text(
             f"{name} has {len(foreign)} symbols that the vocabulary lacks ({shown}): "
             "take them out of the text, or train a new model with the text's own vocabulary"
         )
-    sha256 = hashlib.sha256(text.encode("utf-8")).hexdigest()
     train, val = (torch.tensor(tokenizer.encode(part), dtype=torch.int64) for part in (train_text, val_text))
+    if len(train) < block_size + 1 or len(val) < 2:
+        need = max((block_size + 1) * 10 // 9 + 1, 20)
+        raise DataError(
+            f"{name} has {len(text)} characters, too few to train on 90% of them in windows of {block_size} "
+            f"and validate on the rest: use a text of {need} or more, or a smaller context"
+        )
+    sha256 = hashlib.sha256(text.encode("utf-8")).hexdigest()
     return Corpus(name, text, sha256, train_text, val_text, tokenizer, train, val, floor, floor_se, notes)
 
 
@@ -109,7 +117,9 @@ def split(x):
 
 NAME = r"([^\W\d_][^\n:\uff1a]{0,29})[:\uff1a]"
 PLAY = re.compile(rf"^{NAME}[ \t]*$", re.MULTILINE)  # a name alone on its line, as in a play
-CHAT = re.compile(rf"^(?:[\[\d][^\n]{{4,30}}?[\])-] )?{NAME}[ \t]+(?=\S)", re.MULTILINE)  # a log: [time] Name: words
+CHAT = re.compile(
+    rf"^(?:[\[\d][^\n]{{4,30}}?[\])-] )?{NAME}[ \t]+(?=\S)", re.MULTILINE
+)  # a log: [time] Name: words
 
 
 def _speakers(text: str) -> tuple[tuple[str, ...], str]:
@@ -117,7 +127,9 @@ def _speakers(text: str) -> tuple[tuple[str, ...], str]:
     lines = text.count("\n") + 1
     for pattern, form in ((PLAY, "{}:\n"), (CHAT, "{}: ")):
         found = Counter(pattern.findall(text))
-        names = [n for n, count in found.most_common() if count >= 3 and not n[0].islower() and n.count(" ") < 4]
+        names = [
+            n for n, count in found.most_common() if count >= 3 and not n[0].islower() and n.count(" ") < 4
+        ]
         if len(names) >= 2 and sum(found[n] for n in names) >= lines / 50:
             return tuple(names[:12]), form
     return (), "{}"

@@ -114,5 +114,5 @@ def _old(body: bytes) -> tuple[str, str]:
 def _readable(text: str) -> bool:
     """Whether nearly all of the first 20,000 characters can be printed, as those of a text can."""
     sample = text[:20_000]
-    return sum(c.isprintable() or c in "\n\r\t\x0c\x1b" or "\u200b" <= c <= "\u206f" or c in "\ufeff\xad\xa0\u3000"
-               for c in sample) >= 0.98 * len(sample)  # fmt: skip
+    fine = "\n\r\t\x0c\x1b\ufeff\xad\xa0\u3000\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u202f"
+    return sum(c.isprintable() or c in fine for c in sample) >= 0.98 * len(sample)

@@ -24,9 +24,9 @@ ARRAYS = {"n", "vocab_size", "head", "steps", "counts"}  # "corpus" may come wit
 class NGram:
     """Letter counts of orders 1 to n over `vocab_size` symbols.
 
-    n = 1 and 2 add one to every count (Laplace). From n = 3 on, Witten-Bell: a context that was seen c times, with t
-    different letters after it, keeps c/(c+t) for its own counts and gives t/(c+t) to the context one letter shorter,
-    down to the even guess (Witten and Bell 1991; Chen and Goodman 1999, section 2.6).
+    n = 1 and 2 add one to every count (Laplace). From n = 3 on, Witten-Bell: a context that was seen c times,
+    with t different letters after it, keeps c/(c+t) for its own counts and gives t/(c+t) to the context one
+    letter shorter, down to the even guess (Witten and Bell 1991; Chen and Goodman 1999, section 2.6).
     """
 
     def __init__(self, n: int, vocab_size: int):
@@ -38,23 +38,32 @@ class NGram:
         self.n, self.vocab_size = int(n), int(vocab_size)
         self.corpus_sha256 = ""  # of the text that was counted, where `save` was told
         self._grams: list[tuple[np.ndarray, np.ndarray]] = []  # per order: sorted codes, counts
-        self._contexts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # per order: codes, totals, types
+        self._contexts: list[
+            tuple[np.ndarray, np.ndarray, np.ndarray]
+        ] = []  # per order: codes, totals, types
 
     def fit(self, ids) -> NGram:
         """Count the train split `ids` (1-D: list, array or tensor). Returns self."""
         ids = self._check(ids)
         if len(ids) < self.n:
-            raise ValueError(f"a {self.n}-gram needs a text of at least {self.n} symbols, this one has {len(ids)}")
+            raise ValueError(
+                f"a {self.n}-gram needs a text of at least {self.n} symbols, this one has {len(ids)}"
+            )
         top = np.unique(_codes(ids, self.n, self.vocab_size), return_counts=True)
         return self._set(top, ids[: self.n - 1])
 
     def _set(self, top, head) -> NGram:
-        """All orders from the counts of the longest: its suffixes, plus the few strings at the start of the text."""
+        """All orders from the counts of the longest: its suffixes, plus the few strings at the
+        start of the text.
+        """
         V, grams = self.vocab_size, [top]
         for k in range(self.n - 1, 0, -1):
             codes, counts = grams[0][0] % V**k, grams[0][1]
             first = _codes(head[:k], k, V)  # the one k-gram that has no letter before it
-            codes, counts = np.concatenate([codes, first]), np.concatenate([counts, np.ones(len(first), np.int64)])
+            codes, counts = (
+                np.concatenate([codes, first]),
+                np.concatenate([counts, np.ones(len(first), np.int64)]),
+            )
             codes, where = np.unique(codes, return_inverse=True)
             grams.insert(0, (codes, np.bincount(where, weights=counts).astype(np.int64)))
         self._grams, self._head = grams, np.asarray(head, np.int64)
@@ -74,7 +83,9 @@ class NGram:
         ids = self._check(ids)
         width = self.n - 1
         padded = np.concatenate([np.zeros(width, np.int64), ids])
-        tails = np.stack([padded[i + 1 : i + 1 + len(ids)] for i in range(width)] or [ids], axis=1)  # (T, n-1)
+        tails = np.stack(
+            [padded[i + 1 : i + 1 + len(ids)] for i in range(width)] or [ids], axis=1
+        )  # (T, n-1)
         return self._rows(tails, np.minimum(np.arange(1, len(ids) + 1), width))
 
     def losses(self, ids) -> np.ndarray:
@@ -87,7 +98,9 @@ class NGram:
         return float(self.losses(ids).mean())
 
     def loss_in_windows(self, ids, block_size: int) -> float:
-        """The same mean when every target sees only its own window of `block_size`, as in a model with that context."""
+        """The same mean when every target sees only its own window of `block_size`, as in a model
+        with that context.
+        """
         ids = self._check(ids)
         return float(self._losses(ids, np.arange(len(ids) - 1) % block_size + 1).mean())
 
@@ -97,14 +110,20 @@ class NGram:
         return float((_lookup(self._grams[-1][0], codes) < 0).mean())
 
     def save(self, path: str | os.PathLike, corpus_sha256: str = "") -> None:
-        """Write a small .npz (no pickle): the longest strings as steps between sorted codes, and their counts.
+        """Write a small .npz (no pickle): the longest strings as steps between sorted codes, and counts.
 
         `corpus_sha256` (64 hex digits) says of what text they are. ValueError for more than MOST_STRINGS.
         """
         codes, counts = self._fitted()[-1]
         if len(codes) > MOST_STRINGS:
-            raise ValueError(f"{len(codes):,} strings of {self.n} symbols are too many for a file: count fewer letters")
-        arrays = {"head": _small(self._head), "steps": _small(np.diff(codes, prepend=0)), "counts": _small(counts)}
+            raise ValueError(
+                f"{len(codes):,} strings of {self.n} symbols are too many for a file: count fewer letters"
+            )
+        arrays = {
+            "head": _small(self._head),
+            "steps": _small(np.diff(codes, prepend=0)),
+            "counts": _small(counts),
+        }
         if corpus_sha256 or self.corpus_sha256:
             arrays["corpus"] = np.frombuffer(bytes.fromhex(corpus_sha256 or self.corpus_sha256), np.uint8)
         buffer = io.BytesIO()
@@ -113,7 +132,7 @@ class NGram:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> NGram:
-        """Read what `save` wrote. ValueError in one sentence if the file is missing, damaged or something else.
+        """Read what `save` wrote. ValueError in one sentence if the file is missing, damaged or none.
 
         Safe with a stranger's file: its sizes are read first, and what it says is checked.
         """
@@ -129,7 +148,9 @@ class NGram:
         except FileNotFoundError:
             raise ValueError(f"{path} is missing: make it with NGram.save") from None
         except Exception as error:  # zip, zlib, header and key errors: all mean the same to the reader
-            raise ValueError(f"{path} is damaged or no n-gram file ({type(error).__name__}): make it again") from None
+            raise ValueError(
+                f"{path} is damaged or no n-gram file ({type(error).__name__}): make it again"
+            ) from None
 
     def _fitted(self):
         if not self._grams:
@@ -141,7 +162,9 @@ class NGram:
         if ids.size == 0:
             return np.zeros(0, np.int64)
         if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= self.vocab_size:
-            raise ValueError(f"ids must be one flat sequence of whole numbers from 0 to {self.vocab_size - 1}")
+            raise ValueError(
+                f"ids must be one flat sequence of whole numbers from 0 to {self.vocab_size - 1}"
+            )
         return ids.astype(np.int64)
 
     def _losses(self, ids: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -157,7 +180,9 @@ class NGram:
         return -np.log(p)
 
     def _rows(self, tails: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """(T, V) probabilities after each row of `tails` (T, n-1), of which the last `seen` symbols are real."""
+        """(T, V) probabilities after each row of `tails` (T, n-1), of which the last `seen` symbols
+        are real.
+        """
         self._fitted()
         V = self.vocab_size
         p = np.repeat(self._base(np.arange(V))[None], len(tails), axis=0)
@@ -221,13 +246,21 @@ def _small(values: np.ndarray) -> np.ndarray:
 
 
 def table(train, val, vocab_size: int, longest: int = 8) -> list[dict]:
-    """One row for each n from 0 (the even guess) to `longest`: exact losses in nats, share of strings new in val."""
+    """One row for each n from 0 (the even guess) to `longest`: exact losses in nats, share of
+    strings new in val.
+    """
     even = math.log(vocab_size)
-    rows = [{"n": 0, "name": "uniform", "val_loss": even, "train_loss": even, "unseen": 0.0, "smoothing": "none"}]
+    rows = [
+        {"n": 0, "name": "uniform", "val_loss": even, "train_loss": even, "unseen": 0.0, "smoothing": "none"}
+    ]
     for n in range(1, longest + 1):
         start = time.perf_counter()
         model = NGram(n, vocab_size).fit(train)
-        row = {"n": n, "name": ["", "unigram", "bigram"][n] if n < 3 else f"{n}-gram", "val_loss": model.loss(val)}
+        row = {
+            "n": n,
+            "name": ["", "unigram", "bigram"][n] if n < 3 else f"{n}-gram",
+            "val_loss": model.loss(val),
+        }
         row |= {"train_loss": model.loss(train), "unseen": model.unseen(val)}
         row |= {"smoothing": "add-1" if n < 3 else "Witten-Bell", "seconds": time.perf_counter() - start}
         rows.append(row)
@@ -235,7 +268,9 @@ def table(train, val, vocab_size: int, longest: int = 8) -> list[dict]:
 
 
 def marks(corpus, longest: int = 5) -> dict[int, float]:
-    """{n: nats a character on validation} for 1 to `longest` symbols, as far as whole numbers can count them."""
+    """{n: nats a character on validation} for 1 to `longest` symbols, as far as whole numbers can
+    count them.
+    """
     V = corpus.tokenizer.vocab_size
     return {n: NGram(n, V).fit(corpus.train).loss(corpus.val) / corpus.chars_per_token
             for n in range(1, longest + 1) if V**n < 2**63 and len(corpus.train) >= n}  # fmt: skip
@@ -251,7 +286,9 @@ def _check_sizes(file: zipfile.ZipFile) -> None:
 
 
 def _check_counts(model: NGram, steps: np.ndarray, counts: np.ndarray, head: np.ndarray) -> None:
-    """ValueError unless these are rising codes of strings of n symbols, each with a count, as `save` writes them."""
+    """ValueError unless these are rising codes of strings of n symbols, each with a count, as
+    `save` writes them.
+    """
     if not steps.ndim == counts.ndim == head.ndim == 1 or not 0 < len(steps) == len(counts):
         raise ValueError
     if steps[0] < 0 or (steps[1:] < 1).any() or (steps >= model.vocab_size**model.n).any():

@@ -3,7 +3,7 @@
     corpus = load_corpus()
     x, y = get_batch(corpus.train, block_size=64, batch_size=32, seed=0, step=0)
 
-Looks in this order: the path in GPT2_DATA, data/input.txt, a download, the stand-in text of `data/standin.py`.
+Looks in this order: the path in GPT2_DATA, data/input.txt, a download, the stand-in of `data/standin.py`.
 The file is checked by its SHA-256 each time and is never part of the repository.
 """
 
@@ -55,7 +55,9 @@ def get_text(allow_standin: bool = True, quiet: bool = False) -> str:
 
 
 def find_text(allow_standin: bool = True, quiet: bool = False) -> tuple[str, str]:
-    """(name, text): the path in GPT2_DATA, data/input.txt, a download, the stand-in; DataError for a wrong file."""
+    """(name, text): the path in GPT2_DATA, data/input.txt, a download, the stand-in; DataError for
+    a wrong file.
+    """
     if os.environ.get("GPT2_DATA"):
         path = Path(os.environ["GPT2_DATA"]).expanduser()
         return "tinyshakespeare", _read_verified(path, "correct or unset GPT2_DATA")

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import sys
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,20 +22,22 @@ import numpy as np
 import torch
 
 from data.corpus import beginnings
-from data.decode import decode
 from data.files import DataError, safe_name, say, write_atomic
+from data.survey import Survey, cut, find_texts, read
 from data.tokenizer import BPETokenizer, CharTokenizer, TokenizerError, load_tokenizer
 
 SHARD_TOKENS = 100_000_000  # 200 MB a file
 PLAIN = re.compile(r"(train|val)_\d{3,6}\.bin")  # the only names that are ever written, read or removed
 KEYS = {"name", "tokenizer", "vocab_size", "sha256", "val_chars", "files"}  # what makes a meta.json ours
-LONG_LINE = 40  # characters; a line that is longer and comes in train and validation is no chance
 AGAIN = "make it again with `python -m data.shards`"
 
 
 class ShardedIds:
-    """The ids of one split, spread over files. Has a length, and a slice of it is a tensor (n,) int64: only what is
-    asked for is read, so `data.batches` takes it like a text in memory."""
+    """The ids of one split, spread over files.
+
+    Has a length, and a slice of it is a tensor (n,) int64: only what is asked for is read, so `data.batches`
+    takes it like a text in memory.
+    """
 
     def __init__(self, paths):
         self.parts = [np.memmap(path, dtype="<u2", mode="r") for path in paths]
@@ -60,7 +61,9 @@ class ShardedIds:
 
 @dataclass(frozen=True, eq=False)
 class ShardCorpus:
-    """What a training run needs to know of a text, as `data.corpus.Corpus` has it, without the text itself."""
+    """What a training run needs to know of a text, as `data.corpus.Corpus` has it, without the text
+    itself.
+    """
 
     name: str
     sha256: str  # of all the text, file after file
@@ -83,12 +86,23 @@ class ShardCorpus:
     @property
     def identity(self) -> dict:
         """As of a Corpus: hash, split (in tokens) and vocabulary."""
-        return {"corpus_sha256": self.sha256, "split": len(self.train), "vocabulary": self.tokenizer.fingerprint}
+        return {
+            "corpus_sha256": self.sha256,
+            "split": len(self.train),
+            "vocabulary": self.tokenizer.fingerprint,
+        }
 
     def facts(self) -> dict:
         """What metrics.json says of the text."""
-        return {"name": self.name, "sha256": self.sha256, "floor": None, "tokenizer": self.tokenizer.kind,
-                "tokens": len(self.train) + len(self.val), "speakers": [], "examples": list(self.examples)}  # fmt: skip
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "floor": None,
+            "tokens": len(self.train) + len(self.val),
+            "tokenizer": self.tokenizer.kind,
+            "speakers": [],
+            "examples": list(self.examples),
+        }
 
 
 def open_shards(folder) -> ShardCorpus:
@@ -109,7 +123,9 @@ def open_shards(folder) -> ShardCorpus:
     tokenizer = BPETokenizer() if meta["tokenizer"] == "bpe" else load_tokenizer(folder)
     if tokenizer.vocab_size != meta["vocab_size"]:
         raise DataError(f"{folder / 'tokenizer.json'} is not the one that the shards were made with: {AGAIN}")
-    train, val = (ShardedIds([folder / f for f in sorted(meta["files"][split])]) for split in ("train", "val"))
+    train, val = (
+        ShardedIds([folder / f for f in sorted(meta["files"][split])]) for split in ("train", "val")
+    )
     examples = tuple(e for e in meta.get("examples", ()) if isinstance(e, str))
     return ShardCorpus(meta["name"], meta["sha256"], tokenizer, train, val, meta["val_chars"], examples)
 
@@ -118,7 +134,11 @@ def _read_meta(folder: Path) -> dict:
     """meta.json, if it is one of ours; ValueError if not."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        good = KEYS <= meta.keys() and meta["tokenizer"] in ("char", "bpe") and set(meta["files"]) == {"train", "val"}
+        good = (
+            KEYS <= meta.keys()
+            and meta["tokenizer"] in ("char", "bpe")
+            and set(meta["files"]) == {"train", "val"}
+        )
         sizes = [n for part in meta["files"].values() for n in (*part.values(), sum(part.values()) - 1)]
         good &= all(type(n) is int and n > 0 for n in (*sizes, meta["vocab_size"], meta["val_chars"]))
         good &= all(PLAIN.fullmatch(name) for part in meta["files"].values() for name in part)
@@ -136,8 +156,8 @@ def _read_meta(folder: Path) -> dict:
 def write_shards(folder, out, tokenizer="char", val_share=0.1, shard_tokens=SHARD_TOKENS, say=say) -> dict:
     """Cut all .txt files of `folder` (and below) into shards in `out`; returns what meta.json holds.
 
-    One file of text is in memory at a time. Everything that can be refused is refused before the work, and
-    an older set in `out` stays whole until the new one is. DataError for no text, or an `out` that is not free.
+    One file of text is in memory at a time. What can be refused is refused before the work, and an older
+    set in `out` stays whole until the new one is. DataError for no text, or an `out` that is not free.
     """
     folder, out = Path(folder), Path(out).resolve()  # a link to another disk is followed, "." has a name
     old = check_places(folder, out)
@@ -149,7 +169,9 @@ def write_shards(folder, out, tokenizer="char", val_share=0.1, shard_tokens=SHAR
         raise DataError(f"{folder} has no .txt files with text in them: name a folder with text in it")
     tok = BPETokenizer() if tokenizer == "bpe" else CharTokenizer(sorted(survey.symbols))
     if tok.vocab_size > 2**16:
-        raise DataError(f"{folder} has {tok.vocab_size:,} symbols, more than shards can hold: use --tokenizer bpe")
+        raise DataError(
+            f"{folder} has {tok.vocab_size:,} symbols, more than shards can hold: use --tokenizer bpe"
+        )
     out.mkdir(parents=True, exist_ok=True)
     writers = {split: ShardWriter(out, split, shard_tokens) for split in ("train", "val")}
     sha, val_chars, first, examples, seen = hashlib.sha256(), 0, None, [], 0
@@ -175,9 +197,16 @@ def write_shards(folder, out, tokenizer="char", val_share=0.1, shard_tokens=SHAR
         raise
     if seen:
         say(survey.warning(seen))
-    meta = {"name": safe_name(folder.resolve().name), "tokenizer": tokenizer, "vocab_size": tok.vocab_size,
-            "sha256": sha.hexdigest(), "val_chars": val_chars - len(tok.decode([first])), "val_share": val_share,
-            "examples": examples, "files": files}  # fmt: skip
+    meta = {
+        "name": safe_name(folder.resolve().name),
+        "tokenizer": tokenizer,
+        "vocab_size": tok.vocab_size,
+        "sha256": sha.hexdigest(),
+        "val_chars": val_chars - len(tok.decode([first])),
+        "val_share": val_share,
+        "examples": examples,
+        "files": files,
+    }
     replace(out, old, writers, tok, meta)
     return meta
 
@@ -210,76 +239,6 @@ def replace(out: Path, old: dict | None, writers: dict, tok, meta: dict) -> None
             os.replace(out / f"{name}.part", out / name)
     tok.save(out)
     write_atomic(out / "meta.json", json.dumps(meta, indent=1))
-
-
-def find_texts(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """(text files in order, [(what was passed over, why)]): as a careful person would walk."""
-    paths, skipped = [], []
-    for place, folders, names in os.walk(folder):
-        for name in sorted(folders):
-            if name.startswith((".", "__")):
-                skipped.append((Path(place) / name, "hidden"))
-            elif (Path(place) / name).is_symlink():
-                skipped.append((Path(place) / name, "a link to a folder"))
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        for path in (Path(place) / name for name in sorted(names)):
-            if path.name.startswith("."):
-                skipped.append((path, "hidden"))
-            elif path.suffix.lower() != ".txt":
-                skipped.append((path, "not .txt"))
-            elif not path.is_file():
-                skipped.append((path, "no ordinary file"))
-            else:
-                paths.append(path)
-    return paths, skipped
-
-
-class Survey:
-    """A first look at all files: which hold text, its symbols, and what validation must not share with train."""
-
-    def __init__(self, paths, skipped, val_share):
-        self.paths, self.skipped, self.symbols, self.lines = [], list(skipped), set(), {}
-        self.every = 1 + sum(path.stat().st_size for path in paths) // 50_000_000  # of much text, some lines will do
-        known = {}
-        for path in paths:
-            try:
-                text, _ = read(path)
-            except DataError as error:
-                self.skipped.append((path, str(error)))
-                continue
-            twin = known.setdefault(hashlib.sha256(text.strip().encode("utf-8")).digest(), path)
-            if not text.strip():
-                self.skipped.append((path, "empty"))
-            elif twin != path:
-                self.skipped.append((path, f"the same text as {twin}"))
-            else:
-                self.paths.append(path)
-                self.symbols |= set(text)
-                self.lines.update(dict.fromkeys(self._long_lines(cut(text, val_share)[1]), False))
-
-    def _long_lines(self, text):
-        keys = (zlib.crc32(line.encode("utf-8")) for line in map(str.strip, text.split("\n")) if len(line) > LONG_LINE)
-        return (key for key in keys if key % self.every == 0)
-
-    def seen_again(self, train: str) -> int:
-        """How many of validation's long lines come in `train` and in no train text before it."""
-        again = {key for key in self._long_lines(train) if self.lines.get(key) is False}
-        self.lines.update(dict.fromkeys(again, True))
-        return len(again)
-
-    def report(self) -> list[str]:
-        """What was passed over and why, a line for each reason."""
-        reasons: dict[str, list[str]] = {}
-        for path, why in self.skipped:
-            reasons.setdefault(why, []).append(str(path))
-        return [f"skipped ({why}): {', '.join(paths[:3])}" + (f" and {len(paths) - 3} more" if paths[3:] else "")
-                for why, paths in reasons.items()]  # fmt: skip
-
-    def warning(self, seen: int) -> str:
-        return (
-            f"{seen / len(self.lines):.1%} of validation's long lines come in train too, so its loss will be too "
-            "good: take out what is there twice"
-        )
 
 
 class ShardWriter:
@@ -316,26 +275,15 @@ class ShardWriter:
             (self.folder / f"{name}.part").unlink(missing_ok=True)
 
 
-def read(path: Path) -> tuple[str, str]:
-    """(text, how it was read); DataError if it is none."""
-    try:
-        return decode(path.read_bytes(), str(path))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from None
-
-
-def cut(text: str, val_share: float) -> tuple[str, str]:
-    at = int((1 - val_share) * len(text))
-    return text[:at], text[at:]
-
-
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m data.shards", description="Turn a folder of text files into token "
-                                     "shards for train_gpt2.py --data.")  # fmt: skip
+    what = "Turn a folder of text files into token shards for train_gpt2.py --data."
+    parser = argparse.ArgumentParser(prog="python -m data.shards", description=what)
     parser.add_argument("folder", help="folder with .txt files; folders below it count too")
     parser.add_argument("out", help="folder to write; an older set of shards there is replaced")
     parser.add_argument("--tokenizer", choices=("char", "bpe"), default="char", help="default: char")
-    parser.add_argument("--val-share", type=float, default=0.1, help="last part of each file kept for validation (0.1)")
+    parser.add_argument(
+        "--val-share", type=float, default=0.1, help="last part of each file kept for validation (0.1)"
+    )
     args = parser.parse_args(argv)
     if not 0 < args.val_share < 1:
         parser.error("--val-share must be between 0 and 1")

@@ -1,11 +1,12 @@
 """A stand-in for Shakespeare: a made-up play of the same size and symbols, whose best possible loss is known.
 
-A small grammar, written here, draws speakers, sentences and invented words. It is built so that the text so far always
-says what state the grammar is in. So the exact law of the next character can be computed, and its mean -log p is a
-floor: no honest model goes below it, and one that does has seen the future.
+A small grammar, written here, draws speakers, sentences and invented words. It is built so that the text so
+far always says what state the grammar is in. So the exact law of the next character can be computed, and its
+mean -log p is a floor: no honest model goes below it, and one that does has seen the future.
 
-What there is to learn, nearest first: spelling; word order; a verb that agrees with its subject across a phrase; a
-question that ends in "?"; a speaker's own favourite words; nouns taken up again from lines before; who speaks next.
+What there is to learn, nearest first: spelling; word order; a verb that agrees with its subject across a
+phrase; a question that ends in "?"; a speaker's own favourite words; nouns taken up again from lines before;
+who speaks next.
 """
 
 from __future__ import annotations
@@ -26,21 +27,25 @@ END = "\0"  # in a table of prefixes: the word ends here
 
 # closed classes: every word stands in one class only, so a word says its class
 CLOSED = {
-    "DET": "the:20 a:14 my:14 thy:12 his:9 your:8 this:8 that:7 our:6 no:5 some:3 each:3 such:3 all:3 their:3 any:2 "
+    "DET": "the:20 a:14 my:14 thy:12 his:9 your:8 this:8 that:7 our:6 no:5 some:3 each:3 such:3 all:3 "
+    "their:3 any:2 "
     "its:2 what:2 more:2 3:0.12 $3:0.12",
     "THOU": "thou:1",
     "HE": "he:3 she:2 it:2 who:1",
     "WE": "I:6 we:2 you:3 they:2",
     "THEM": "me:5 thee:4 him:4 us:2 them:2 it-self:0.3",
     "AUX": "shall:5 will:5 must:3 may:3 can:2 would:3 could:1 did:2 might:2 should:2 dare:1 need:1",
-    "CONJ": "and:14 but:6 for:4 if:4 or:3 yet:3 when:3 then:3 so:3 as:3 though:2 while:2 where:2 because:1 &:0.15",
-    "PREP": "of:12 in:8 to:7 with:6 from:4 by:4 upon:3 at:3 like:2 under:2 near:2 past:1 through:1 till:1 before:1 "
+    "CONJ": "and:14 but:6 for:4 if:4 or:3 yet:3 when:3 then:3 so:3 as:3 though:2 while:2 where:2 "
+    "because:1 &:0.15",
+    "PREP": "of:12 in:8 to:7 with:6 from:4 by:4 upon:3 at:3 like:2 under:2 near:2 past:1 through:1 "
+    "till:1 before:1 "
     "after:1 against:1 among:1 behind:1 o'er:1 'gainst:0.7 except:0.5",
     "INTJ": "O:6 alas:2 nay:2 lo:1 hark:1 ay:1 rejoice:1",
 }
 # sounds of the invented words, with weights
 ONSETS = (
-    "b:7 d:7 g:5 h:4 l:8 m:8 qu:0.8 r:8 s:7 v:4 w:5 y:0.8 z:0.5 bl:2 cl:2 cr:2 dr:2 fl:2 gl:2 gr:2 pl:3 pr:3 sk:2 st:4 "
+    "b:7 d:7 g:5 h:4 l:8 m:8 qu:0.8 r:8 s:7 v:4 w:5 y:0.8 z:0.5 bl:2 cl:2 cr:2 dr:2 fl:2 gl:2 "
+    "gr:2 pl:3 pr:3 sk:2 st:4 "
     "th:4 tr:3"
 )
 VOWELS = "a:6 e:8 i:5 o:6 u:2 ea:1.5 ai:1 ou:1"
@@ -56,7 +61,17 @@ RECALL, MEMORY = 0.2, 6  # how often a noun is one of the last few different one
 # --- word order: where we are -> what may come, with weights ---
 
 ORDER = {
-    "SENTENCE": {"WE": 10, "THOU": 6, "HE": 7, "DET": 22, "NOUN": 12, "ADJ": 11, "INTJ": 10, "AUX": 12, "CONJ": 10},
+    "SENTENCE": {
+        "WE": 10,
+        "THOU": 6,
+        "HE": 7,
+        "DET": 22,
+        "NOUN": 12,
+        "ADJ": 11,
+        "INTJ": 10,
+        "AUX": 12,
+        "CONJ": 10,
+    },
     "CLAUSE": {"WE": 12, "THOU": 7, "HE": 9, "DET": 25, "NOUN": 14, "ADJ": 12, "CONJ": 21},
     "AFTER_CONJ": {"WE": 22, "THOU": 12, "HE": 14, "DET": 52},
     "ASKED": {"WE": 30, "THOU": 17, "HE": 15, "DET": 38},
@@ -70,7 +85,11 @@ ORDER = {
     "AFTER_PREP": {"DET": 52, "NOUN": 20, "ADJ": 18, "THEM": 10},
     "MORE": {"PREP": 100},
 }
-ENDS = {"OBJECT": 0.2, "MORE": 0.58, "CALLED": 1.0}  # chance that the clause ends here, before what could come
+ENDS = {
+    "OBJECT": 0.2,
+    "MORE": 0.58,
+    "CALLED": 1.0,
+}  # chance that the clause ends here, before what could come
 MARKS = {".": {",": 38, ";": 9, ":": 6, ".": 47}, "?": {",": 25, "?": 75}, "!": {",": 30, "!": 70}}
 
 
@@ -81,7 +100,9 @@ def _table(text: str) -> dict[str, float]:
 
 
 class Bag:
-    """Strings with weights. A word closes with END, other strings are complete as they stand; none begins another."""
+    """Strings with weights. A word closes with END, other strings are complete as they stand; none
+    begins another.
+    """
 
     def __init__(self, items: dict[str, float]):
         total = sum(items.values())
@@ -130,15 +151,21 @@ class Grammar:
         self.bags = {k: Bag.words(words) for k, words in closed.items()}
         stems = {k: [self._stem(k) for _ in range(n)] for k, n in STEMS.items()}
         for kind, words in stems.items():
-            self.kind.update({w + s: kind for w in words for s in (AGREEMENT.values() if kind == "VERB" else [""])})
+            self.kind.update(
+                {w + s: kind for w in words for s in (AGREEMENT.values() if kind == "VERB" else [""])}
+            )
         self.kind.update({n.lower(): "NAME" for n in self.names})
         self._common = {k: {w: 1 / (i + FAR) for i, w in enumerate(words)} for k, words in stems.items()}
         self._own = {k: [self._taste(words, FAVOURITES[k]) for _ in self.names] for k, words in stems.items()}
         self.friends = [self._pick(list(range(26)), 4, but=i) for i in range(26)]
+        # the same few hundred questions come again and again
+        self.bag, self.mix, self.whom = cache(self._bag), cache(self._mix), cache(self._whom)
 
     def _choose(self, table: str) -> str:
         items = _table(table)
-        return list(items)[bisect_right(list(accumulate(items.values())), self._rng.random() * sum(items.values()))]
+        return list(items)[
+            bisect_right(list(accumulate(items.values())), self._rng.random() * sum(items.values()))
+        ]
 
     def _pick(self, items: list, n: int, but=None) -> list:
         left = [x for x in items if x != but]
@@ -154,9 +181,13 @@ class Grammar:
         return True
 
     def _stem(self, kind: str) -> str:
-        """A new invented word of two or three syllables; adverbs end in -ly, verbs leave room for their endings."""
+        """A new invented word of two or three syllables; adverbs end in -ly, verbs leave room for
+        their endings.
+        """
         while True:
-            word = "".join(self._syllable() for _ in range(int(self._choose(SYLLABLES)))) + self._choose(CODAS)
+            word = "".join(self._syllable() for _ in range(int(self._choose(SYLLABLES)))) + self._choose(
+                CODAS
+            )
             word += "ly" if kind == "ADV" else ""
             if kind == "VERB" and word[-1] in "aeiou":
                 word += "d"
@@ -175,16 +206,14 @@ class Grammar:
         """One speaker's n favourites, the first of them the dearest."""
         return {w: 1 / (i + NEAR) for i, w in enumerate(self._pick(words, n))}
 
-    @cache  # noqa: B019 - one grammar lives as long as the process
-    def bag(self, kind: str, speaker: int | None, ending: str) -> Bag:
+    def _bag(self, kind: str, speaker: int | None, ending: str) -> Bag:
         """The words of a kind: everybody's (`speaker` None) or one speaker's favourites."""
         if kind in self.bags:
             return self.bags[kind]
         words = self._common[kind] if speaker is None else self._own[kind][speaker]
         return Bag.words({w + AGREEMENT[ending]: p for w, p in words.items()} if kind == "VERB" else words)
 
-    @cache  # noqa: B019
-    def mix(self, node: str, speaker: int, ending: str, capital: bool, recalls: bool):
+    def _mix(self, node: str, speaker: int, ending: str, capital: bool, recalls: bool):
         """(weight of a noun from memory, [(weight, bag)] of all other words) at a place in the sentence."""
         mix, recall, total = [], 0.0, sum(ORDER[node].values())
         for kind, weight in ORDER[node].items():
@@ -198,8 +227,7 @@ class Grammar:
             mix.append((share, self.bag(kind, None, end)))
         return recall, [(w, bag.capital) for w, bag in mix] if capital else mix
 
-    @cache  # noqa: B019
-    def whom(self, speaker: int, before: int | None, called: int | None, upper: bool) -> Bag:
+    def _whom(self, speaker: int, before: int | None, called: int | None, upper: bool) -> Bag:
         """Who speaks next, or who is called by name: the one called, the one before, a friend."""
         weights = {i: 0.0 for i in range(26)}
         for i in weights:
@@ -211,11 +239,15 @@ class Grammar:
         if before is not None:
             weights[before] += 0.4
         weights[speaker] = 0.0
-        return Bag({(self.names[i].upper() + ":\n" if upper else self.names[i] + END): w for i, w in weights.items()})
+        return Bag(
+            {(self.names[i].upper() + ":\n" if upper else self.names[i] + END): w for i, w in weights.items()}
+        )
 
 
 class Player:
-    """The state of the grammar; `options` says what may come now, `take` moves on. Every bit of it is in the text."""
+    """The state of the grammar; `options` says what may come now, `take` moves on. Every bit of it
+    is in the text.
+    """
 
     def __init__(self, grammar: Grammar):
         self.g = grammar
@@ -305,7 +337,13 @@ class Player:
         elif kind == "VERB":
             self.role, self.node = "OBJECT", "OBJECT"
         else:
-            follow = {"DET": "NP", "ADJ": "NP_ADJ", "ADV": "VERB_ONLY", "PREP": "AFTER_PREP", "CONJ": "AFTER_CONJ"}
+            follow = {
+                "DET": "NP",
+                "ADJ": "NP_ADJ",
+                "ADV": "VERB_ONLY",
+                "PREP": "AFTER_PREP",
+                "CONJ": "AFTER_CONJ",
+            }
             self.node = {**follow, "NAME": "CALLED"}[kind]
 
 
@@ -364,7 +402,7 @@ def _draw(options: list[tuple[float, Bag]], rng: random.Random) -> str:
 
 
 def log_probs(text: str, start: int = 0) -> list[float]:
-    """log p (nats, at most 0) of every character of `text` from `start` on, given all before it, by the grammar's law.
+    """log p (nats, at most 0) of every character of `text` from `start` on, given all before it.
 
     `text` begins where a play begins. ValueError, with the place, at a character that cannot follow.
     """
@@ -393,14 +431,18 @@ def _one_string(text: str, i: int, player: Player) -> str:
 
 
 def _score(options: list[tuple[float, Bag]], s: str, place: int, last: bool) -> tuple[list[float], float]:
-    """(log p of each character of `s`, log p that it ends there, 0 for strings that are complete as they stand)."""
+    """(log p of each character of `s`, log p that it ends there, 0 for strings that are complete as
+    they stand).
+    """
     out, before, alive = [], 1.0, [(w, bag.mass) for w, bag in options]
     for i in range(1, len(s) + 1):
         head = s[:i]
         alive = [(w, mass) for w, mass in alive if head in mass]
         now = sum([w * mass[head] for w, mass in alive])
         if not now:
-            raise ValueError(f"not the stand-in's grammar: {s[i - 1]!r} at {place + i - 1} cannot stand there")
+            raise ValueError(
+                f"not the stand-in's grammar: {s[i - 1]!r} at {place + i - 1} cannot stand there"
+            )
         out.append(math.log(now / before))
         before = now
     if any(s in bag.items for _, bag in options):
@@ -420,10 +462,11 @@ def _take(player: Player, s: str, place: int) -> None:
 
 @lru_cache(maxsize=2)
 def floor(text: str | None = None) -> tuple[float, float]:
-    """(floor, standard error) in nats/char over the validation targets: the last tenth of `text` but its first.
+    """(floor, standard error) in nats/char over the validation targets: the last tenth but its first.
 
-    A model that sees only the past is expected above the floor, whatever it has learnt: the gap is how much its law
-    differs from the true one. The error is taken over 100 blocks in a row, since neighbours are not independent.
+    A model that sees only the past is expected above the floor, whatever it has learnt: the gap is how much
+    its law differs from the true one. The error is taken over 100 blocks in a row, since neighbours are not
+    independent.
     """
     text = make() if text is None else text
     surprise = [-p for p in log_probs(text, int(0.9 * len(text)) + 1)]

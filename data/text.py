@@ -32,7 +32,7 @@ LARGEST = 200_000_000  # bytes
 
 
 def load_text(where: str | os.PathLike = "", quiet: bool = False, encoding: str | None = None) -> Corpus:
-    """The text at a path or an http(s) address as a Corpus; "" is Tiny Shakespeare, as `load_corpus` finds it.
+    """The text at a path or an http(s) address as a Corpus; "" is Tiny Shakespeare.
 
     Prints what was read and what was done to it, unless `quiet`. `encoding` overrules what the bytes look
     like. DataError, in one sentence, if there is no such text or none that can be learned from.
@@ -69,14 +69,18 @@ def _read(where: str) -> bytes:
         if path.exists() and not path.is_file():
             raise DataError(f"{where} is no ordinary file: name a text file")
         if path.stat().st_size > LARGEST:
-            raise DataError(f"{where} has more than {LARGEST // 10**6} MB: use python -m data.shards, and --data")
+            raise DataError(
+                f"{where} has more than {LARGEST // 10**6} MB: use python -m data.shards, and --data"
+            )
         return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{where} is not there (looked in {Path.cwd()}): check the path") from None
     except DataError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise DataError(f"{where} cannot be read ({getattr(error, 'strerror', error)}): check the path") from None
+        raise DataError(
+            f"{where} cannot be read ({getattr(error, 'strerror', error)}): check the path"
+        ) from None
 
 
 def _download(where: str, quiet: bool) -> bytes:
@@ -84,9 +88,13 @@ def _download(where: str, quiet: bool) -> bytes:
         body = web.fetch(where, LARGEST, 15.0, (lambda line: None) if quiet else say)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = str(error) or type(error).__name__
-        raise DataError(f"{where} could not be downloaded ({reason}): check the address, or use a file") from None
+        raise DataError(
+            f"{where} could not be downloaded ({reason}): check the address, or use a file"
+        ) from None
     if re.match(rb"\s*<(!doctype html|html)", body[:200].lower()):
-        raise DataError(f'{where} is a web page, not a text: use the address of the text itself ("raw", or .txt)')
+        raise DataError(
+            f'{where} is a web page, not a text: use the address of the text itself ("raw", or .txt)'
+        )
     return body
 
 
@@ -114,12 +122,14 @@ def _corpus(text: str, name: str, notes: tuple[str, ...]) -> Corpus:
         train = split(text)[0]
         size = min(max(len(train) // PER_PIECE, PIECES[0]), PIECES[1])
         tokenizer = BPETokenizer.train(train, size)
-        notes += (f"{len(set(text)):,} different symbols: read in {tokenizer.vocab_size:,} pieces learned from it",)
+        notes += (
+            f"{len(set(text)):,} different symbols: read in {tokenizer.vocab_size:,} pieces learned from it",
+        )
     return corpus_from_text(text, name, tokenizer, notes=(*notes, *_warnings(text, tokenizer is None)))
 
 
 def fold(text: str) -> tuple[str, str]:
-    """(text in at most ALPHABET symbols, what was done), or (text, "") as it is where that would cost too much."""
+    """(text in at most ALPHABET symbols, what was done), or (text, "") where that would cost too much."""
     counts = Counter(text)
     if len(counts) <= ALPHABET:
         return text, ""
@@ -146,12 +156,16 @@ def _warnings(text: str, by_letter: bool) -> list[str]:
     train, val = map(set, split(text))
     if by_letter and val - train:
         shown = " ".join(map(ascii, sorted(val - train)[:12]))
-        out.append(f"{len(val - train)} symbols stand in the last tenth only, so no model can learn them: {shown}")
+        out.append(
+            f"{len(val - train)} symbols stand in the last tenth only, so no model can learn them: {shown}"
+        )
     return out
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m data.text", description="Look at a text before training on it.")
+    parser = argparse.ArgumentParser(
+        prog="python -m data.text", description="Look at a text before training on it."
+    )
     parser.add_argument("file", nargs="?", default="", help="path or address; empty is Tiny Shakespeare")
     parser.add_argument("--encoding", help="the encoding, where looking at the bytes gives the wrong one")
     args = parser.parse_args(argv)
@@ -162,9 +176,15 @@ def main(argv=None) -> int:
     except (DataError, TokenizerError) as error:
         say(error, sys.stderr)
         return 1
-    say(f"sha256 {corpus.sha256}, train {len(corpus.train_text):,} characters, validation {len(corpus.val_text):,}")
+    say(
+        f"sha256 {corpus.sha256}, train {len(corpus.train_text):,} characters, "
+        f"validation {len(corpus.val_text):,}"
+    )
     if corpus.tokenizer.kind == "char":
-        say("alphabet: " + "".join(c if c.isprintable() else f" {ascii(c)[1:-1]} " for c in corpus.tokenizer.chars))
+        say(
+            "alphabet: "
+            + "".join(c if c.isprintable() else f" {ascii(c)[1:-1]} " for c in corpus.tokenizer.chars)
+        )
     say("speakers: " + (", ".join(corpus.speakers) or "none found"))
     say("examples: " + ", ".join(map(repr, corpus.examples)))
     unit = "letters" if corpus.tokenizer.kind == "char" else "pieces"

@@ -19,17 +19,18 @@ from data.files import write_atomic
 
 # what to try, in order, for a character that the vocabulary lacks; NFKD and accent stripping come after these
 STAND_FOR = {
-    "\u2018": ["'"], "\u2019": ["'"], "\u201a": ["'", ","], "\u201b": ["'"], "\u2032": ["'"], "`": ["'"],
-    "\u00b4": ["'"], "\u02bc": ["'"], "\u2039": ["'"], "\u203a": ["'"], "\u201c": ['"', "'"], "\u201d": ['"', "'"],
-    "\u201e": ['"', "'"], "\u201f": ['"', "'"], "\u00ab": ['"', "'"], "\u00bb": ['"', "'"], "\u2033": ['"', "'"],
-    '"': ["'"], "\u2010": ["-"], "\u2011": ["-"], "\u2012": ["-"], "\u2013": ["-"], "\u2212": ["-"],
-    "\u2014": ["--", "-"], "\u2015": ["--", "-"], "\u2026": ["...", "."], "\r": ["\n", " "], "\u0085": ["\n", " "],
-    "\u2028": ["\n", " "], "\u2029": ["\n", " "], "\x0b": ["\n", " "], "\x0c": ["\n", " "], "\n": [" "],
-    "\t": [" "], "\u200b": [""], "\ufeff": [""], "\u00ad": [""], "\u00df": ["ss"], "\u1e9e": ["SS"],
-    "\u00e6": ["ae"], "\u00c6": ["Ae", "AE"], "\u0153": ["oe"], "\u0152": ["Oe", "OE"], "\u00f8": ["o"],
-    "\u00d8": ["O"], "\u0142": ["l"], "\u0141": ["L"], "\u0111": ["d"], "\u0110": ["D"], "\u00fe": ["th"],
-    "\u00de": ["Th"], "\u00f0": ["d"], "\u00d0": ["D"], "\u0131": ["i"], "\u017f": ["s"], "\u00bf": ["?"],
-    "\u00a1": ["!"],
+    "\u2018": ["'"], "\u2019": ["'"], "\u201a": ["'", ","], "\u201b": ["'"], "\u2032": ["'"],
+    "`": ["'"], "\u00b4": ["'"], "\u02bc": ["'"], "\u2039": ["'"], "\u203a": ["'"],
+    "\u201c": ['"', "'"], "\u201d": ['"', "'"], "\u201e": ['"', "'"], "\u201f": ['"', "'"],
+    "\u00ab": ['"', "'"], "\u00bb": ['"', "'"], "\u2033": ['"', "'"], '"': ["'"], "\u2010": ["-"],
+    "\u2011": ["-"], "\u2012": ["-"], "\u2013": ["-"], "\u2212": ["-"], "\u2014": ["--", "-"],
+    "\u2015": ["--", "-"], "\u2026": ["...", "."], "\r": ["\n", " "], "\u0085": ["\n", " "],
+    "\u2028": ["\n", " "], "\u2029": ["\n", " "], "\x0b": ["\n", " "], "\x0c": ["\n", " "],
+    "\n": [" "], "\t": [" "], "\u200b": [""], "\ufeff": [""], "\u00ad": [""], "\u00df": ["ss"],
+    "\u1e9e": ["SS"], "\u00e6": ["ae"], "\u00c6": ["Ae", "AE"], "\u0153": ["oe"],
+    "\u0152": ["Oe", "OE"], "\u00f8": ["o"], "\u00d8": ["O"], "\u0142": ["l"], "\u0141": ["L"],
+    "\u0111": ["d"], "\u0110": ["D"], "\u00fe": ["th"], "\u00de": ["Th"], "\u00f0": ["d"],
+    "\u00d0": ["D"], "\u0131": ["i"], "\u017f": ["s"], "\u00bf": ["?"], "\u00a1": ["!"],
 }  # fmt: skip
 
 # GPT-2's way of cutting text before merging, as tiktoken states it
@@ -78,7 +79,9 @@ class CharTokenizer(Tokenizer):
 
     @classmethod
     def from_text(cls, text: str) -> CharTokenizer:
-        """The vocabulary of `text`: its different characters, sorted. Lone surrogates cannot be saved: left out."""
+        """The vocabulary of `text`: its different characters, sorted. Lone surrogates cannot be
+        saved: left out.
+        """
         return cls(sorted(c for c in set(text) if not "\ud800" <= c <= "\udfff"))
 
     @property
@@ -86,7 +89,9 @@ class CharTokenizer(Tokenizer):
         return len(self.chars)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`; any string will do. Text made of the vocabulary alone comes back from `decode` unchanged."""
+        """Ids of `text`; any string will do. Text made of the vocabulary alone comes back from
+        `decode` unchanged.
+        """
         try:
             return [self._ids[c] for c in text]  # the common case, at full speed
         except KeyError:
@@ -95,7 +100,9 @@ class CharTokenizer(Tokenizer):
             return [i for c in text for i in kept[c]]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids` (a list, an array or a 1-D tensor). ValueError names an id that is out of range."""
+        """The text of `ids` (a list, an array or a 1-D tensor). ValueError names an id that is out
+        of range.
+        """
         return "".join([self.chars[i] for i in _checked(ids, self.vocab_size)])
 
     def dropped(self, text: str) -> list[str]:
@@ -115,7 +122,9 @@ class CharTokenizer(Tokenizer):
         for other in STAND_FOR.get(c, ()):
             if all(k in self._ids for k in other):
                 return other
-        if unicodedata.category(c) == "Mn":  # the accent of a decomposed letter: goes as quietly as a composed one
+        if (
+            unicodedata.category(c) == "Mn"
+        ):  # the accent of a decomposed letter: goes as quietly as a composed one
             return ""
         parts = unicodedata.normalize("NFKD", c)
         if parts == c:
@@ -124,7 +133,9 @@ class CharTokenizer(Tokenizer):
         return None if None in kept else "".join(kept) or None
 
     def save(self, folder: str | os.PathLike, block_size: int = 1024) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`; `block_size` is the context of the model beside it."""
+        """Write `tokenizer.json` and `tokenizer_config.json`; `block_size` is the context of the
+        model beside it.
+        """
         model = {
             "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
             "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
@@ -138,7 +149,9 @@ class CharTokenizer(Tokenizer):
         path, model = _read_model(folder)
         vocab = model["vocab"]
         if model.get("merges") or not all(len(c) == 1 for c in vocab):
-            raise TokenizerError(f"{path} is not a character-level tokenizer; load_tokenizer() reads both kinds")
+            raise TokenizerError(
+                f"{path} is not a character-level tokenizer; load_tokenizer() reads both kinds"
+            )
         if not vocab or sorted(vocab.values()) != list(range(len(vocab))):
             raise TokenizerError(f"{path} is damaged: its ids are not 0 to {len(vocab) - 1}; save it again")
         return cls(sorted(vocab, key=vocab.get))
@@ -174,11 +187,15 @@ class BPETokenizer(Tokenizer):
         try:
             import tokenizers
         except ImportError:
-            raise TokenizerError("pieces of a text's own need the package tokenizers: pip install tokenizers") from None
+            raise TokenizerError(
+                "pieces of a text's own need the package tokenizers: pip install tokenizers"
+            ) from None
         own = tokenizers.Tokenizer(tokenizers.models.BPE())
         own.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
         alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-        trainer = tokenizers.trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=size, initial_alphabet=alphabet, show_progress=False
+        )
         own.train_from_iterator(text.splitlines(keepends=True), trainer)
         return cls(_encoding(own.get_vocab()))
 
@@ -198,7 +215,9 @@ class BPETokenizer(Tokenizer):
         return [i for part in parts for i in self._enc.encode_ordinary(part)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD. ValueError names an id that is out of range."""
+        """The text of `ids`; bytes that are no UTF-8 become U+FFFD. ValueError names an id that is
+        out of range.
+        """
         return self._enc.decode(_checked(ids, self.vocab_size), errors="replace")
 
     def dropped(self, text: str) -> list[str]:
@@ -288,8 +307,8 @@ def _tiktoken_gpt2():
         return tiktoken.get_encoding("gpt2")
     except Exception as error:  # requests, ssl, disk and hash errors alike: tiktoken lets them all through
         raise TokenizerError(
-            f"GPT-2's BPE files could not be read ({type(error).__name__}): turn on internet for the first use, "
-            "or point TIKTOKEN_CACHE_DIR at a folder that has them"
+            f"GPT-2's BPE files could not be read ({type(error).__name__}): turn on internet for the first "
+            "use, or point TIKTOKEN_CACHE_DIR at a folder that has them"
         ) from None
 
 
@@ -302,7 +321,9 @@ def _byte_names() -> dict[int, str]:
 
 
 def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The merge that made each piece, in order: the two parts that are left when only earlier merges are allowed."""
+    """The merge that made each piece, in order: the two parts that are left when only earlier
+    merges are allowed.
+    """
     merges = []
     for piece, rank in sorted(ranks.items(), key=lambda item: item[1]):
         parts = [bytes([b]) for b in piece]
@@ -338,7 +359,9 @@ def _read_model(folder: str | os.PathLike) -> tuple[Path, dict]:
     path = path / "tokenizer.json" if path.suffix != ".json" else path
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise TokenizerError(f"{path} is larger than any tokenizer file of ours: download the model again")
+            raise TokenizerError(
+                f"{path} is larger than any tokenizer file of ours: download the model again"
+            )
         model = json.loads(path.read_text(encoding="utf-8"))["model"]
         kind, vocab = model["type"], model["vocab"]
     except FileNotFoundError:

@@ -9,7 +9,9 @@ import time
 import urllib.error
 import urllib.request
 
-CONNECT_SECONDS = 4.0  # name look-up, connection and first answer: a machine with no network gives up this fast
+CONNECT_SECONDS = (
+    4.0  # name look-up, connection and first answer: a machine with no network gives up this fast
+)
 READ_SECONDS = 10.0  # silence in the middle of a download
 TOTAL_SECONDS = 120.0  # a server that drips
 SILENT = "no answer"
@@ -21,7 +23,7 @@ class NoAnswer(OSError):
 
 
 def fetch(address: str, largest: int, patience: float | None = None, say=lambda line: None) -> bytes:
-    """The bytes at `address`, at most `largest`. OSError or HTTPException; NoAnswer where a new try cannot help.
+    """The bytes at `address`, at most `largest`. OSError, HTTPException; NoAnswer where a new try is vain.
 
     patience: seconds until the first answer (CONNECT_SECONDS); say: gets a line at each new 5 MB.
     """
@@ -45,7 +47,9 @@ def fetch(address: str, largest: int, patience: float | None = None, say=lambda 
 
 
 def _open(address: str, patience: float):
-    """An open response, or OSError within `patience` seconds: in a thread, since a name look-up has no time-out."""
+    """An open response, or OSError within `patience` seconds: in a thread, since a name look-up has
+    no time-out.
+    """
     box: queue.Queue = queue.Queue()
 
     def work():

@@ -18,7 +18,9 @@ def test_batch_is_a_pure_function_of_seed_and_step():
     again = get_batch(ids, 8, 4, seed=3, step=7)
     assert torch.equal(x, again[0]) and torch.equal(y, again[1])
     assert torch.equal(y, x + 1) and x.shape == y.shape == (4, 8) and x.dtype == torch.int64
-    assert x[:, 0].tolist() == [195, 732, 216, 542], "the draw itself changed: earlier results would not come again"
+    assert x[:, 0].tolist() == [195, 732, 216, 542], (
+        "the draw itself changed: earlier results would not come again"
+    )
     larger = get_batch(ids, 8, 16, seed=3, step=7)
     assert torch.equal(larger[0][:4], x), "a slice of a larger batch"
 
@@ -83,7 +85,9 @@ def test_eval_windows_score_every_target_once(length, block, batch):
 
 @pytest.mark.parametrize("length", [1000, 1005, 1009])
 def test_an_epoch_shows_each_window_once(length):
-    """A window that comes twice in an epoch, a target beyond the text, or a tenth of the text that never comes."""
+    """A window that comes twice in an epoch, a target beyond the text, or a tenth of the text that
+    never comes.
+    """
     ids = torch.arange(length)
     windows = (length - 10) // 10
     x, y = shuffled_batch(ids, 10, windows, seed=3, step=0)  # a whole epoch in one batch
@@ -93,7 +97,9 @@ def test_an_epoch_shows_each_window_once(length):
 
 
 def test_epochs_differ_and_batches_do_not_depend_on_their_size():
-    """One order for all epochs, an order that ignores the seed, or a step that forgets where it stands in the epoch."""
+    """One order for all epochs, an order that ignores the seed, or a step that forgets where it
+    stands in the epoch.
+    """
     ids = torch.arange(1000)
     first, second = (shuffled_batch(ids, 10, 99, 3, step)[0] for step in (0, 1))
     assert not torch.equal(first, second) and not torch.equal(first, shuffled_batch(ids, 10, 99, 4, 0)[0])

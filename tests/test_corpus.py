@@ -21,7 +21,9 @@ def test_symbols_that_the_vocabulary_lacks():
     """Catches fine-tuning on a text whose foreign symbols are dropped in silence."""
     with pytest.raises(DataError, match=r"mine has 2 symbols.*'\\xe9'.*'\\u20ac'"):
         corpus_from_text(TEXT + "\u00e9\u20ac", "mine", CharTokenizer.from_text(TEXT))
-    assert corpus_from_text(TEXT, "mine", CharTokenizer.from_text(TEXT + "xyz")).tokenizer.vocab_size > len(set(TEXT))
+    assert corpus_from_text(TEXT, "mine", CharTokenizer.from_text(TEXT + "xyz")).tokenizer.vocab_size > len(
+        set(TEXT)
+    )
     with pytest.raises(DataError, match="surrogate|symbols"):
         corpus_from_text(TEXT + "\ud800", "mine")
 

@@ -11,7 +11,16 @@ import pytest
 
 from data.ngram import NGram
 
-FACTS = {1: 3.347, 2: 2.482, 3: 2.049, 4: 1.774, 5: 1.669, 6: 1.698, 7: 1.779, 8: 1.876}  # looked up, not made here
+FACTS = {
+    1: 3.347,
+    2: 2.482,
+    3: 2.049,
+    4: 1.774,
+    5: 1.669,
+    6: 1.698,
+    7: 1.779,
+    8: 1.876,
+}  # looked up, not made here
 
 
 @pytest.fixture
@@ -48,7 +57,9 @@ def by_hand(train, context, n, V):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_law_is_the_definition(n, ids):
-    """Catches a wrong back-off, a context that slides by one, and strings at the start of the text left uncounted."""
+    """Catches a wrong back-off, a context that slides by one, and strings at the start of the text
+    left uncounted.
+    """
     train, val = ids[:300], ids[300:330]
     model = NGram(n, 7).fit(train)
     for t in range(1, 30):
@@ -59,7 +70,9 @@ def test_law_is_the_definition(n, ids):
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
 def test_probabilities_sum_to_one_and_agree(n, ids):
-    """Catches mass lost in smoothing, zero for a string never seen, and three ways in that give three answers."""
+    """Catches mass lost in smoothing, zero for a string never seen, and three ways in that give
+    three answers.
+    """
     model = NGram(n, 7).fit(ids[:400])
     rng = np.random.default_rng(1)
     for length in (0, 1, 2, 4, 9, 200):
@@ -80,12 +93,16 @@ def test_future_does_not_matter(ids):
     model, text = NGram(5, 7).fit(ids), ids[:40].copy()
     before, rows = model.losses(text), model.probs(text)
     text[20:] = 6 - text[20:]
-    assert np.array_equal(model.losses(text)[:19], before[:19]) and np.array_equal(model.probs(text)[:20], rows[:20])
+    assert np.array_equal(model.losses(text)[:19], before[:19]) and np.array_equal(
+        model.probs(text)[:20], rows[:20]
+    )
     assert not np.array_equal(model.losses(text)[19:], before[19:])
 
 
 def test_windows_forget_what_came_before(ids):
-    """Catches windows that share context, start without their first letter, or lose the short one at the end."""
+    """Catches windows that share context, start without their first letter, or lose the short one
+    at the end.
+    """
     model, val, block = NGram(4, 7).fit(ids[:2000]), ids[2000:2107], 10
     by_window = []
     for start in range(0, len(val) - 1, block):
@@ -156,7 +173,8 @@ GOOD = dict(n=3, vocab_size=4, head=[0, 1], steps=[1, 5, 20], counts=[1, 1, 2])
 @pytest.mark.parametrize(
     "change",
     [
-        dict(n=10**9, vocab_size=1), dict(n=2**62, vocab_size=2**62), dict(n=0), dict(vocab_size=0), dict(n=-3),
+        dict(n=10**9, vocab_size=1), dict(n=2**62, vocab_size=2**62), dict(n=0), dict(n=-3),
+        dict(vocab_size=0),
         dict(n=5, vocab_size=10**6), dict(steps=[1, 0, 3]), dict(steps=[1, -5, 9]), dict(steps=[1, 2, 2**40]),
         dict(steps=[1, 5]), dict(counts=[1, 0, 2]), dict(counts=[1, 2**62, 2]), dict(steps=[1, 2**62, 2**62]),
         dict(head=[0]), dict(head=[0, 9]),
@@ -166,7 +184,9 @@ GOOD = dict(n=3, vocab_size=4, head=[0, 1], steps=[1, 5, 20], counts=[1, 1, 2])
     ],
 )  # fmt: skip
 def test_a_strangers_table_is_refused_at_once(change, tmp_path):
-    """Catches 118 kB that unpack to 3 GB, a number of letters that loops for ever, and counts that are none."""
+    """Catches 118 kB that unpack to 3 GB, a number of letters that loops for ever, and counts that
+    are none.
+    """
     np.savez_compressed(tmp_path / "evil.npz", **{**GOOD, **change})
     start = time.process_time()
     with pytest.raises(ValueError, match="evil.npz is damaged"):
@@ -175,7 +195,9 @@ def test_a_strangers_table_is_refused_at_once(change, tmp_path):
 
 
 def test_a_table_knows_its_text(ids, tmp_path):
-    """Catches the table of another text kept beside a model; and the good form of the refused ones refused too."""
+    """Catches the table of another text kept beside a model; and the good form of the refused ones
+    refused too.
+    """
     np.savez_compressed(tmp_path / "plain.npz", **GOOD)
     assert NGram.load(tmp_path / "plain.npz").corpus_sha256 == ""
     NGram(3, 7).fit(ids).save(tmp_path / "counts.npz", "ab" * 32)
@@ -219,7 +241,9 @@ def test_marks_are_the_known_ones(n, shakespeare):
 
 
 def test_five_gram_in_windows_and_in_time(shakespeare, tmp_path):
-    """Catches a summit that a model could not reach fairly, a slow fit, and a file too large for a model folder."""
+    """Catches a summit that a model could not reach fairly, a slow fit, and a file too large for a
+    model folder.
+    """
     start = time.process_time()
     model = NGram(5, 65).fit(shakespeare.train)
     assert time.process_time() - start < 3
@@ -241,7 +265,11 @@ def test_results_are_from_this_code(name, request):
 
     path = Path(__file__).parents[1] / "results" / f"{name}.json"
     saved = json.loads(path.read_text(encoding="utf-8"))
-    c = request.getfixturevalue("shakespeare") if name == "ngram" else corpus_from_text(standin.make(), "standin")
+    c = (
+        request.getfixturevalue("shakespeare")
+        if name == "ngram"
+        else corpus_from_text(standin.make(), "standin")
+    )
     assert saved["corpus"] == {"name": c.name, "sha256": c.sha256} and saved["val_targets"] == len(c.val) - 1
     for n in (2, 5):
         row, model = saved["rows"][n], NGram(n, 65).fit(c.train)

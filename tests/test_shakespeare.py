@@ -44,7 +44,12 @@ class Server:
                 if kind != "short":
                     self.send_header("Content-Length", str(len(GOOD)))
                 self.end_headers()
-                body = {"wrong": GOOD[::-1], "cut": GOOD[:50_000], "short": GOOD[:50_000], "stall": GOOD[:50_000]}
+                body = {
+                    "wrong": GOOD[::-1],
+                    "cut": GOOD[:50_000],
+                    "short": GOOD[:50_000],
+                    "stall": GOOD[:50_000],
+                }
                 self.wfile.write(body.get(kind, GOOD))
                 if kind == "endless":
                     for _ in range(100):
@@ -93,7 +98,9 @@ def folder_of(path):
 
 
 def test_download_then_file(web, monkeypatch, capsys):
-    """Catches a second download of what is already there, a file that differs from what came, and no progress."""
+    """Catches a second download of what is already there, a file that differs from what came, and
+    no progress.
+    """
     monkeypatch.setenv("GPT2_DATA_URL", web("good"))
     assert shakespeare.find_text() == ("tinyshakespeare", GOOD.decode())
     assert shakespeare.LOCAL_FILE.read_bytes() == GOOD and folder_of(shakespeare.LOCAL_FILE) == ["input.txt"]
@@ -139,7 +146,9 @@ def test_reason_says_expected_and_found(web):
 
 
 def test_no_network_is_the_standin_within_seconds(web, monkeypatch, capsys):
-    """Catches minutes of waiting, a silent switch to another text, and a stand-in that is saved as Shakespeare."""
+    """Catches minutes of waiting, a silent switch to another text, and a stand-in that is saved as
+    Shakespeare.
+    """
     monkeypatch.setattr(standin, "make", lambda: "a stand-in")
     monkeypatch.setenv("GPT2_DATA_URL", "http://127.0.0.1:9/input.txt http://nowhere.invalid/ " + web("hang"))
     start = time.monotonic()
@@ -154,7 +163,9 @@ def test_no_network_is_the_standin_within_seconds(web, monkeypatch, capsys):
 
 
 def test_name_look_up_that_hangs_is_left_behind(web, monkeypatch):
-    """Catches waiting for the system's resolver, which has no time-out in urllib: half a minute an address."""
+    """Catches waiting for the system's resolver, which has no time-out in urllib: half a minute an
+    address.
+    """
     monkeypatch.setattr(web_module.urllib.request, "urlopen", lambda *_, **__: time.sleep(8))
     start = time.monotonic()
     body, reasons = shakespeare.download(quiet=True)
@@ -165,14 +176,18 @@ def test_name_look_up_that_hangs_is_left_behind(web, monkeypatch):
 def test_folder_that_cannot_be_written_still_gives_the_text(web, monkeypatch, capsys):
     """Catches a read-only checkout ending in a traceback, or in the stand-in."""
     monkeypatch.setenv("GPT2_DATA_URL", web("good"))
-    monkeypatch.setattr(shakespeare, "LOCAL_FILE", shakespeare.LOCAL_FILE.parent / "no such folder" / "input.txt")
+    monkeypatch.setattr(
+        shakespeare, "LOCAL_FILE", shakespeare.LOCAL_FILE.parent / "no such folder" / "input.txt"
+    )
     assert shakespeare.find_text(quiet=True)[0] == "tinyshakespeare"
     assert "could not be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["absent", "folder", "wrong", "empty", "crlf"])
 def test_gpt2_data_is_used_or_refused(kind, web, tmp_path, monkeypatch):
-    """Catches falling through to another text when the reader named one: results would carry the wrong corpus."""
+    """Catches falling through to another text when the reader named one: results would carry the
+    wrong corpus.
+    """
     shakespeare.LOCAL_FILE.write_bytes(GOOD)
     named = tmp_path / "mine.txt"
     if kind == "folder":
@@ -243,7 +258,9 @@ def test_readme_tells_the_truth_about_the_split(shakespeare):
     c, readme = shakespeare, (Path(__file__).parents[1] / "data" / "README.md").read_text(encoding="utf-8")
     known, spoken = set(speeches(c.train_text)), speeches(c.val_text)
     strangers = [name for name in spoken if name not in known]
-    said = f"{len(spoken)} speeches by {len(set(spoken))} speakers. {len(set(strangers))} of these never speak"
+    said = (
+        f"{len(spoken)} speeches by {len(set(spoken))} speakers. {len(set(strangers))} of these never speak"
+    )
     assert said in " ".join(readme.split())
     assert f"{len(strangers)} speeches: {len(strangers) / len(spoken):.0%}" in " ".join(readme.split())
     for name, _ in Counter(strangers).most_common(5):
@@ -286,8 +303,9 @@ def test_readme_knows_the_standin():
     root = Path(__file__).parents[1]
     readme = " ".join((root / "data" / "README.md").read_text(encoding="utf-8").split())
     saved = json.loads((root / "results" / "ngram_standin.json").read_text(encoding="utf-8"))
-    assert f"{saved['floor']:.3f} nats a character on validation (standard error {saved['floor_se']:.3f};" in readme
+    assert (
+        f"{saved['floor']:.3f} nats a character on validation (standard error {saved['floor_se']:.3f};"
+        in readme
+    )
     marks = [f"{row['val_loss']:.3f}" for row in saved["rows"][2:7]]
     assert f"{', '.join(marks[:4])} and {marks[4]} with 2 to 6 letters" in readme
-
-

@@ -38,7 +38,9 @@ def test_same_size_and_symbols_as_shakespeare(play):
 
 
 def test_same_text_on_every_machine(play):
-    """Catches a draw that depends on the hash seed, the platform or Python's version: results could not be compared."""
+    """Catches a draw that depends on the hash seed, the platform or Python's version: results could
+    not be compared.
+    """
     assert hashlib.sha256(play.encode()).hexdigest() == standin.SHA256
     assert standin.make(5000) == play[:5000]
     assert standin.make(5000, seed=1)[100:] != play[100:5000]
@@ -51,11 +53,15 @@ def test_looks_like_a_play(play):
     cast = {s.split(":")[0] for s in speeches[:-1]}
     assert len(cast) == 26 and {name[0] for name in cast} == set(standin.SYMBOLS[13:39])
     assert max(map(len, play.split("\n"))) < 75
-    assert 0.0 < max(play[:100_000].count(s) for s in set(speeches[:50]) if len(s) > 60) < 2, "speeches do not repeat"
+    assert 0.0 < max(play[:100_000].count(s) for s in set(speeches[:50]) if len(s) > 60) < 2, (
+        "speeches do not repeat"
+    )
 
 
 def test_there_is_something_to_look_back_for(play):
-    """Catches a grammar that short counts can learn: a question is known by its first word, some 30 letters before."""
+    """Catches a grammar that short counts can learn: a question is known by its first word, some 30
+    letters before.
+    """
     lines = re.sub(r"(?m)^[A-Z]+:$", "", play)  # no speakers
     sentences = [s.split() + [mark] for s, mark in re.findall(r"([^.?!]+)([.?!])", lines)]
     asks = {w.capitalize() for w in standin._table(standin.CLOSED["AUX"])}
@@ -82,7 +88,8 @@ def law(past):
 def test_law_sums_to_one_and_is_the_one_that_was_drawn_from():
     """Catches mass lost or counted twice (the floor would be wrong), and a draw that follows other weights.
 
-    The score of what came against its expectation is a z value over 80 places: a false alarm at 4.5 is 1 in 150,000.
+    The score of what came against its expectation is a z value over 80 places: a false alarm at 4.5 is 1 in
+    150,000.
     """
     rng, score, variance = random.Random(5), 0.0, 0.0
     for seed in range(80):
@@ -99,10 +106,14 @@ def test_law_sums_to_one_and_is_the_one_that_was_drawn_from():
 
 
 def test_draws_follow_the_weights():
-    """Catches a skewed draw: an even comb of 10,000 heights must hit each string as often as its weight says."""
+    """Catches a skewed draw: an even comb of 10,000 heights must hit each string as often as its
+    weight says.
+    """
     bag = standin.Bag({"a": 1, "b": 2, "c": 0, "d": 5.5, "e": 0.5})
     hits = [bag.draw((i + 0.5) / 10_000) for i in range(10_000)]
-    assert {s: hits.count(s) for s in set(hits)} == pytest.approx({s: w * 10_000 for s, w in bag.items.items()}, abs=1)
+    assert {s: hits.count(s) for s in set(hits)} == pytest.approx(
+        {s: w * 10_000 for s, w in bag.items.items()}, abs=1
+    )
     rng = random.Random(0)
     mixed = [standin._draw([(0.25, bag), (0.75, standin.LEAVE)], rng) for _ in range(10_000)]
     assert mixed.count("\n") == pytest.approx(7500, abs=200), "4.6 standard deviations"
@@ -149,7 +160,9 @@ def test_counting_stays_above_the_floor(corpus):
 
 
 class Reader(nn.Module):
-    """A small recurrent network. With `leaks`, each position also sees the next symbol, as under a wrong mask."""
+    """A small recurrent network. With `leaks`, each position also sees the next symbol, as under a
+    wrong mask.
+    """
 
     def __init__(self, leaks):
         super().__init__()

@@ -1,4 +1,6 @@
-"""data/text.py and data/decode.py: any text in, or one sentence that says why not; nothing changed in silence."""
+"""data/text.py and data/decode.py: any text in, or one sentence that says why not; nothing changed
+in silence.
+"""
 
 import http.server
 import threading
@@ -13,7 +15,9 @@ from data.tokenizer import BPETokenizer, TokenizerError, load_tokenizer
 from tests import texts
 
 RUSSIAN = "Он сидел у окна и смотрел на дорогу; потом встал, вышел и не вернулся.\n" * 40
-FRENCH = "L'\u00e9t\u00e9, pr\u00e8s de la for\u00eat, \u00ab le c\u0153ur \u00bb na\u00eff d\u00e9jeune.\n" * 40
+FRENCH = (
+    "L'\u00e9t\u00e9, pr\u00e8s de la for\u00eat, \u00ab le c\u0153ur \u00bb na\u00eff d\u00e9jeune.\n" * 40
+)
 
 
 @pytest.fixture
@@ -44,10 +48,15 @@ def test_any_text_from_file_to_marks(kind, file, tmp_path):
     corpus = load_text(file(content.encode(encoding)), quiet=True)
     plain = content.replace("\r\n", "\n")
     assert corpus.text == plain and corpus.tokenizer.kind == tokenizer
-    assert corpus.train_text == plain[: int(0.9 * len(plain))] and corpus.train_text + corpus.val_text == plain
+    assert (
+        corpus.train_text == plain[: int(0.9 * len(plain))] and corpus.train_text + corpus.val_text == plain
+    )
     corpus.tokenizer.save(tmp_path / "artifact")
     again = load_tokenizer(tmp_path / "artifact")
-    assert again.decode(corpus.val.tolist()) == corpus.val_text and again.fingerprint == corpus.tokenizer.fingerprint
+    assert (
+        again.decode(corpus.val.tolist()) == corpus.val_text
+        and again.fingerprint == corpus.tokenizer.fingerprint
+    )
     assert again.encode(corpus.val_text) == corpus.val.tolist() and again.dropped(corpus.val_text) == []
     reached = marks(corpus, 3)
     assert reached[3] < reached[1] < 9 and all(loss > 0 for loss in reached.values())
@@ -55,9 +64,14 @@ def test_any_text_from_file_to_marks(kind, file, tmp_path):
 
 
 def test_marks_of_pieces_are_nats_a_character(file):
-    """Catches nats a piece given as nats a character: a large alphabet would look hard, or easy, for no reason."""
+    """Catches nats a piece given as nats a character: a large alphabet would look hard, or easy,
+    for no reason.
+    """
     corpus = load_text(file(texts.han(20_000)), quiet=True)
-    V, chars = corpus.tokenizer.vocab_size, len(corpus.val_text) - len(corpus.tokenizer.decode([int(corpus.val[0])]))
+    V, chars = (
+        corpus.tokenizer.vocab_size,
+        len(corpus.val_text) - len(corpus.tokenizer.decode([int(corpus.val[0])])),
+    )
     total = NGram(3, V).fit(corpus.train).losses(corpus.val).sum()
     assert marks(corpus, 3)[3] == pytest.approx(total / chars) and 0.5 < corpus.chars_per_token < 2
 
@@ -122,7 +136,9 @@ def test_a_few_damaged_letters_are_left_out_and_counted(file):
     """Catches a novel refused for one bad byte, or read as another encoding because of it."""
     body = RUSSIAN.encode("utf-8")
     corpus = load_text(file(body[:101] + b"\xff" + body[101:]), quiet=True)
-    assert "damaged" in corpus.notes[0] and len(corpus.text) >= len(RUSSIAN) - 1 and corpus.text[200:] in RUSSIAN
+    assert (
+        "damaged" in corpus.notes[0] and len(corpus.text) >= len(RUSSIAN) - 1 and corpus.text[200:] in RUSSIAN
+    )
     cut = load_text(file(body[:-3]), quiet=True)
     assert cut.text == RUSSIAN[:-3] and "cut off" in cut.notes[0]
 
@@ -253,7 +269,9 @@ def test_empty_is_tiny_shakespeare(monkeypatch):
     ],
 )  # fmt: skip
 def test_names_are_safe(name, safe, file):
-    """Catches a name that breaks a card, a shell, a notebook's JSON, or passes for a text with known numbers."""
+    """Catches a name that breaks a card, a shell, a notebook's JSON, or passes for a text with
+    known numbers.
+    """
     corpus = load_text(file(texts.verse(), name), quiet=True)
     assert corpus.name.replace("(", "").replace(")", "") == safe
 
@@ -292,7 +310,9 @@ def test_speakers_of_a_play_and_of_a_log():
     corpus = make(texts.play(), "play")
     assert set(corpus.speakers) == {"АННА", "О'Брайен", "Third Man"}
     assert corpus.examples[0] == corpus.speakers[0] + ":\n"
-    chat = "".join(f"[{i % 24:02}:{i % 60:02}] {['Ann', 'Bo'][i % 2]}: message {i} of today\n" for i in range(300))
+    chat = "".join(
+        f"[{i % 24:02}:{i % 60:02}] {['Ann', 'Bo'][i % 2]}: message {i} of today\n" for i in range(300)
+    )
     assert set(make(chat, "chat").speakers) == {"Ann", "Bo"} and make(chat, "chat").examples[0] == "Ann: "
     code = "for x in y:\n    if x:\n        pass\n    else:\n        print(x)\n" * 50
     for other in (code, texts.cyrillic(20_000), texts.log()):

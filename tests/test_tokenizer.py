@@ -40,7 +40,9 @@ def test_round_trip_is_exact(tok):
 
 
 def test_encode_takes_any_unicode(tok):
-    """Catches any exception on user input, and a loss that is not reported. False pass: a rare letter above U+3000."""
+    """Catches any exception on user input, and a loss that is not reported. False pass: a rare
+    letter above U+3000.
+    """
     rng = random.Random(0)
     for _ in range(50):
         text = any_text(rng)
@@ -48,7 +50,9 @@ def test_encode_takes_any_unicode(tok):
         assert all(0 <= i < 65 for i in ids)
         assert set(tok.dropped(text)) <= set(text)
         assert tok.encode(tok.decode(ids)) == ids
-    for c in map(chr, range(0x3000)):  # each alone: what is not reported must have left something, or be an accent
+    for c in map(
+        chr, range(0x3000)
+    ):  # each alone: what is not reported must have left something, or be an accent
         if not tok.encode(c) and c not in tok.dropped(c):
             assert STAND_FOR.get(c) == [""] or unicodedata.category(c) == "Mn", ascii(c)
         if tok.encode(c):
@@ -71,7 +75,9 @@ def test_encode_takes_any_unicode(tok):
     ],
 )
 def test_what_stands_for_what(tok, given, kept):
-    """Catches a mapping that got lost: a visitor's phone types these, and a prompt must not lose its quotes."""
+    """Catches a mapping that got lost: a visitor's phone types these, and a prompt must not lose
+    its quotes.
+    """
     assert tok.decode(tok.encode(given)) == kept
 
 
@@ -94,7 +100,9 @@ def test_line_end_stays_where_the_vocabulary_has_it():
 
 @pytest.mark.parametrize("bad", [65, -1, 10**9])
 def test_decode_names_the_bad_id(tok, bad):
-    """Catches a wrong character for a negative id (Python counts from the end), and an IndexError without the id."""
+    """Catches a wrong character for a negative id (Python counts from the end), and an IndexError
+    without the id.
+    """
     with pytest.raises(ValueError, match=f"id {bad} .*0 to 64"):
         tok.decode([1, bad])
 
@@ -112,7 +120,14 @@ def test_decode_takes_what_models_give(tok):
 
 @pytest.mark.parametrize(
     ("alphabet", "starts"),
-    [(SYMBOLS, "\n"), ("\tab cd", " "), ("\t.!ab", "."), ("\t1ab", "a"), ("\u4e00\u4e8c", "\u4e00"), ("12", "1")],
+    [
+        (SYMBOLS, "\n"),
+        ("\tab cd", " "),
+        ("\t.!ab", "."),
+        ("\t1ab", "a"),
+        ("\u4e00\u4e8c", "\u4e00"),
+        ("12", "1"),
+    ],
 )
 def test_an_empty_prompt_has_a_start(alphabet, starts):
     """Catches id 0 for every vocabulary: a TAB or a digit before the first word."""
@@ -122,16 +137,25 @@ def test_an_empty_prompt_has_a_start(alphabet, starts):
 
 def test_fingerprints_tell_vocabularies_apart(tok):
     """Catches a run that goes on with other ids for the same text."""
-    assert tok.fingerprint == CharTokenizer.from_text(SYMBOLS).fingerprint != CharTokenizer(tok.chars[::-1]).fingerprint
+    assert (
+        tok.fingerprint
+        == CharTokenizer.from_text(SYMBOLS).fingerprint
+        != CharTokenizer(tok.chars[::-1]).fingerprint
+    )
     a, b = (BPETokenizer.train(LINES * n, 270) for n in (3, 4))
-    assert a.fingerprint != BPETokenizer.train(LINES * 3, 260).fingerprint and a.vocab_size == b.vocab_size == 270
+    assert (
+        a.fingerprint != BPETokenizer.train(LINES * 3, 260).fingerprint
+        and a.vocab_size == b.vocab_size == 270
+    )
 
 
 # --- files ---
 
 
 def test_save_and_load(tok, tmp_path):
-    """Catches ids that move between saving and loading, files left behind, and a mode that a web server cannot read."""
+    """Catches ids that move between saving and loading, files left behind, and a mode that a web
+    server cannot read.
+    """
     tok.save(tmp_path / "new" / "folder", block_size=64)
     folder = tmp_path / "new" / "folder"
     assert CharTokenizer.load(folder) == tok == load_tokenizer(folder)
@@ -141,7 +165,9 @@ def test_save_and_load(tok, tmp_path):
 
 
 def test_saved_ids_in_tokenizers(tok, tmp_path):
-    """Catches a tokenizer.json that the real library reads with other ids, or whose decoding adds or drops spaces."""
+    """Catches a tokenizer.json that the real library reads with other ids, or whose decoding adds
+    or drops spaces.
+    """
     tokenizers = pytest.importorskip("tokenizers")
     tok.save(tmp_path)
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
@@ -154,7 +180,9 @@ def test_saved_ids_in_tokenizers(tok, tmp_path):
 
 
 def test_saved_ids_in_transformers(tok, tmp_path):
-    """Catches transformers 5 forcing its own pre-tokenizer on model_type gpt2, which gives wrong ids in silence."""
+    """Catches transformers 5 forcing its own pre-tokenizer on model_type gpt2, which gives wrong
+    ids in silence.
+    """
     transformers = pytest.importorskip("transformers")
     tok.save(tmp_path, block_size=256)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "vocab_size": 65}))
@@ -190,7 +218,10 @@ def test_interrupted_save_keeps_the_old_file(tok, tmp_path, monkeypatch):
         (b"\xff\xfe", "damaged"),
         (b"[]", "damaged"),
         (b'{"model": ' + b"[" * 100_000, "damaged"),
-        (b'{"model": {"type": "BPE", "vocab": {"a": 0, "\xc2\x80": 1}, "merges": ["a b"]}}', "spells no byte"),
+        (
+            b'{"model": {"type": "BPE", "vocab": {"a": 0, "\xc2\x80": 1}, "merges": ["a b"]}}',
+            "spells no byte",
+        ),
         (b'{"model": {"type": "BPE", "vocab": {"a": 0, "b": 7}, "merges": ["a b"]}}', "ids are not 0 to 1"),
         (b'{"model": {"type": "WordPiece", "vocab": {"a": 0}}}', "WordPiece"),
         (b'{"model": {"type": "BPE", "vocab": {"a": "0"}, "merges": []}}', "another project"),
@@ -201,7 +232,9 @@ def test_interrupted_save_keeps_the_old_file(tok, tmp_path, monkeypatch):
     ],
 )
 def test_bad_file_is_one_sentence(content, says, tmp_path):
-    """Catches a traceback, or wrong ids in silence, for a file that is missing, cut off, or of another project."""
+    """Catches a traceback, or wrong ids in silence, for a file that is missing, cut off, or of
+    another project.
+    """
     if content is not None:
         (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(TokenizerError, match=says) as error:
@@ -245,7 +278,9 @@ def bpe_folder(bpe, tmp_path_factory):
 
 
 def test_bpe_is_total_and_exact(bpe):
-    """Catches a special token smuggled in by the text, lone surrogates that raise, and padding ids that decode."""
+    """Catches a special token smuggled in by the text, lone surrogates that raise, and padding ids
+    that decode.
+    """
     assert bpe.vocab_size == 50257
     for text in STRANGE:
         assert bpe.decode(bpe.encode(text)) == text and bpe.dropped(text) == []
@@ -260,7 +295,9 @@ def test_a_million_spaces(run, bpe):
     """Catches tiktoken's PanicException, which is no Exception and ends a build of shards after hours."""
     text = "before" + run * 1_000_000 + "after"
     assert bpe.decode(bpe.encode(text)) == text
-    assert bpe.encode("before" + run * 100 + "after") == bpe._enc.encode_ordinary("before" + run * 100 + "after")
+    assert bpe.encode("before" + run * 100 + "after") == bpe._enc.encode_ordinary(
+        "before" + run * 100 + "after"
+    )
 
 
 def test_bpe_ids_in_tokenizers_and_transformers(bpe, bpe_folder):
