@@ -79,6 +79,18 @@ def test_a_fork_takes_its_own_address(origin, address, tmp_path, monkeypatch):
     assert project.address(tmp_path) == address or project.address()
 
 
+def test_workflows_are_pinned_and_keep_no_credentials():
+    """Catches an action that its owner, or a thief, can change under us, and a token left in the checkout."""
+    files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert len(files) == 2
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        uses = re.findall(r"uses: (\S+)", text)
+        assert uses and all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action) for action in uses), file.name
+        assert text.count("actions/checkout@") == text.count("persist-credentials: false"), file.name
+        assert "permissions:\n  contents: read\n" in text, file.name
+
+
 def test_ci_runs_the_readme_s_own_command():
     """Catches a CI that tests something else than what the README tells people to type."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
