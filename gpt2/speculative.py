@@ -54,6 +54,8 @@ class Reader:
 
     def keep(self, length):
         """Forget what was read beyond the first `length` ids."""
+        if length < self.start:  # the window had moved on, for proposals that were refused
+            self.start, self.cache.length = max(0, length - self.context // 2), 0
         self.cache.length = min(self.cache.length, length - self.start)
 
 

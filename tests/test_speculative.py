@@ -31,7 +31,7 @@ def test_the_distribution_is_the_large_models():
     first = filter_probs(large(idx)[0][:, -1], **settings)[0]
     both = torch.stack([filter_probs(large(torch.tensor([[0, 1, a]]))[0][:, -1], **settings)[0] for a in range(5)])
     expected = (first[:, None] * both).flatten()
-    n = 4000
+    n = 2000
     drawn = [list(speculate(large, small, idx, 3, seed=seed, ahead=2, **settings))[:2] for seed in range(n)]
     counts = torch.bincount(torch.tensor([5 * a.item() + b.item() for a, b in drawn]), minlength=25)
     assert counts[expected == 0].sum() == 0
