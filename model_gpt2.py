@@ -189,10 +189,13 @@ class GPT(nn.Module):
         return patterns
 
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=None,
-                 use_cache=True):
-        """Continue idx (B, T) by max_new_tokens ids: (B, T + max_new_tokens). Settings as in stream."""
+                 use_cache=True, draft=None):
+        """Continue idx (B, T) by max_new_tokens ids: (B, T + max_new_tokens). Settings as in stream.
+
+        draft: a smaller GPT that proposes ids, for B = 1; the text keeps this model's distribution.
+        """
         from gpt2.sampling import generate
-        return generate(self, idx, max_new_tokens, temperature, top_k, top_p, seed, use_cache)
+        return generate(self, idx, max_new_tokens, temperature, top_k, top_p, seed, use_cache, draft)
 
     def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=None,
                use_cache=True):

@@ -140,6 +140,12 @@ def grown(config, shape, corpus):
         raise TrainError(f"--grow-from: {error}") from error
 
 
+def share_of(ids, T, rank, world):
+    """This process's part of the text, cut where windows of T begin: together the windows are those of the whole."""
+    first, last = (T * (r * ((len(ids) - 1) // T) // world) for r in (rank, rank + 1))
+    return ids[first : last + 1] if rank < world - 1 else ids[first:]
+
+
 @torch.no_grad()
 def evaluate(model, ids):
     """Exact loss in nats per token: every target of ids (N,) scored once, in windows of block_size, in fp32."""
@@ -447,7 +453,9 @@ class Run:
     def validate(self):
         """The exact loss (on every process: none waits, all agree), the best model kept, a sample."""
         p, began = self.progress, time.perf_counter()
-        p.val_loss = evaluate(self.raw, self.corpus.val)
+        ids = share_of(self.corpus.val, self.raw.config.block_size, self.rank, self.world)
+        loss = evaluate(self.raw, ids) * (len(ids) - 1)
+        p.val_loss = mean_over([loss], self.device, self.world)[0] * self.world / (len(self.corpus.val) - 1)
         p.clock += time.perf_counter() - began
         better, per_char = p.val_loss < p.best_loss, p.val_loss / self.chars_per_token
         if better:

@@ -25,7 +25,7 @@ COMMON = dict(preset="cpu", block_size=1024, eval_every=10**6, sample_chars=0, l
 SEED = dict(COMMON, n_layer=4, n_head=3, n_embd=192, tokens_per_step=2048, batch_size=2, muon_lr=0.025,
             windows="128:0.5,256:0.2,1024:0.3", minutes=34, max_steps=4000)
 LARGE = dict(COMMON, n_layer=12, n_head=12, n_embd=768, tokens_per_step=4096, batch_size=2, optimizer="adamw",
-             lr=1.5e-4, warmup_steps=10, dropout=0.1, minutes=60, max_steps=200, eval_every=10**6, log_every=1,
+             lr=2e-4, warmup_steps=10, dropout=0.1, minutes=57, max_steps=150, eval_every=10**6, log_every=1,
              save_every=0, save_minutes=10)
 SEEDS = (1, 2, 3, 4)
 PROCESSES = 2  # of the large run

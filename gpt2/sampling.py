@@ -64,9 +64,14 @@ def filter_probs(logits, temperature=1.0, top_k=None, top_p=None):
     return probs
 
 
-def generate(model, idx, max_new_tokens, *args, **settings):
-    """idx (B, T) -> (B, T + max_new_tokens); the settings are those of stream."""
-    steps = stream(model, idx, max_new_tokens, *args, **settings)
+def generate(model, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=None, use_cache=True,
+             draft=None):
+    """idx (B, T) -> (B, T + max_new_tokens); the settings are those of stream, draft that of speculate."""
+    if draft is None:
+        steps = stream(model, idx, max_new_tokens, temperature, top_k, top_p, seed, use_cache)
+    else:
+        from gpt2.speculative import speculate  # it stands on this file
+        steps = speculate(model, draft, idx, max_new_tokens, temperature, top_k, top_p, seed)
     return torch.cat([idx, *(new[:, None] for new in steps)], dim=1)
 
 

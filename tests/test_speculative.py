@@ -22,6 +22,7 @@ def test_greedy_is_letter_for_letter_the_same(ahead):
     large, small, idx = tiny(1, 2, vocab=40), tiny(2, block_size=7, vocab=40), torch.tensor([[3, 1, 4]])
     plain = list(large.stream(idx, 60, temperature=0))
     assert list(speculate(large, small, idx, 60, temperature=0, ahead=ahead)) == plain
+    assert large.generate(idx, 60, temperature=0, draft=small)[0, 3:].tolist() == plain
 
 
 def test_the_distribution_is_the_large_models():
