@@ -22,9 +22,10 @@ from pathlib import Path
 
 from data.shakespeare import load_corpus
 from gpt2.grow import places
+from gpt2.machine import machine
 from gpt2.runlog import read_history
-from lab.machine import machine, read_json, write_result
-from lab.project import ROOT
+from lab.machine import write_result
+from lab.project import ROOT, read_json
 from model_gpt2 import GPT
 from train_gpt2 import evaluate, share_of
 
