@@ -25,6 +25,7 @@ KINDS = {  # what else a file may be, by its first bytes
 }
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
         (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
+HINT = "if its letters look wrong, save it as UTF-8"
 ADVICE = "open it in an editor and save it as plain text in UTF-8"
 
 
@@ -99,16 +100,16 @@ def _old(body: bytes) -> tuple[str, str]:
     letters = len(body.translate(None, bytes(b for b in range(128) if not chr(b).isalpha())))
     high = len(body.translate(None, bytes(range(128))))
     if high < 0.3 * letters:
-        return body.decode("cp1252"), "Windows-1252 (Latin-1)"
+        return body.decode("cp1252"), f"Windows-1252 (Latin-1); {HINT}"
 
     def russian(codec):
         text = body.decode(codec, "replace")
         return sum(text.count(c) for c in "\u043e\u0435\u0430\u0438\u043d\u0442") / high  # o e a i n t
 
-    best = max(("cp1251", "koi8-r", "cp866"), key=russian)
+    best = max(("cp1251", "koi8-u", "cp866"), key=russian)
     if russian(best) < 0.36:  # half of a Russian text's letters are these six
         raise UnicodeError
-    return body.decode(best), f"{best.upper()} (Cyrillic)"
+    return body.decode(best), f"{best.upper()} (Cyrillic); {HINT}"
 
 
 def _readable(text: str) -> bool:
