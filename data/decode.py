@@ -37,7 +37,7 @@ def decode(body: bytes, where: str, encoding: str | None = None) -> tuple[str, s
     if kind:
         raise DataError(f"{where} is {kind}, not plain text: save its words as a .txt file in UTF-8")
     try:
-        text, found = _named(body, encoding) if encoding else _guess(body)
+        text, found = (body.decode(encoding), f"{encoding}, as asked") if encoding else _guess(body)
     except (UnicodeError, LookupError) as error:
         reason = str(error) if encoding else "its encoding is not one that can be told by looking"
         raise DataError(f"{where} cannot be read as text ({reason}): {ADVICE}") from None
@@ -50,33 +50,29 @@ def decode(body: bytes, where: str, encoding: str | None = None) -> tuple[str, s
     return text.removeprefix("\ufeff"), found
 
 
-def _named(body: bytes, encoding: str) -> tuple[str, str]:
-    return body.decode(encoding), f"{encoding}, as asked"
-
-
 def _guess(body: bytes) -> tuple[str, str]:
     """UnicodeError if nothing fits."""
     for mark, codec in BOMS:
         if body.startswith(mark):
             return body[len(mark) :].decode(codec), f"{codec.upper()} with a byte-order mark"
+    if b"\0" in body:  # in no text of one byte a letter, and in none of UTF-8
+        if wide := _wide(body):
+            return wide
+        raise UnicodeError
     try:
-        if b"\0" not in body:
-            return body.decode("utf-8"), "UTF-8"
+        return body.decode("utf-8"), "UTF-8"
     except UnicodeDecodeError as error:
-        start = error.start
-    else:
-        start = 0
-    return _wide(body) or _damaged(body, start) or _old(body)
+        return _wide(body) or _damaged(body, error.start) or _old(body)
 
 
 def _wide(body: bytes) -> tuple[str, str] | None:
     """UTF-16 without its mark: the byte order in which there are spaces and line ends."""
-    for codec, other in (("utf-16-le", "\u2000\u0a00"), ("utf-16-be", "\u2000\u0a00")):
+    for codec in ("utf-16-le", "utf-16-be"):
         try:
             text = body[: len(body) // 2 * 2].decode(codec)
         except UnicodeDecodeError:
             continue
-        spaces, wrong = (sum(text.count(c) for c in chars) for chars in (" \n", other))
+        spaces, wrong = (sum(text.count(c) for c in chars) for chars in (" \n", "\u2000\u0a00"))  # swapped
         if _readable(text) and spaces > 10 * wrong and spaces * 2000 > len(text):
             return text, f"{codec.upper()} without a byte-order mark"
     return None
@@ -84,8 +80,6 @@ def _wide(body: bytes) -> tuple[str, str] | None:
 
 def _damaged(body: bytes, start: int) -> tuple[str, str] | None:
     """UTF-8 with a few bytes that are none, or cut off inside its last letter."""
-    if b"\0" in body:
-        raise UnicodeError  # no text of one byte a letter has these
     if start >= len(body) - 3 and start > 0:
         return body[:start].decode("utf-8"), "UTF-8, cut off inside its last letter"
     text = body.decode("utf-8", "replace")

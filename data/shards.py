@@ -174,20 +174,8 @@ def write_shards(folder, out, tokenizer="char", val_share=0.1, shard_tokens=SHAR
         )
     out.mkdir(parents=True, exist_ok=True)
     writers = {split: ShardWriter(out, split, shard_tokens) for split in ("train", "val")}
-    sha, val_chars, first, examples, seen = hashlib.sha256(), 0, None, [], 0
     try:
-        for path in survey.paths:
-            text, found = read(path)
-            sha.update(text.encode("utf-8"))
-            train, val = cut(text, val_share)
-            writers["train"].add(tok.encode(train))
-            ids = tok.encode(val)
-            writers["val"].add(ids)
-            val_chars += len(val)
-            if first is None and ids:
-                first, examples = ids[0], beginnings(val, 5)
-            seen += survey.seen_again(train)
-            say(f"{path}: {len(text):,} characters, read as {found}")
+        told = encode_all(survey, tok, writers, val_share, say)
         files = {split: writer.close() for split, writer in writers.items()}
         if any(sum(part.values()) < 2 for part in files.values()):
             raise DataError(f"{folder} has too little text for a train and a validation split: bring more")
@@ -195,20 +183,31 @@ def write_shards(folder, out, tokenizer="char", val_share=0.1, shard_tokens=SHAR
         for writer in writers.values():
             writer.remove()
         raise
-    if seen:
-        say(survey.warning(seen))
-    meta = {
-        "name": safe_name(folder.resolve().name),
-        "tokenizer": tokenizer,
-        "vocab_size": tok.vocab_size,
-        "sha256": sha.hexdigest(),
-        "val_chars": val_chars - len(tok.decode([first])),
-        "val_share": val_share,
-        "examples": examples,
-        "files": files,
-    }
+    kind = {"tokenizer": tokenizer, "vocab_size": tok.vocab_size, "val_share": val_share}
+    meta = {"name": safe_name(folder.resolve().name), **kind, **told, "files": files}
     replace(out, old, writers, tok, meta)
     return meta
+
+
+def encode_all(survey: Survey, tok, writers: dict, val_share: float, say) -> dict:
+    """Write the ids of every file's two parts; returns what meta.json tells of the text."""
+    sha, val_chars, examples, seen = hashlib.sha256(), 0, [], 0
+    for path in survey.paths:
+        text, found = read(path)
+        sha.update(text.encode("utf-8"))
+        train, val = cut(text, val_share)
+        ids = tok.encode(val)
+        if ids and not examples:
+            val_chars -= len(tok.decode(ids[:1]))  # the first token of all has no context, and is not scored
+            examples = beginnings(val, 5) or [val[:8]]
+        writers["train"].add(tok.encode(train))
+        writers["val"].add(ids)
+        val_chars += len(val)
+        seen += survey.seen_again(train)
+        say(f"{path}: {len(text):,} characters, read as {found}")
+    if seen:
+        say(survey.warning(seen))
+    return {"sha256": sha.hexdigest(), "val_chars": val_chars, "examples": examples}
 
 
 def check_places(folder: Path, out: Path) -> dict | None:
@@ -220,7 +219,8 @@ def check_places(folder: Path, out: Path) -> dict | None:
         raise DataError(f"{out} and {source} lie in one another: name a folder apart from your texts")
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file: name a new folder")
-    if not out.exists() or all(PLAIN.fullmatch(p.name.removesuffix(".part")) for p in out.iterdir()):
+    left = [p.name for p in out.iterdir()] if out.exists() else []  # of a build that was cut off: *.bin.part
+    if all(name.endswith(".part") and PLAIN.fullmatch(name.removesuffix(".part")) for name in left):
         return None
     try:
         return _read_meta(out)

@@ -42,9 +42,8 @@ class Survey:
 
     def __init__(self, paths, skipped, val_share):
         self.paths, self.skipped, self.symbols, self.lines = [], list(skipped), set(), {}
-        self.every = (
-            1 + sum(path.stat().st_size for path in paths) // 50_000_000
-        )  # of much text, some lines will do
+        # of much text, some lines will do
+        self.every = 1 + sum(path.stat().st_size for path in paths) // 50_000_000
         known = {}
         for path in paths:
             try:

@@ -129,6 +129,11 @@ def test_a_set_stays_whole_until_the_new_one_is(source, tmp_path, monkeypatch):
         write_shards(source, tmp_path / "out", **quiet)
     assert torch.equal(open_shards(tmp_path / "out").train[:], before)
     assert not list((tmp_path / "out").glob("*.part"))
+    monkeypatch.undo()
+    (tmp_path / "cut off").mkdir()
+    (tmp_path / "cut off" / "train_000.bin.part").write_bytes(b"half")
+    write_shards(source, tmp_path / "cut off", **quiet)
+    assert torch.equal(open_shards(tmp_path / "cut off").train[:], before)
 
 
 @pytest.mark.parametrize("where", ["", ".", "more", "new", "..", "more/../new/deep"])
@@ -153,6 +158,10 @@ def test_a_folder_with_other_files_is_refused_before_the_work(meta, source, tmp_
     with pytest.raises(DataError, match="other files"):
         write_shards(source, tmp_path / "out", say=pytest.fail)
     assert (tmp_path / "out" / "precious.doc").read_text() == "mine"
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "train_000.bin").write_bytes(b"mine")
+    with pytest.raises(DataError, match="other files"):
+        write_shards(source, tmp_path / "theirs", say=pytest.fail)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is a file"):
         write_shards(source, tmp_path / "file", say=pytest.fail)
