@@ -1,7 +1,8 @@
 """One door for claims about numbers: a claim has bounds, and a number outside them stops the notebook.
 
-What a number should be depends on the text (Tiny Shakespeare or the stand-in) and on the budget (QUICK=1), so each
-claim names its bounds for all three.
+What a number should be depends on the text and on the budget (QUICK=1): a claim names its bounds for
+Tiny Shakespeare and, where something can be said there, for the stand-in text and for a quick run.
+`always` is for what holds on any text and budget. Where nothing is claimed, the line says so.
 """
 
 import os
@@ -14,8 +15,10 @@ _corpus = {"name": None}
 def use(corpus):
     """Say once, at the top of a notebook, which text the numbers belong to. Returns the corpus."""
     _corpus["name"] = corpus.name
-    if corpus.name == "standin":
-        print("THE STAND-IN TEXT: the sentences of this notebook speak of Shakespeare's numbers, not of these.")
+    if corpus.name != "tinyshakespeare":
+        which = "THE STAND-IN TEXT" if corpus.name == "standin" else f"YOUR TEXT ({corpus.name})"
+        print(f"{which}: what the cells print is measured on it. The sentences between them were written "
+              "for Shakespeare: numbers, names and answers in them are his.")
     return corpus
 
 
@@ -24,20 +27,21 @@ def budget(full, quick):
     return quick if QUICK else full
 
 
-def claim(name, value, shakespeare, standin=None, quick=None):
-    """Check that `value` lies in the bounds (low, high) of this text and budget, and print it; AssertionError if not.
+def claim(name, value, shakespeare=None, standin=None, quick=None, always=None):
+    """Check that `value` lies in the bounds (low, high) of this text and budget, and print it.
 
-    `standin` and `quick` may be wider; one that is None makes no claim there, and the line says so.
+    AssertionError if it does not. `always` is checked on every text and budget, in place of the others.
     """
     where = "quick" if QUICK else _corpus["name"] or "tinyshakespeare"
-    bounds = {"quick": quick, "standin": standin}.get(where, shakespeare)
+    bounds = {"tinyshakespeare": shakespeare, "standin": standin, "quick": quick}.get(where)
+    bounds = always or bounds
     if bounds is None:
-        print(f"- {name}: {show(value)} (nothing is claimed of it in a {where} run)")
+        print(f"- {name}: {show(value)} ({'a quick run' if QUICK else 'another text'}: nothing is claimed)")
         return
     low, high = bounds
     if not low <= value <= high:
         raise AssertionError(f"The claim does not hold. {name}: measured {show(value)}, "
-                             f"claimed {show(low)} to {show(high)} ({where}).")
+                             f"claimed {show(low)} to {show(high)} ({'always' if always else where}).")
     print(f"✓ {name}: {show(value)}")
 
 

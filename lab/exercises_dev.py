@@ -86,7 +86,19 @@ def check_5(is_order_blind, strict=False):
     return check("Exercise 5", run, strict)
 
 
-def check_6(heads_without_a_loop, strict=False):
+def check_6(leaks, strict=False):
+    def run():
+        ones = torch.ones(5, 5, dtype=torch.bool)
+        single = ones.tril()
+        single[1, 4] = True
+        masks = (("tril()", ones.tril(), False), ("tril(1)", ones.tril(1), True), ("tril(-1)", ones.tril(-1), False),
+                 ("all True", ones, True), ("tril(), and True at (1, 4)", single, True))
+        for name, mask, wanted in masks:
+            expect("does some row see a later letter?", f"mask (5, 5): {name}", bool(leaks(mask)), wanted)
+    return check("Exercise 6", run, strict)
+
+
+def check_7(heads_without_a_loop, strict=False):
     def run():
         q, k, v = noise(3, 2, 5, 8)
         for nh in (1, 2, 4):
@@ -95,7 +107,7 @@ def check_6(heads_without_a_loop, strict=False):
                      for h in range(nh)]
             expect("all heads at once", f"q, k, v (2, 5, 8), nh {nh}", heads_without_a_loop(q, k, v, nh),
                    torch.cat(parts, dim=-1), 1e-5)
-    return check("Exercise 6", run, strict)
+    return check("Exercise 7", run, strict)
 
 
 def broken_models(seed=0):
@@ -113,6 +125,17 @@ def broken_models(seed=0):
                 block.attn.__class__ = {"leak": _Leaks, "scale": _ScaledByWidth}[fault]
         models[name] = model.eval()
     return models
+
+
+@torch.no_grad()
+def stream_sizes(model, idx):
+    """Standard deviation of the residual stream of a GPT: after the embeddings, then after each block."""
+    x = model.transformer.wte(idx) + model.transformer.wpe.weight[:idx.size(1)]
+    sizes = [x.std().item()]
+    for block in model.transformer.h:
+        x = block(x)
+        sizes.append(x.std().item())
+    return sizes
 
 
 class _Leaks(CausalSelfAttention):
@@ -135,28 +158,28 @@ def _attend(attn, x, scale, first_hidden, patterns):
     return attn.c_proj((pattern @ v).transpose(1, 2).reshape(B, T, C))
 
 
-def check_7(diagnosis, strict=False):
+def check_8(diagnosis, strict=False):
     def run():
         answers = diagnosis()
         for name, wanted in (("A", "leak"), ("B", "init"), ("C", "scale")):
             if answers.get(name) != wanted:  # say which one is wrong, not what it is
                 expect("the fault of each model, one of 'scale', 'leak', 'init'", f"model {name}", answers.get(name),
                        "another of the three")
-    return check("Exercise 7", run, strict)
+    return check("Exercise 8", run, strict)
 
 
-def check_8(block_parameters, strict=False):
+def check_9(block_parameters, strict=False):
     def run():
         for C in (64, 768):
             wanted = sum(p.numel() for p in GPT(GPTConfig(8, 8, 1, 1, C)).transformer.h[0].parameters())
             expect("parameters of one block", {"C": C}, block_parameters(C), wanted)
-    return check("Exercise 8", run, strict)
+    return check("Exercise 9", run, strict)
 
 
-def check_9(top_p, strict=False):
+def check_10(top_p, strict=False):
     def run():
         probs = torch.tensor([0.1, 0.5, 0.1, 0.25, 0.05])
         for p, wanted in ((0.4, [0, 1.0, 0, 0, 0]), (0.7, [0, 2 / 3, 0, 1 / 3, 0]), (1.0, probs.tolist())):
             expect("probabilities after top-p", {"probs": probs.tolist(), "p": p}, top_p(probs.clone(), p),
                    torch.tensor(wanted), 1e-5)
-    return check("Exercise 9", run, strict)
+    return check("Exercise 10", run, strict)

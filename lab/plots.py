@@ -69,50 +69,63 @@ def the_u(rows):
     return fig
 
 
+def ink_on(color):
+    """White or ink, whichever can be read better on `color` (by its luminance)."""
+    red, green, blue = (c / 12.92 if c <= 0.04 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3])
+    return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.225 else INK
+
+
 def surprise_strip(text, rows, title="Where the surprise sits"):
-    """rows: {name: (len(text),) nats}. One line of text, a box a letter, darker where the model was more surprised."""
-    fig, axes = figure(max(9.0, 0.26 * len(text) + 1.8), 0.62 * len(rows) + 1.0, rows=len(rows), squeeze=False)
+    """rows: {name: (len(text),) nats}. A box a letter, darker where the model was more surprised."""
+    size = max(9.0, 0.3 * len(text) + 1.8), 0.66 * len(rows) + 1.0
+    fig, axes = figure(*size, rows=len(rows), squeeze=False)
     top = 8.0
     for ax, (name, nats) in zip(axes[:, 0], rows.items(), strict=True):
         for i, (letter, value) in enumerate(zip(visible(text), nats, strict=True)):
-            ax.add_patch(Rectangle((i, 0), 1, 1, facecolor=SHADES(min(value / top, 1)), edgecolor="white"))
-            ax.text(i + 0.5, 0.5, letter, ha="center", va="center", family=MONO, fontsize=12,
-                    color="white" if value > 0.62 * top else INK, weight="bold" if value > 3 else "normal")
+            color = SHADES(min(value / top, 1))
+            ax.add_patch(Rectangle((i, 0), 1, 1, facecolor=color, edgecolor="white"))
+            ax.text(i + 0.5, 0.5, letter, ha="center", va="center", family=MONO, fontsize=14,
+                    color=ink_on(color), weight="bold" if value > 3 else "normal")
         ax.set(xlim=(0, len(text)), ylim=(0, 1), xticks=[], yticks=[])
         ax.set_ylabel(f"{name}\n{np.mean(nats):.2f}", rotation=0, ha="right", va="center")
         for side in ax.spines.values():
             side.set_visible(False)
     axes[0, 0].set_title(title)
-    fig.supxlabel("white: expected (0 nats)      dark: a surprise (8 nats or more)      bold: over 3 nats", fontsize=11)
+    fig.supxlabel("white: expected (0 nats)      dark: a surprise (8 nats or more)      bold: over 3",
+                  fontsize=11)
     means = ", ".join(f"{name} {np.mean(nats):.2f}" for name, nats in rows.items())
-    fig.alt = f"The line “{text}”, a box a letter, shaded by surprise, a row for each model. Means in nats: {means}."
+    fig.alt = (f"The line “{text}”, a box a letter, shaded by surprise, a row for each model. "
+               f"Means in nats: {means}.")
     return fig
 
 
 # ---- the neural bigram
 
 def counted_learned(counted, learned, chars, circle="qu"):
-    """Two tables of probabilities (V, V), rows: the letter, columns: the next one; and how far apart they are."""
-    fig, axes = figure(15.5, 5.6, columns=3)
-    order = [i for i, c in enumerate(chars) if c.islower() or c in " \n"]
-    marks = [visible(chars[i]) if chars[i] != " " else "␣" for i in order]
-    pick = np.ix_(order, order)
-    difference = np.abs(np.asarray(learned) - np.asarray(counted))[pick]
-    pictures = (("Counted", np.asarray(counted)[pick]), ("Learned", np.asarray(learned)[pick]),
-                ("The difference, same scale", difference))
-    for ax, (title, table) in zip(axes, pictures, strict=True):
-        ax.imshow(table, cmap=SHADES, vmin=0, vmax=1)
+    """Two tables of probabilities (V, V), rows: the letter, columns: the next one; and each against each."""
+    fig, axes = figure(15.5, 5.4, columns=3)
+    order = [i for i, c in enumerate(chars) if c.islower() or c in " \n"][:27]
+    marks = [{" ": "␣"}.get(chars[i], visible(chars[i])) for i in order]
+    tables = [np.asarray(table)[np.ix_(order, order)] for table in (counted, learned)]
+    for ax, title, table in zip(axes, ("Counted", "Learned"), tables, strict=False):
+        ax.imshow(table**0.5, cmap=SHADES, vmin=0, vmax=1)  # the root: most shares are small
         ax.set_title(title)
         ax.set_xticks(range(len(order)), marks, family=MONO, fontsize=11)
         ax.set_yticks(range(len(order)), marks, family=MONO, fontsize=11)
         ax.tick_params(length=0, pad=1)
-        first, second = (order.index(chars.index(c)) for c in circle)
-        ax.add_patch(Ellipse((second, first), 3, 3, fill=False, edgecolor=INK, linewidth=2))
+        if all(c in chars and chars.index(c) in order for c in circle):
+            row, column = (order.index(chars.index(c)) for c in circle)
+            ax.add_patch(Ellipse((column, row), 3, 3, fill=False, edgecolor=INK, linewidth=2))
     axes[0].set_ylabel("the letter")
-    fig.supxlabel("the next letter", fontsize=11)
-    fig.alt = (f"Three heat maps, letter by next letter: counted, learned, and the difference, at most "
-               f"{difference.max():.2f}. "
-               f"The cell of {circle[0]} followed by {circle[1]} is circled.")
+    axes[1].set_xlabel("the next letter")
+    axes[2].plot([0, 1], [0, 1], color=GREY)
+    axes[2].plot(tables[0].ravel(), tables[1].ravel(), "o", color=ACCENT, alpha=0.5, markersize=5)
+    axes[2].set(xlabel="counted probability", ylabel="learned probability", title="One dot a pair",
+                aspect="equal")
+    apart = np.abs(tables[0] - tables[1])
+    fig.alt = (f"Two heat maps, letter by next letter, counted and learned; {circle[0]} followed by "
+               f"{circle[1]} is circled. Right: learned against counted, a dot a pair, along the "
+               f"diagonal; mean distance {apart.mean():.4f}, largest {apart.max():.2f}.")
     return fig
 
 
@@ -141,63 +154,80 @@ def staircase(text):
 
 # ---- attention
 
-def arcs(text, patterns, title, threshold=0.12):
-    """patterns (nh, T, T): who looks where. One row a head, an arc from each letter back to where it looks."""
-    patterns, heads, T = np.asarray(patterns), len(patterns), len(text)
-    t, s = np.nonzero((np.tril(patterns, -1) > threshold).any(axis=0))
-    reach = max(t - s, default=1)  # the longest arc sets the height
-    fig, axes = figure(11, (0.9 + 0.22 * reach**0.6) * heads + 0.5, rows=heads, squeeze=False)
+def arcs(text, patterns, title, threshold=0.1):
+    """patterns (nh, T, T): who looks where. A row a head: arcs to earlier letters, a dot for oneself."""
+    patterns, T = np.asarray(patterns), len(text)
+    heads = len(patterns)
+    fig, axes = figure(11, 1.45 * heads + 0.9, rows=heads, squeeze=False)
     for head, (ax, pattern) in enumerate(zip(axes[:, 0], patterns, strict=True)):
+        drawn = [(t, s) for t in range(T) for s in range(t) if pattern[t, s] > threshold]
+        reach = max((t - s for t, s in drawn), default=1)
+        for t, s in drawn:
+            ax.add_patch(Arc(((t + s) / 2, 0.3), t - s, 2 * ((t - s) / max(reach, 6)) ** 0.6,
+                             theta1=0, theta2=180, color=ACCENT, linewidth=4 * pattern[t, s],
+                             alpha=min(1, 0.25 + pattern[t, s])))
+        ax.scatter(range(T), [0.16] * T, s=110 * pattern.diagonal(), color=INK, linewidths=0)
         for t in range(T):
-            for s in range(t):
-                if pattern[t, s] > threshold:
-                    ax.add_patch(Arc(((t + s) / 2, 0.25), t - s, 1.2 * (t - s) ** 0.6, theta1=0, theta2=180,
-                                     color=ACCENT, linewidth=3 * pattern[t, s], alpha=min(1, 0.25 + pattern[t, s])))
-            ax.text(t, -0.05, visible(text[t]), ha="center", va="top", family=MONO, fontsize=12)
-        ax.set(xlim=(-1, T), ylim=(-0.9, 0.35 + 0.6 * reach**0.6))
-        ax.text(-1.2, 1, f"head {head + 1}", ha="right", va="center")
+            ax.text(t, -0.02, visible(text[t]), ha="center", va="top", family=MONO, fontsize=14)
+        ax.set(xlim=(-2, T), ylim=(-0.38, 1.35))
+        ax.text(-1, 0.5, f"head {head + 1}", ha="right", va="center")
         ax.axis("off")
     axes[0, 0].set_title(title)
-    fig.alt = (f"The line “{text}”, {heads} time{'s' if heads > 1 else ''}, with arcs from each letter back to the "
-               "letters that the head looks at; thicker means a larger vote.")
+    fig.supxlabel("arc: a vote for an earlier letter      dot: the vote for itself      "
+                  "thick, large: a large vote", fontsize=11)
+    fig.alt = (f"The line “{text}”, {heads} time{'s' if heads > 1 else ''}. Arcs lead from each letter to "
+               "the earlier letters that the head looks at, a dot over it is its vote for itself. "
+               f"Votes for oneself, on average: {', '.join(f'{p.diagonal().mean():.0%}' for p in patterns)}.")
     return fig
 
 
-def stream(norms, title="Each block adds to one stream; take a part away and the gradient shows it"):
-    """norms: {name: gradient norms by block}. Above, the residual stream with its loops; below, the norms."""
-    fig, (top, ax) = figure(10, 6, rows=2, height_ratios=(1, 1.6))
-    top.add_patch(FancyArrowPatch((0, 0), (10, 0), arrowstyle="-|>", mutation_scale=22, linewidth=4, color=INK))
+def stream(norms, title="Each block adds to one stream"):
+    """norms: {name: gradient norms by block}. Above, the residual stream; below, the norms, all and near 1."""
+    fig = Figure(figsize=(11, 6.6), layout="constrained")
+    axes = fig.subplot_mosaic([["stream", "stream"], ["all", "near"]], height_ratios=(1, 1.9))
+    draw_stream(axes["stream"], title)
+    looks = [(ACCENT, "-"), (INK, "-"), (INK, "--"), (INK, ":"), (GREY, "-")]
+    blocks = range(1, 1 + len(next(iter(norms.values()))))
+    for (name, values), (color, line) in zip(norms.items(), looks, strict=False):
+        style = {"color": color, "linestyle": line, "linewidth": 2.5 if color == ACCENT else 1.8}
+        axes["all"].plot(blocks, values, **style, label=name)
+        if min(values) > 1e-6:
+            axes["near"].plot(blocks, values, marker="o", markersize=4, **style)
+    axes["all"].set(yscale="log", xlabel="block", ylabel="gradient norm, first step", xticks=blocks,
+                    title="All five, by powers of ten")
+    axes["near"].set(xlabel="block", ylim=(0, None), xticks=blocks, title="Four of them, close up")
+    fig.legend(*axes["all"].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    ends = "; ".join(f"{name} {values[0]:.2g} and {values[-1]:.2g}" for name, values in norms.items())
+    fig.alt = ("Above: the residual stream as an arrow, attention and MLP as loops that add to it. Below: "
+               f"gradient norms by block. First and last block: {ends}.")
+    return fig
+
+
+def draw_stream(ax, title):
+    """The residual stream as an arrow, with the loops of two blocks."""
+    ax.add_patch(FancyArrowPatch((0, 0), (10, 0), arrowstyle="-|>", mutation_scale=22, linewidth=4, color=INK))
     for i, name in enumerate(("attention", "MLP") * 2):
         x = 1 + 2.25 * i
-        top.add_patch(FancyArrowPatch((x, 0.05), (x + 1.35, 0.08), connectionstyle="arc3,rad=-0.9",
-                                      arrowstyle="-|>", mutation_scale=16, linewidth=2, color=ACCENT))
-        top.text(x + 0.67, 0.62, name, ha="center", color=ACCENT)
-        top.text(x + 1.42, -0.34, "+", ha="center", fontsize=15, weight="bold")
-    top.text(0, -0.3, "embedding", ha="left")
-    top.text(10, -0.3, "head", ha="right")
-    top.set(xlim=(-0.2, 10.2), ylim=(-0.45, 0.8), title=title)
-    top.axis("off")
-    looks = [(ACCENT, "-"), (INK, "-"), (INK, "--"), (INK, ":"), (GREY, "-")]
-    for (name, values), (color, line) in zip(norms.items(), looks, strict=False):
-        style = {"color": color, "linestyle": line, "linewidth": 2.5 if color == ACCENT else 1.5}
-        ax.plot(range(1, len(values) + 1), values, marker="o", label=name, **style)
-    ax.set(yscale="log", xlabel="block", ylabel="gradient norm at the first step", xticks=range(1, len(values) + 1))
-    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    ends = "; ".join(f"{name} {values[0]:.2g} and {values[-1]:.2g}" for name, values in norms.items())
-    fig.alt = ("Above: the residual stream as an arrow, attention and MLP as loops that add to it. Below: gradient "
-               f"norms by block. First and last block: {ends}.")
-    return fig
+        ax.add_patch(FancyArrowPatch((x, 0.05), (x + 1.35, 0.08), connectionstyle="arc3,rad=-0.9",
+                                     arrowstyle="-|>", mutation_scale=16, linewidth=2, color=ACCENT))
+        ax.text(x + 0.67, 0.62, name, ha="center", color=ACCENT)
+        ax.text(x + 1.42, -0.34, "+", ha="center", fontsize=15, weight="bold")
+    ax.text(0, -0.3, "embedding", ha="left")
+    ax.text(10, -0.3, "output head", ha="right")
+    ax.set(xlim=(-0.2, 10.2), ylim=(-0.45, 0.8), title=title)
+    ax.axis("off")
 
 
 # ---- training and sampling
 
 def curve(losses, mark=None, mark_name="", title="", val=None):
-    """Training loss by step, smoothed over 50 steps, with the next mark as a line and the final exact loss as a dot."""
+    """Training loss by step and its mean over 50; the next mark as a line, the final exact loss as a dot."""
     fig, ax = figure(9, 3.8)
     losses = np.asarray(losses)
     ax.plot(losses, color=PALE, linewidth=1)
     width = max(1, min(50, len(losses) // 5))
-    ax.plot(np.arange(width - 1, len(losses)), np.convolve(losses, np.ones(width) / width, "valid"), color=INK)
+    smooth = np.convolve(losses, np.ones(width) / width, "valid")
+    ax.plot(np.arange(len(smooth)) + (width - 1) / 2, smooth, color=INK)  # each mean at its own middle
     if mark is not None:
         ax.plot([0, 1.02 * len(losses)], [mark, mark], "--", color=ACCENT)
         ax.text(1.03 * len(losses), mark, f"{mark_name}\n{mark:.3f}", color=ACCENT, va="center")
@@ -212,19 +242,21 @@ def curve(losses, mark=None, mark_name="", title="", val=None):
 
 
 def next_letters(panels, chars, title, most=12):
-    """panels: {name: (V,) probabilities}. The likeliest next letters, side by side, on one scale and in one order."""
+    """panels: {name: (V,) probabilities}. The likeliest next letters, on one scale and in one order."""
     fig, axes = figure(2.6 * len(panels) + 1, 4.2, columns=len(panels), sharey=True, squeeze=False)
     order = np.argsort(-np.asarray(next(iter(panels.values()))))[:most]
     names = [{" ": "space", "\n": "newline"}.get(chars[i], chars[i]) for i in order]
+    longest = max(float(np.max(probs)) for probs in panels.values())
     for ax, (name, probs) in zip(axes[0], panels.items(), strict=True):
         values = np.asarray(probs)[order]
         ax.barh(range(len(order)), values, color=[ACCENT if v == values.max() else GREY for v in values])
         for i, v in enumerate(values):
-            ax.text(v + 0.01, i, f"{v:.2f}" if v else "0", va="center")
-        ax.set(ylim=(len(order) - 0.5, -0.5), xlim=(0, 1.18), title=name, xlabel="probability")
+            ax.text(v + 0.02 * longest, i, f"{v:.2f}" if v else "0", va="center")
+        ax.set(ylim=(len(order) - 0.5, -0.5), xlim=(0, 1.25 * longest), title=name, xlabel="probability")
     axes[0, 0].set_yticks(range(len(order)), names, family=MONO)
     fig.suptitle(title, fontsize=13, weight="bold", x=0.01, ha="left")
-    fig.alt = f"Bar charts of the likeliest next letters: {', '.join(panels)}. The likeliest is {names[0]} in each."
+    fig.alt = (f"Bar charts of the likeliest next letters: {', '.join(panels)}. The likeliest is {names[0]} "
+               f"in each; the longest bar is {longest:.2f}.")
     return fig
 
 
@@ -248,4 +280,72 @@ def ladder_picture(ladder, title="From counting letters to a small GPT"):
     ax.set_title(title, pad=24)
     fig.alt = (f"Bars, one for each of {len(rungs)} models, as long as its validation loss: " + ", ".join(
         f"{rung['name']} {rung['val_loss']:.2f}" for rung in rungs) + ". On each, forty letters that the model wrote.")
+    return fig
+
+
+# ---- the whole model
+
+def stations(config):
+    """Where a token passes, in order: rows of (GPT-2's name, what happens, shape after it, parameters).
+
+    `config`: a GPTConfig. A name with `h.i` stands once in each of the n_layer blocks; rows without a
+    name hold no parameters. A tied output head counts 0: its table is `wte`.
+    """
+    V, T, C, nh = config.vocab_size, config.block_size, config.n_embd, config.n_head
+    stream, one = f"(B, T, {C})", int(config.bias)
+    norm, heads = C + one * C, f"(B, {nh}, T, {C // nh})"
+    return [
+        ("", "a letter as a number: its id", "(B, T)", 0),
+        ("wte", f"what: a row of a table of {V:,}", stream, V * C),
+        ("wpe", f"where: a row of {T:,} places, added", stream, T * C),
+        ("h.i.ln_1", "LayerNorm, for reading", stream, norm),
+        ("h.i.attn.c_attn", "query, key, value", f"(B, T, 3 · {C})", 3 * C * C + one * 3 * C),
+        ("", f"cut into {nh} heads of {C // nh}", f"{heads}, 3 times", 0),
+        ("", "scores, mask, softmax: votes", f"(B, {nh}, T, T)", 0),
+        ("", "votes @ values", heads, 0),
+        ("h.i.attn.c_proj", "heads side by side, mixed, added", stream, C * C + one * C),
+        ("h.i.ln_2", "LayerNorm, for reading", stream, norm),
+        ("h.i.mlp.c_fc", "widen, then GELU", f"(B, T, {4 * C})", 4 * C * C + one * 4 * C),
+        ("h.i.mlp.c_proj", "narrow, added", stream, 4 * C * C + one * C),
+        ("ln_f", "LayerNorm, the last", stream, norm),
+        ("lm_head", "a score for each id" + (" (wte again)" if config.tie_weights else ""),
+         f"(B, T, {V:,})", 0 if config.tie_weights else V * C),
+        ("", "softmax: probabilities of the next", f"(B, T, {V:,})", 0)]
+
+
+def arrow(start, end, width, color):
+    return FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=8 + 3 * width, linewidth=width,
+                           color=color, shrinkA=0, shrinkB=0)
+
+
+def whole_model(config):
+    """One token on its way through a GPT of this GPTConfig: names, shapes and parameters of each station."""
+    rows, L = stations(config), config.n_layer
+    total = sum(count * (L if ".i." in name else 1) for name, _, _, count in rows)
+    fig, ax = figure(11, 9)
+    ax.add_patch(arrow((1, 0.2), (1, len(rows) - 0.1), 5, INK))
+    ax.add_patch(Rectangle((0.35, 3), 10.55, 9, facecolor="#f3f4f6", edgecolor=GREY, zorder=0))
+    ax.text(0.1, 7.5, f"block, {L} times", rotation=90, va="center", ha="center", weight="bold")
+    for first, last in ((3, 8), (9, 11)):  # read from the stream, add to the stream
+        ax.plot([1, 1.95, 1.95], [first + 0.46, first + 0.46, last + 0.46], color=ACCENT, linewidth=2.5)
+        ax.add_patch(arrow((1.95, last + 0.46), (1.12, last + 0.46), 2.5, ACCENT))
+    ax.add_patch(arrow((1.95, 2.46), (1.12, 2.46), 2.5, ACCENT))
+    for i, (name, what, shape, count) in enumerate(rows):
+        y = i + 0.46
+        ax.text(2.15, y, what, va="center", fontsize=12)
+        ax.text(5.85, y, name, va="center", family=MONO, fontsize=11, color=ACCENT)
+        ax.text(7.65, y, shape, va="center", family=MONO, fontsize=11)
+        ax.text(10.8, y, f"{count:,}" if count else "", va="center", ha="right", fontsize=11)
+    for i in (2, 8, 11):
+        ax.text(0.72, i + 0.46, "+", fontsize=17, weight="bold", va="center", ha="center")
+    for x, head, side in ((2.15, "what happens", "left"), (5.85, "GPT-2's name", "left"),
+                          (7.65, "shape", "left"), (10.8, "parameters", "right")):
+        ax.text(x, -0.35, head, weight="bold", va="center", ha=side)
+    ax.text(10.8, len(rows) + 0.35, f"{total:,} in all", weight="bold", ha="right", va="center")
+    ax.set(xlim=(-0.1, 11), ylim=(len(rows) + 0.7, -0.8), title="A GPT-2, from an id to probabilities")
+    ax.axis("off")
+    way = "; ".join(f"{what} {shape}" for _, what, shape, _ in rows)
+    fig.alt = (f"A GPT of {L} blocks, {config.n_head} heads and width {config.n_embd}: {total:,} parameters. "
+               f"A thick arrow, the residual stream, runs from the id to the probabilities; attention and MLP "
+               f"of each block read from it and add to it. In order: {way}.")
     return fig

@@ -3,25 +3,30 @@
 import ast
 import importlib
 import inspect
+import io
 import math
+import os
+import re
 
 import pytest
 import torch
 from conftest import ROOT
 
 from lab.checks import WrongAnswer, check, expect
-from lab.notebook import read
+from lab.execute import execute
+from lab.notebook import read, write
 
 # the notebook's exercises in order: its check, and the functions that the reader writes
 EXERCISES = {"gpt_dev": (["never_seen"], ["surprise_add_k"], ["predict_first_loss"], ["self_and_two_before"],
-                         ["one_head", "variance"], ["is_order_blind"], ["heads_without_a_loop"], ["diagnosis"],
-                         ["block_parameters"], ["top_p"])}
+                         ["one_head_by_me", "variance"], ["is_order_blind"], ["leaks"], ["heads_without_a_loop"],
+                         ["diagnosis"], ["block_parameters"], ["top_p"])}
 CASES = [(notebook, n, names) for notebook, exercises in EXERCISES.items() for n, names in enumerate(exercises)]
 
 WRONG = [lambda alphabet, text: sorted(set(text)), lambda count, total, k, V: -math.log((count + k) / (total + k)),
          lambda scale: scale**2 / 2, lambda T: torch.ones(T, T, dtype=torch.bool).tril(),
          (lambda x, wq, wk, wv: ((x @ wq) @ (x @ wk).mT).softmax(-1) @ (x @ wv), lambda hs: 1.0),
-         lambda model, idx: True, lambda q, k, v, nh: q, lambda: {"A": "init", "B": "leak", "C": "scale"},
+         lambda model, idx: True, lambda mask: mask.triu(2).any().item(), lambda q, k, v, nh: q,
+         lambda: {"A": "init", "B": "leak", "C": "scale"},
          lambda C: 12 * C * C, lambda probs, p: probs]
 
 
@@ -58,7 +63,7 @@ def test_solution_passes(notebook, n, names, capsys):
 @pytest.mark.parametrize("notebook, n, names", CASES)
 def test_stub_is_not_tried(notebook, n, names, capsys):
     """A stub that passes, or that stops Run all."""
-    mine = [function for name, function in stubs(notebook).items() if name.removesuffix("_by_me") in names]
+    mine = [function for name, function in stubs(notebook).items() if name in names]
     assert len(mine) == len(names)
     assert check_of(notebook, n)(*mine) is False
     assert "not tried yet" in capsys.readouterr().out
@@ -82,6 +87,35 @@ def test_the_folded_solutions_are_the_solutions():
     for names in EXERCISES["gpt_dev"]:
         for name in names:
             assert inspect.getsource(getattr(module, name)).strip() in prose, name
+
+
+def with_solutions(nb):
+    """The notebook as a reader leaves it who pastes every folded solution over its stub. Returns how many."""
+    pasted, solution = 0, None
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            found = re.findall(r"<summary>Solution</summary>\n\n```python\n(.*?)```", cell.source, re.DOTALL)
+            solution = found[-1] if found else solution
+        elif "exercise" in cell.metadata.get("tags", []):
+            stubs = [node for node in ast.parse(cell.source).body if isinstance(node, ast.FunctionDef)]
+            lines = cell.source.splitlines()
+            for node in reversed(stubs):
+                del lines[node.lineno - 1:node.end_lineno]
+            cell.source = solution + "\n" + "\n".join(lines)
+            pasted += 1
+    return pasted
+
+
+def test_every_pasted_solution_leaves_the_notebook_running(tmp_path):
+    """A solution that overwrites a name which a later cell needs: `one_head` once replaced the trained model."""
+    nb = read(ROOT / "gpt_dev.ipynb")
+    assert with_solutions(nb) == len(EXERCISES["gpt_dev"])
+    write(nb, tmp_path / "gpt_dev.ipynb")
+    execute(tmp_path / "gpt_dev.ipynb", tmp_path / "out.ipynb", quick=True, timeout=600, stream=io.StringIO(),
+            root=ROOT, env={"GPT2_DATA": os.environ.get("GPT2_DATA")})
+    printed = "".join(output.get("text", "") for cell in read(tmp_path / "out.ipynb").cells
+                      for output in cell.get("outputs", []))
+    assert printed.count("right!") == len(EXERCISES["gpt_dev"])
 
 
 def test_no_later_cell_needs_an_answer():

@@ -1,11 +1,16 @@
 """lab/claims.py, lab/ladder.py and lab/plots.py: claims that can fail, marks counted right, pictures with words."""
 
+import re
+
+import matplotlib
 import numpy as np
 import pytest
+import torch
 
 import lab
 from lab import claims, plots
 from lab.ladder import Ladder
+from model_gpt2 import GPT, GPTConfig
 
 MARKS = [3.3, 2.5, 2.0]
 
@@ -30,11 +35,21 @@ def test_claim_takes_the_bounds_of_text_and_budget(on, capsys, name, quick, good
         lab.claim("loss", bad, (1, 2), (2, 3), (3, 4))
 
 
-def test_claim_says_where_it_claims_nothing(on, capsys):
-    """Silence would look like success."""
-    on("standin")
+@pytest.mark.parametrize("name", ["standin", "my novel"])
+def test_claim_says_where_it_claims_nothing(on, capsys, name):
+    """Silence would look like success; Shakespeare's bounds would stop a reader's own text."""
+    on(name)
     lab.claim("loss", 99.0, (1, 2))
     assert "nothing is claimed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name, quick", [("tinyshakespeare", False), ("my novel", False), ("standin", True)])
+def test_always_holds_on_every_text_and_budget(on, name, quick):
+    """Bounds that are true of any text must be checked on any text."""
+    on(name, quick)
+    lab.claim("loss", 1.5, always=(1, 2))
+    with pytest.raises(AssertionError, match="measured 3.000"):
+        lab.claim("loss", 3.0, always=(1, 2))
 
 
 def test_claim_refuses_nan(on):
@@ -80,7 +95,8 @@ def figures():
     return {"the_u": plots.the_u(rows), "strip": plots.surprise_strip("to be", {"a": rng.random(5), "b": np.ones(5)}),
             "tables": plots.counted_learned(table, table, chars), "staircase": plots.staircase("to be"),
             "arcs": plots.arcs("to be", pattern, "t"), "no arcs": plots.arcs("to be", 0 * pattern, "t"),
-            "stream": plots.stream({"all": [1, 2, 3], "none": [0, 1, 2]}), "curve": plots.curve([3, 2, 1], 1.5, "mark"),
+            "stream": plots.stream({"all": [1, 2, 3], "none": [1e-38, 1, 2]}), "model": plots.whole_model(GPTConfig()),
+            "curve": plots.curve([3, 2, 1], 1.5, "mark"),
             "letters": plots.next_letters({"p": table[0], "q": table[1]}, chars, "t"),
             "ladder": plots.ladder_picture(ladder)}
 
@@ -92,6 +108,37 @@ def test_pictures_have_words_and_can_be_drawn(name, fig, tmp_path):
     sizes = [text.get_fontsize() for ax in fig.axes for text in [*ax.texts, ax.title, ax.xaxis.label, ax.yaxis.label]]
     assert min(sizes) >= 11
     fig.savefig(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize("config", [GPTConfig(), GPTConfig(64, 65, 3, 4, 128, bias=False, tie_weights=False)])
+def test_picture_of_the_model_is_the_model(config):
+    """A picture whose names, shapes or parameters are not those of the class that it shows."""
+    with torch.device("meta"):
+        model = GPT(config)
+    rows = plots.stations(config)
+    counted = {name: count for name, _, _, count in rows if name}
+    real = {}
+    for name, parameter in model.named_parameters():
+        name = re.sub(r"^transformer\.|\.(weight|bias)$", "", re.sub(r"\.h\.\d+\.", ".h.i.", name))
+        real[name] = real.get(name, 0) + parameter.numel()
+    real = {name: count // (config.n_layer if name.startswith("h.") else 1) for name, count in real.items()}
+    assert counted == real | ({"lm_head": 0} if config.tie_weights else {})
+    assert rows[-1][2] == f"(B, T, {config.vocab_size:,})"
+    texts = {text.get_text() for text in plots.whole_model(config).axes[0].texts}
+    assert {text for row in rows for text in row[:3]} <= texts
+    assert f"{model.num_params():,} in all" in texts
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.62, 0.7, 0.85, 1])
+def test_letters_of_the_strip_can_be_read(share):
+    """White on pale orange: contrast under 3."""
+    def luminance(color):
+        linear = [c / 12.92 if c <= 0.04 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    box = plots.SHADES(share)
+    dark, light = sorted((luminance(box), luminance(matplotlib.colors.to_rgb(plots.ink_on(box)))))
+    assert (light + 0.05) / (dark + 0.05) > 3.5
 
 
 def test_show_gives_alt_text_to_the_notebook(monkeypatch, tmp_path):

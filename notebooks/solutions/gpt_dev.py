@@ -29,7 +29,7 @@ def self_and_two_before(T):
 
 
 # exercise 4
-def one_head(x, wq, wk, wv):
+def one_head_by_me(x, wq, wk, wv):
     q, k, v = x @ wq, x @ wk, x @ wv
     T, hs = x.size(1), q.size(-1)
     future = torch.ones(T, T, dtype=torch.bool).triu(1)
@@ -50,6 +50,11 @@ def is_order_blind(model, idx):
 
 
 # exercise 6
+def leaks(mask):
+    return mask.triu(1).any().item()
+
+
+# exercise 7
 def heads_without_a_loop(q, k, v, nh):
     B, T, C = q.shape
     q, k, v = (y.view(B, T, nh, C // nh).transpose(1, 2) for y in (q, k, v))
@@ -57,7 +62,7 @@ def heads_without_a_loop(q, k, v, nh):
     return y.transpose(1, 2).reshape(B, T, C)
 
 
-# exercise 7
+# exercise 8
 def diagnosis():
     # A: change a letter, and the guess one place before it changes.
     # B: the stream leaves the last block many times wider than it came in.
@@ -65,7 +70,7 @@ def diagnosis():
     return {"A": "leak", "B": "init", "C": "scale"}
 
 
-# exercise 8
+# exercise 9
 def block_parameters(C):
     attention = 3 * C * C + 3 * C + C * C + C
     mlp = 4 * C * C + 4 * C + 4 * C * C + C
@@ -73,7 +78,7 @@ def block_parameters(C):
     return attention + mlp + norms  # 12 C^2 + 13 C
 
 
-# exercise 9
+# exercise 10
 def top_p(probs, p):
     ordered, order = probs.sort(descending=True)
     before = ordered.cumsum(0) - ordered  # held by the likelier ones
