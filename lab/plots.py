@@ -76,12 +76,15 @@ def ink_on(color):
 
 
 def surprise_strip(text, rows, title="Where the surprise sits"):
-    """rows: {name: (len(text),) nats}. A box a letter, darker where the model was more surprised."""
+    """rows: {name: (len(text),) nats}. A box a letter, darker where the model was more surprised.
+
+    text: a string, or a list of pieces; so too in `arcs`.
+    """
     size = max(9.0, 0.3 * len(text) + 1.8), 0.66 * len(rows) + 1.0
     fig, axes = figure(*size, rows=len(rows), squeeze=False)
     top = 8.0
     for ax, (name, nats) in zip(axes[:, 0], rows.items(), strict=True):
-        for i, (letter, value) in enumerate(zip(visible(text), nats, strict=True)):
+        for i, (letter, value) in enumerate(zip(map(visible, text), nats, strict=True)):
             color = SHADES(min(value / top, 1))
             ax.add_patch(Rectangle((i, 0), 1, 1, facecolor=color, edgecolor="white"))
             ax.text(i + 0.5, 0.5, letter, ha="center", va="center", family=MONO, fontsize=14,
@@ -94,7 +97,7 @@ def surprise_strip(text, rows, title="Where the surprise sits"):
     fig.supxlabel("white: expected (0 nats)      dark: a surprise (8 nats or more)      bold: over 3",
                   fontsize=11)
     means = ", ".join(f"{name} {np.mean(nats):.2f}" for name, nats in rows.items())
-    fig.alt = (f"The line “{text}”, a box a letter, shaded by surprise, a row for each model. "
+    fig.alt = (f"The line “{''.join(text)}”, a box a letter, shaded by surprise, a row for each model. "
                f"Means in nats: {means}.")
     return fig
 
@@ -104,7 +107,9 @@ def surprise_strip(text, rows, title="Where the surprise sits"):
 def counted_learned(counted, learned, chars, circle="qu"):
     """Two tables of probabilities (V, V), rows: the letter, columns: the next one; and each against each."""
     fig, axes = figure(15.5, 5.4, columns=3)
-    order = [i for i, c in enumerate(chars) if c.islower() or c in " \n"][:27]
+    order = [i for i, c in enumerate(chars) if c.islower() or c in " \n"][:30]
+    if len(order) < 10:  # a script without small letters
+        order = [i for i, c in enumerate(chars) if c.isalpha() or c in " \n"][:30]
     marks = [{" ": "␣"}.get(chars[i], visible(chars[i])) for i in order]
     tables = [np.asarray(table)[np.ix_(order, order)] for table in (counted, learned)]
     for ax, title, table in zip(axes, ("Counted", "Learned"), tables, strict=False):
@@ -175,7 +180,7 @@ def arcs(text, patterns, title, threshold=0.1):
     axes[0, 0].set_title(title)
     fig.supxlabel("arc: a vote for an earlier letter      dot: the vote for itself      "
                   "thick, large: a large vote", fontsize=11)
-    fig.alt = (f"The line “{text}”, {heads} time{'s' if heads > 1 else ''}. Arcs lead from each letter to "
+    fig.alt = (f"The line “{''.join(text)}”, {heads} time{'s' if heads > 1 else ''}. Arcs lead from each letter to "
                "the earlier letters that the head looks at, a dot over it is its vote for itself. "
                f"Votes for oneself, on average: {', '.join(f'{p.diagonal().mean():.0%}' for p in patterns)}.")
     return fig

@@ -13,8 +13,8 @@ import torch
 from conftest import ROOT
 
 from lab.checks import WrongAnswer, check, expect
-from lab.execute import execute
 from lab.notebook import read, write
+from lab.run import execute
 
 # the notebook's exercises in order: its check, and the functions that the reader writes
 EXERCISES = {"gpt_dev": (["never_seen"], ["surprise_add_k"], ["predict_first_loss"], ["self_and_two_before"],
