@@ -66,14 +66,13 @@ def _guess(body: bytes) -> tuple[str, str]:
 
 
 def _wide(body: bytes) -> tuple[str, str] | None:
-    """UTF-16 without its mark: the byte order in which there are spaces and line ends."""
+    """UTF-16 without its mark: the byte order in which there are spaces or line ends, as in any text."""
     for codec in ("utf-16-le", "utf-16-be"):
         try:
             text = body[: len(body) // 2 * 2].decode(codec)
         except UnicodeDecodeError:
             continue
-        spaces, wrong = (sum(text.count(c) for c in chars) for chars in (" \n", "\u2000\u0a00"))  # swapped
-        if _readable(text) and spaces > 10 * wrong and spaces * 2000 > len(text):
+        if _readable(text) and (text.count(" ") + text.count("\n")) * 2000 > len(text):
             return text, f"{codec.upper()} without a byte-order mark"
     return None
 

@@ -292,7 +292,7 @@ def _encoding(vocab: dict[str, int]):
     byte_of = {c: b for b, c in _byte_names().items()}
     end = {t: i for t, i in vocab.items() if t == END_OF_TEXT.decode()}
     ranks = {bytes(byte_of[c] for c in piece): i for piece, i in vocab.items() if piece not in end}
-    if sorted([*ranks.values(), *end.values()]) != list(range(len(vocab))):
+    if b"" in ranks or sorted([*ranks.values(), *end.values()]) != list(range(len(vocab))):
         raise ValueError(f"its ids are not 0 to {len(vocab) - 1}")
     missing = [b for b in range(256) if bytes([b]) not in ranks]
     if missing:

@@ -201,6 +201,7 @@ def test_identity_is_text_split_and_vocabulary(file):
         (b"\x89PNG\r\n", "picture"),
         (bytes(range(256)) * 20, "binary|encoding"),
         (b"\0\0\0\1" * 500, "binary|encoding"),
+        (bytes(range(1, 32)) * 50, "control characters"),
         ("\u732b\u304c\u3044\u308b\n".encode("shift-jis") * 50, "save it as plain text in UTF-8"),
     ],
 )

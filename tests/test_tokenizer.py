@@ -223,6 +223,7 @@ def test_interrupted_save_keeps_the_old_file(tok, tmp_path, monkeypatch):
             "spells no byte",
         ),
         (b'{"model": {"type": "BPE", "vocab": {"a": 0, "b": 7}, "merges": ["a b"]}}', "ids are not 0 to 1"),
+        (b'{"model": {"type": "BPE", "vocab": {"": 0, "b": 1}, "merges": ["a b"]}}', "ids are not"),
         (b'{"model": {"type": "WordPiece", "vocab": {"a": 0}}}', "WordPiece"),
         (b'{"model": {"type": "BPE", "vocab": {"a": "0"}, "merges": []}}', "another project"),
         (b'{"model": {"type": "BPE", "vocab": {"a": 0, "b": 2}, "merges": []}}', "ids are not 0 to 1"),
