@@ -61,9 +61,14 @@ HEADLESS = (
 )
 
 
+def without_reader() -> bool:
+    """Whether nobody sits before this run: the runner of notebooks says so, CI, or a trial run."""
+    return bool(os.environ.get("GPT2_HEADLESS") or os.environ.get("CI") or os.environ.get("QUICK") == "1")
+
+
 def may_publish(wanted: bool, own_model: bool = True) -> tuple[bool, str]:
     """(whether a notebook may send anything, why not): only if the reader said so, with his own model and a token."""
-    if os.environ.get("GPT2_HEADLESS") or os.environ.get("CI") or os.environ.get("QUICK") == "1":
+    if without_reader():
         return False, "this is a run without a reader"
     if not wanted:
         return False, "PUBLISH is False"

@@ -71,7 +71,7 @@ WRITING: dict[str, threading.Event] = {}  # session -> set when this visitor pre
 
 
 def on_generate(prompt, max_tokens, temperature, top_n, seed, request: gr.Request):
-    """Stream the page while the text grows: the text, the line under it, and what Look inside will need."""
+    """Stream the page while the text grows: text, line under it, what Look inside will need, whether Stop can stop."""
     ask = Ask.clean(prompt, max_tokens, temperature, top_n, seed)
     if not is_read(request.session_hash):
         return
@@ -84,19 +84,20 @@ def on_generate(prompt, max_tokens, temperature, top_n, seed, request: gr.Reques
                     yield page_of(draft, ask, True)
                     break
     except Busy as e:
-        yield look.manuscript("", "", False), look.status_line([], [str(e)]), []
+        yield look.manuscript("", "", False), look.status_line([], [str(e)]), [], gr.Button(interactive=False)
     finally:
         WRITING.pop(request.session_hash, None)
 
 
 def page_of(draft: Draft, ask: Ask, stopped: bool):
-    """The paper, the line under it, and the ids: what the page shows of a draft."""
+    """The paper, the line under it, the ids that the model saw, and the Stop button: what the page shows of a draft."""
     facts = [f"{draft.before} before you" if draft.before else "", f"{len(draft.ids) - draft.n_prompt} tokens",
              f"{draft.speed:,.0f} tok/s" if draft.seconds else "", f"seed {ask.seed}",
              "stopped" if stopped and not draft.done else ""]  # fmt: skip
-    paper = look.manuscript(draft.prompt, draft.written, not (draft.done or stopped))
-    cut = max(0, len(draft.ids) - WINDOW)
-    return paper, look.status_line(facts, draft.notices), [max(0, draft.n_prompt - cut), *draft.ids[cut:]]
+    writing = not (draft.done or stopped)
+    cut = max(0, draft.n_prompt - writer.HELD.model.config.block_size)
+    return (look.manuscript(draft.prompt, draft.written, writing), look.status_line(facts, draft.notices),
+            [draft.n_prompt - cut, *draft.ids[cut:]], gr.Button(interactive=writing))  # fmt: skip
 
 
 def on_stop(request: gr.Request):
@@ -105,27 +106,29 @@ def on_stop(request: gr.Request):
         WRITING[request.session_hash].set()
 
 
-def end_of_text(sent) -> tuple[int, list[int]]:
+def text_of(sent) -> tuple[int, list[int]]:
     """(how many ids are the seed, the ids): what page_of sent to the browser and got back, perhaps in another shape."""
     numbers = [i for i in sent if type(i) is int] if isinstance(sent, list) else []
-    n_prompt, ids = (numbers[0], numbers[1:]) if numbers else (0, [])
-    return n_prompt, [i for i in ids[:WINDOW] if 0 <= i < writer.HELD.tokenizer.vocab_size]
+    most = writer.HELD.model.config.block_size + MAX_TOKENS
+    ids = [i for i in numbers[1 : most + 1] if 0 <= i < writer.HELD.tokenizer.vocab_size]
+    return min(max(numbers[0], 1), len(ids)) if ids else 1, ids
 
 
 def on_look(text, at, layer, head):
-    """Look inside at a position (None: where the model began to write); the slider follows the text's length."""
-    n_prompt, ids = end_of_text(text)
-    words, bars, attention, at = view(ids, n_prompt, at, layer, head)
-    return words, bars, attention, gr.Slider(1, max(2, len(ids) - 1), value=at)
+    """Look inside at a place (None: the most surprising one); the slider follows the text's length."""
+    n_prompt, ids = text_of(text)
+    paper, bars, attention, at, low = view(ids, n_prompt, at, layer, head)
+    return paper, bars, attention, gr.Slider(low, max(low + 1, len(ids) - 1), value=at)
 
 
 # a click or an arrow key on a character, or a click on a head, becomes one event with its numbers
 PICK_CHARACTER = """
 let want = null, asked = 0;  // quick arrow keys run ahead of the answers: one question at a time, the last one counts
 const shown = () => +(element.querySelector('.ch.at')?.dataset.at ?? 0);
+const end = which => +(([...element.querySelectorAll('.ch')].at(which)?.dataset.at) ?? 0);
 const ask = () => { asked = Date.now(); trigger('click', {at: want}); };
 const go = at => {
-  want = Math.min(Math.max(1, at), element.querySelectorAll('.ch').length - 1);
+  want = Math.min(Math.max(1, end(0), at), end(-1));
   if (want !== shown() && Date.now() - asked > 3000) ask(); };
 element.addEventListener('click', e => { const c = e.target.closest('.ch'); if (c) go(+c.dataset.at); });
 element.addEventListener('keydown', e => {
@@ -149,7 +152,7 @@ def on_slide(text, at, layer, head):
 
 
 def on_written(text, layer, head):
-    """Look at the first character that the model wrote."""
+    """Look at what surprised the model most of what it wrote."""
     return on_look(text, None, layer, head)
 
 
@@ -171,69 +174,78 @@ def build_app() -> gr.Blocks:
         gr.HTML(f'<h1 class="top">A GPT-2 that learned from one writer</h1>{look.headline(writer.HELD.card)}')
         text = gr.JSON([], visible=False)  # what Look inside needs; it stays in the browser, the server keeps nothing
         with gr.Row(equal_height=False):
-            with gr.Column(scale=5, min_width=300):
-                prompt = gr.Textbox(label="Seed text (may be empty)", value=(begin_with or [""])[0], lines=4,
-                                    max_lines=8, elem_id="prompt")  # fmt: skip
+            with gr.Column(scale=6, min_width=320):
+                prompt = gr.Textbox(label="Seed text (may be empty)", value=(begin_with or [""])[0], lines=2,
+                                    max_lines=6, elem_id="prompt")  # fmt: skip
                 if begin_with:
                     gr.Examples([[e] for e in begin_with], [prompt], label="Or begin with", api_visibility="private")
                 with gr.Row():
                     go = gr.Button("Generate", variant="primary", elem_id="go", min_width=120)
-                    stop = gr.Button("Stop", variant="secondary", elem_id="stop", min_width=120)
-            with gr.Column(scale=7, min_width=300):
-                paper = gr.HTML(look.manuscript("", "", False), elem_id="paper")
+                    stop = gr.Button("Stop", variant="secondary", elem_id="stop", min_width=120, interactive=False)
+                paper = gr.HTML(look.manuscript("", "", False), js_on_load=PICK_CHARACTER, elem_id="paper")
                 status = gr.HTML(look.status_line([], []), elem_id="status")
-        settings = settings_row()
-        gr.HTML('<h2 class="top">Look inside</h2>')
-        connect(text, [prompt, *settings], go, stop, paper, status, look_panel())
+                at = gr.Slider(1, WINDOW, value=1, step=1, label="Character to look at", elem_id="at", buttons=[])
+                settings = settings_row()
+            with gr.Column(scale=5, min_width=320):
+                bars, attention, layer, head = look_panel()
+        connect(text, [prompt, *settings], go, stop, status, (paper, bars, attention, at), (layer, head))
         gr.api(generate, api_name="generate", concurrency_limit=None)
+    open_with_a_text(text, status, paper, bars, attention, at)  # outside: what page_of makes is no part of the page
     return app.queue(max_size=200, default_concurrency_limit=cores())
+
+
+def open_with_a_text(text, status, paper, bars, attention, at):
+    """Never an empty page: it shows a finished text of this model, its most surprising letter chosen."""
+    if not (draft := writer.opening()):
+        return
+    _, status.value, text.value, _ = page_of(draft, Ask.clean("", seed=1), False)
+    n_prompt, ids = text_of(text.value)
+    if len(ids) > 1:
+        paper.value, bars.value, attention.value, at.value, at.minimum = view(ids, n_prompt, None, 1, 1)
+        at.maximum = len(ids) - 1
 
 
 def settings_row():
     """How to write: (maximum tokens, temperature, top N, seed). The last two are text boxes: empty means something."""
-    with gr.Row():
-        tokens = gr.Slider(1, MAX_TOKENS, value=100, step=1, label=f"Tokens at most (up to {MAX_TOKENS:,})",
-                           elem_id="tokens", buttons=[], min_width=220)  # fmt: skip
-        warm = gr.Slider(0, 1, value=0.7, step=0.05, label="Temperature", elem_id="warm", buttons=[],
-                         min_width=220)  # fmt: skip
-        top_n = gr.Textbox(label="Top N", placeholder="all", max_lines=1, elem_id="top_n", min_width=130)
-        seed = gr.Textbox(label="Seed", placeholder="a new one each time", max_lines=1, elem_id="seed", min_width=130)
+    with gr.Accordion("Settings", open=False, elem_id="settings"):
+        with gr.Row():
+            tokens = gr.Slider(1, MAX_TOKENS, value=200, step=1, label=f"Tokens at most (up to {MAX_TOKENS:,})",
+                               elem_id="tokens", buttons=[], min_width=220)  # fmt: skip
+            warm = gr.Slider(0, 1, value=0.7, step=0.05, label="Temperature", elem_id="warm", buttons=[],
+                             min_width=220)  # fmt: skip
+        with gr.Row():
+            top_n = gr.Textbox(label="Top N", placeholder="all", max_lines=1, elem_id="top_n", min_width=130)
+            seed = gr.Textbox(label="Seed", placeholder="a new one each time", max_lines=1, elem_id="seed",
+                              min_width=130)  # fmt: skip
     return tokens, warm, top_n, seed
 
 
 def look_panel():
-    """What a visitor sees of the inside: (letters, position, bars, attention, layer, head)."""
+    """What a visitor sees of the inside: (bars, attention, layer, head)."""
     config = writer.HELD.model.config
-    letters = gr.HTML(look.nothing_yet(), js_on_load=PICK_CHARACTER, elem_id="letters")
-    at = gr.Slider(1, WINDOW - 1, value=1, step=1, label="Character to look at", elem_id="at", buttons=[])
-    with gr.Row(equal_height=False):
-        with gr.Column(min_width=300):
-            bars = gr.HTML("", elem_id="bars", apply_default_css=False)
-        with gr.Column(min_width=300):
-            attention = gr.HTML("", js_on_load=PICK_HEAD, elem_id="attention", apply_default_css=False)
-            with gr.Row():
-                layer, head = (
-                    gr.Slider(1, max(2, most), value=1, step=1, label=name, elem_id=name.lower(), buttons=[],
-                              min_width=120)  # fmt: skip
-                    for name, most in (("Layer", config.n_layer), ("Head", config.n_head))
-                )
-    return letters, at, bars, attention, layer, head
+    bars = gr.HTML(look.nothing_yet(), elem_id="bars", apply_default_css=False)
+    attention = gr.HTML("", js_on_load=PICK_HEAD, elem_id="attention", apply_default_css=False)
+    with gr.Row():
+        layer, head = (
+            gr.Slider(1, max(2, most), value=1, step=1, label=name, elem_id=name.lower(), buttons=[], min_width=120)
+            for name, most in (("Layer", config.n_layer), ("Head", config.n_head))
+        )
+    return bars, attention, layer, head
 
 
-def connect(text, asked, go, stop, paper, status, panel):
+def connect(text, asked, go, stop, status, inside, heads):
     """Which touch does what. Nothing here is a public endpoint."""
-    letters, at, bars, attention, layer, head = panel
+    paper, bars, attention, at = inside
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    inside = [letters, bars, attention, at]
-    writing = gr.on([go.click, asked[0].submit], on_generate, asked, [paper, status, text], concurrency_limit=None,
-                    trigger_mode="once", js=f"(prompt, ...rest) => [prompt.slice(-{SENT}), ...rest]",
-                    **quiet)  # fmt: skip
-    writing.then(on_written, [text, layer, head], inside, **quiet)
+    writing = gr.on([go.click, asked[0].submit], on_generate, asked, [paper, status, text, stop],
+                    concurrency_limit=None, trigger_mode="once",
+                    js=f"(prompt, ...rest) => [prompt.slice(-{SENT}), ...rest]", **quiet)  # fmt: skip
+    writing.then(on_written, [text, *heads], inside, **quiet)
     stop.click(on_stop, None, None, queue=False, **quiet)
-    for slider in (at, layer, head):
-        slider.input(on_slide, [text, at, layer, head], inside[:3], trigger_mode="always_last", **quiet)
-    letters.click(on_character, [text, layer, head], inside, trigger_mode="multiple", **quiet)
-    attention.click(on_head, [text, at], [*inside, layer, head], trigger_mode="multiple", **quiet)
+    for slider in (at, *heads):
+        slider.input(on_slide, [text, at, *heads], inside[:3], trigger_mode="always_last", **quiet)
+    paper.click(on_character, [text, *heads], inside, trigger_mode="multiple", **quiet)
+    attention.click(on_head, [text, at], [*inside, *heads], trigger_mode="multiple", **quiet)
 
 
 def theme() -> gr.Theme:

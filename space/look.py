@@ -80,41 +80,47 @@ def status_line(facts: list[str], notices: list[str]) -> str:
 
 
 def headline(metrics: dict) -> str:
-    """The model in one line, from its measured numbers only: parameters, exact loss, the 5-gram beside it."""
-    parts = []
+    """The model in two lines, from its measured numbers only: how often it is right, then size and exact loss."""
+    loss, of_text = metrics.get("val_loss_char", metrics.get("val_loss")), metrics.get("corpus") or {}
+    unit = "letter" if loss == metrics.get("val_loss") else "piece"
+    said, parts = "", []
+    if metrics.get("accuracy"):
+        said = f"It guesses the next {unit} right <b>{metrics['accuracy']:.0%}</b> of the time"
+        said += f"; counting five letters: {metrics['ngram_accuracy']:.0%}." if metrics.get("ngram_accuracy") else "."
     if metrics.get("parameters"):
         parts.append(f"{metrics['parameters'] / 1e6:.1f} million parameters")
-    loss = metrics.get("val_loss_char", metrics.get("val_loss"))
-    if isinstance(loss, (int, float)):
+    if loss is not None:
         text = f"<b>{loss:.3f}</b> nats per character on text it never saw"
-        if isinstance(metrics.get("ngram5_val_loss"), (int, float)):
+        if metrics.get("ngram5_val_loss") is not None:
             text += f" (a table of 5-letter counts: {metrics['ngram5_val_loss']:.3f})"
         parts.append(text)
-    if (metrics.get("corpus") or {}).get("name") == "standin":
+    if of_text.get("name") == "standin":
         parts.append("trained on a stand-in text, for want of the real one")
-    return '<p class="card">' + " · ".join(parts) + "</p>"
+    return f'<p class="card">{said}</p><p class="fine">{" · ".join(parts)}</p>'
 
 
 # ---- look inside
 
 
-def surprise_text(pieces: list[str], losses: list, guesses: list, at: int, n_prompt: int) -> str:
+def surprise_text(before: str, pieces: list[str], losses: list, guesses: list, at: int, n_prompt: int,
+                  first: int = 0) -> str:  # fmt: skip
     """The text with a bar behind each character, as high as the model was surprised; one character is chosen.
 
+    before: what stands before the places that can be looked at, which are first, first + 1, ...
     pieces: T strings. losses: T floats in nats or None. guesses: T strings, what the model thought likeliest.
     """
-    out = []
-    for i, (piece, loss, guess) in enumerate(zip(pieces, losses, guesses, strict=True)):
+    out = [f'<span class="seed">{safe(before)}</span>' if before else ""]
+    for i, (piece, loss, guess) in enumerate(zip(pieces, losses, guesses, strict=True), first):
         height = 0 if loss is None else min(1.0, loss / FULL_SURPRISE)
         title = f"{i}: {name_of(piece)}, {nats(loss)}" + (f"; likeliest {name_of(guess)}" if guess else "")
-        start = '<span class="start" title="the model writes from here">▸</span>' if i == n_prompt else ""
+        kinds = {"at": i == at, "seed": i < n_prompt, "begin": i == n_prompt, "end": "\n" in piece}
+        kind = " ".join(["ch", *(name for name, is_so in kinds.items() if is_so)])
         mark = ' aria-current="true"' if i == at else ""
-        out.append(
-            f'{start}<span class="ch{" at" if i == at else ""}" style="--h:{100 * height:.0f}%" data-at="{i}"{mark} '
-            f'title="{safe(title)}">{safe(visible(piece))}</span>'
-        )
+        out.append(f'<span class="{kind}" style="--h:{100 * height:.0f}%" data-at="{i}"{mark} title="{safe(title)}">'
+                   f"{safe(piece)}</span>")  # fmt: skip
     label = "Text with the model's surprise behind each character; arrow keys move the chosen one"
-    return f'<div class="letters" tabindex="0" role="group" aria-label="{label}">{"".join(out)}</div>'
+    return (f'<div class="paper letters" aria-busy="false" tabindex="0" role="group" aria-label="{label}">'
+            f'{"".join(out)}</div>')  # fmt: skip
 
 
 def summary(losses: list, table_losses) -> str:

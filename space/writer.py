@@ -18,10 +18,10 @@ from data.ngram import NGram
 from data.tokenizer import load_tokenizer
 from model_gpt2 import GPT
 from space import look
-from space.folder import NEEDED, TABLE, check_parts, read_metrics, source, start_id
+from space.folder import NEEDED, TABLE, check_parts, examples, read_metrics, source, start_id
 from space.limits import MAX_SECONDS, MAX_WAITING, Ask, Line, cores, number
 
-WINDOW = 400  # the end of the text that Look inside shows
+WINDOW = 400  # places of a text, its last ones, that can be looked at
 STEP = 0.05  # seconds between two updates of the page
 
 
@@ -152,51 +152,78 @@ def grow(draft: Draft, ask: Ask):
     yield draft
 
 
+def opening() -> Draft | None:
+    """A finished text to open the page with; None on ZeroGPU, where the card is there for visitors only."""
+    if spaces:
+        return None
+    ask = Ask.clean((examples(HELD.card) or [""])[0], 120, 0.7, seed=1)
+    *_, draft = grow(begin(ask), ask)
+    return draft
+
+
 # ---- looking inside
 
 
 @gpu
-def inspect(ids: list[int], at: int) -> dict:
-    """ids (T), 1 <= at < T -> losses and likeliest ids of places 1..T-1, probs (V) of place `at`, heads (L, nh, S).
-
-    Every place sees at least half a context, as in sampling; place `at` sees all it can, S = min(at, block_size) ids.
+def inspect(ids: list[int], n_prompt: int, at: int | None, low: int) -> dict:
+    """What sampling saw of ids (T) at places low..T-1 (1 <= low): losses and likeliest ids of them, and for the place
+    `at` (None: the most surprising one that was written) its probs (V) and heads (L, nh, S), where S ids lay before it.
     """
     model, V = HELD.model, HELD.tokenizer.vocab_size
-    ids = torch.tensor([ids], device=next(model.parameters()).device)
-    before = ids[:, max(0, at - model.config.block_size) : at]  # (1, S)
+    row = torch.tensor([ids], device=next(model.parameters()).device)  # (1, T)
+    parts = [part for part in spans(len(ids), n_prompt, model.config.block_size) if part[2] > low]
     with torch.inference_mode():
-        logp = torch.cat([model(x)[0][0, keep:, :V] for x, keep in windows(ids, model.config.block_size)])
-        logp = logp.float().log_softmax(-1)  # (T-1, V)
-        logp[at - 1] = model(before)[0][0, -1, :V].float().log_softmax(-1)
-        heads = [layer[0, :, -1].tolist() for layer in model.attention_maps(before)]
-    losses = -logp.gather(1, ids[0, 1:, None])[:, 0]
-    probs, best = logp[at - 1].exp().cpu(), logp.argmax(-1).tolist()
-    return {"losses": losses.tolist(), "best": best, "probs": probs, "heads": heads}
+        logits = [model(row[:, start : end - 1])[0][0, first - start - 1 :, :V] for start, first, end in parts]
+        logp = torch.cat(logits).float()[low - parts[0][1] :].log_softmax(-1)  # (T-low, V)
+        losses = -logp.gather(1, row[0, low:, None])[:, 0]
+        if at is None:
+            written = min(max(n_prompt, low), len(ids) - 1)
+            at = written + int(losses[written - low :].argmax())
+        start = next(start for start, _, end in parts if at < end)
+        heads = [layer[0, :, -1].tolist() for layer in model.attention_maps(row[:, start:at])]
+    return {"at": at, "losses": losses.tolist(), "best": logp.argmax(-1).tolist(),
+            "probs": logp[at - low].exp().cpu(), "heads": heads}  # fmt: skip
 
 
-def windows(ids: torch.Tensor, block_size: int):
-    """Cut inputs ids[:, :-1] into windows that overlap by half: yields (window, how many of its places were seen)."""
-    step, last = max(1, block_size // 2), ids.size(1) - 1
-    yield ids[:, : min(block_size, last)], 0
-    for start in range(step, last - block_size + step, step):
-        yield ids[:, start : min(start + block_size, last)], block_size - step
+def spans(length: int, n_prompt: int, block_size: int):
+    """Yield (start, first, end): the places first..end-1 of a text were guessed from ids[start:place].
+
+    Written places exactly as `stream` sampled them: when the window is full, its last half stays. The prompt, which
+    nobody sampled, by the same rule from its beginning.
+    """
+    start, first = 0, 1
+    while first < length:
+        if first == n_prompt:
+            start = max(0, n_prompt - block_size)
+        end = min(start + block_size + 1, n_prompt if first < n_prompt else length)
+        yield start, first, end
+        start, first = max(0, end - max(1, block_size // 2)), end
 
 
-def view(ids: list[int], n_prompt: int, at, layer, head) -> tuple[str, str, str, int]:
-    """Look inside a text at one position: HTML of the text, the guesses and the attention, and the position taken."""
+def view(ids: list[int], n_prompt: int, at, layer, head) -> tuple[str, str, str, int, int]:
+    """Look inside a text at one place: HTML of the text, the guesses and the attention, the place, the first of them.
+
+    The last WINDOW places can be looked at; what stands before them was seen by the model all the same.
+    """
     if len(ids) < 2:
-        return look.nothing_yet(), "", "", 1
-    at = int(min(max(number(at, n_prompt), 1), len(ids) - 1))
-    seen, pieces = inspect(ids, at), [HELD.tokenizer.decode([i]) for i in ids]
-    losses, guesses = [None, *seen["losses"]], [None, *(HELD.tokenizer.decode([i]) for i in seen["best"])]
-    table_losses = None if HELD.table is None else HELD.table.losses(ids)
-    text = look.surprise_text(pieces, losses, guesses, at, n_prompt) + look.summary(losses, table_losses)
+        return look.manuscript("", "", False), look.nothing_yet(), "", 1, 1
+    low = max(1, len(ids) - WINDOW)
+    seen = inspect(ids, n_prompt, None if at is None else int(min(max(number(at, 1), low), len(ids) - 1)), low)
+    at, pieces = seen["at"], [HELD.tokenizer.decode([i]) for i in ids]
+    shown = 0 if low == 1 else low  # the very first has nothing before it, so no guess
+    losses = [None] * (low - shown) + seen["losses"]
+    guesses = [None] * (low - shown) + [HELD.tokenizer.decode([i]) for i in seen["best"]]
+    before = ("…" if n_prompt >= HELD.model.config.block_size else "") + HELD.tokenizer.decode(ids[:shown])
+    table_losses = None if HELD.table is None else HELD.table.losses(ids)[low - 1 :]
+    text = look.surprise_text(before, pieces[shown:], losses, guesses, at, n_prompt, shown)
+    text += look.summary(losses, table_losses)
     heads = seen["heads"]
     layer = int(min(max(number(layer, 1), 1), len(heads)))
     head = int(min(max(number(head, 1), 1), len(heads[0])))
     weights = heads[layer - 1][head - 1]
     attention = look.attention_text(pieces[at - len(weights) : at], weights, layer, head)
-    return text, guesses_at(ids, pieces, at, seen["probs"]), attention + look.head_grid(heads, layer, head), at
+    attention += look.head_grid(heads, layer, head)
+    return text, guesses_at(ids, pieces, at, seen["probs"]), attention, at, low
 
 
 def guesses_at(ids: list[int], pieces: list[str], at: int, probs: torch.Tensor, most: int = 8) -> str:

@@ -210,7 +210,7 @@ def test_everything_on_the_page_is_escaped(text):
     made = [
         look.manuscript(text, text, True),
         look.status_line([text], [text]),
-        look.surprise_text(pieces, [1.0] * len(pieces), pieces, 0, 1),
+        look.surprise_text(text, pieces, [1.0] * len(pieces), pieces, 0, 1),
         look.guess_bars(text, text, [(text, 0.5, 0.1)], 0.5, 0.1),
         look.attention_text(pieces, [0.5] * len(pieces), 1, 1),
     ]
@@ -231,39 +231,46 @@ def test_lone_surrogate_can_be_drawn():
 # ---- look inside
 
 
-@pytest.mark.parametrize("B", [1, 2, 31, 32])
-@pytest.mark.parametrize("length", [2, 5, 31, 32, 33, 48, 49, 200])
-def test_windows_cover_every_place_once_with_half_a_context(length, B):
-    """Catches an off-by-one at a window's edge: a place scored twice, never, or almost without context."""
-    ids = torch.arange(length)[None]
+@pytest.mark.parametrize("n_prompt", [1, 2, 31, 32, 33, 70])
+def test_look_inside_shows_what_sampling_saw(loaded, n_prompt, monkeypatch):
+    """Catches a Look inside that forgets what lay before its window: at each written place, the very ids that stream
+    gave to the model; every place once, and never fewer than half a context where there are more.
+    """
+    B, seen = loaded.model.config.block_size, []
+    hidden = loaded.model.hidden
+    monkeypatch.setattr(loaded.model, "hidden", lambda idx, *more: seen.append(idx[0].tolist()) or hidden(idx, *more))
+    prompt = [i % 60 for i in range(n_prompt)]
+    new = loaded.model.generate(torch.tensor([prompt[-B:]]), 100, seed=1, use_cache=False)[0, -100:]
+    ids = [*prompt, *new.tolist()]
     places = []
-    for window, keep in writer.windows(ids, B):
-        assert 0 <= keep < window.size(1) <= B
-        start = int(window[0, 0])
-        assert start == 0 or keep >= B // 2
-        places += range(start + keep + 1, start + window.size(1) + 1)
-    assert places == list(range(1, length))
+    for start, first, end in writer.spans(len(ids), n_prompt, B):
+        for place in range(first, end):
+            places.append(place)
+            assert min(place, max(1, B // 2)) <= place - start <= B
+            if place >= n_prompt:
+                assert ids[start:place] == seen[place - n_prompt]
+    assert places == list(range(1, len(ids)))
 
 
 def test_look_inside_tells_the_models_own_numbers(loaded):
     """Catches losses or bars shifted by one place: they must be the model's log-probabilities at that character."""
     ids = loaded.tokenizer.encode("ROMEO:\nWhy so sad?")
-    seen = writer.inspect(ids, 7)
     logp = loaded.model(torch.tensor([ids]))[0].log_softmax(-1)[0]
     want = [-logp[t - 1, ids[t]].item() for t in range(1, len(ids))]
-    assert seen["losses"] == pytest.approx(want, abs=1e-4)
+    for low in (1, 5):
+        seen = writer.inspect(ids, 7, 7, low)
+        assert seen["losses"] == pytest.approx(want[low - 1 :], abs=1e-4)
+        assert -math.log(seen["probs"][ids[7]]) == pytest.approx(want[6], abs=1e-4)
     assert seen["probs"].sum().item() == pytest.approx(1, abs=1e-4)
-    assert -math.log(seen["probs"][ids[7]]) == pytest.approx(seen["losses"][6], abs=1e-4)
-    assert len(seen["heads"]) == 2 and len(seen["heads"][0]) == 2
-    for layer in seen["heads"]:
-        for weights in layer:
-            assert len(weights) == 7 and sum(weights) == pytest.approx(1, abs=1e-4)
+    assert [len(layer) for layer in seen["heads"]] == [2, 2]
+    assert all(len(w) == 7 and sum(w) == pytest.approx(1, abs=1e-4) for layer in seen["heads"] for w in layer)
+    assert writer.inspect(ids, 7, None, 1)["at"] == 7 + max(range(len(ids) - 7), key=lambda i: want[6 + i])
 
 
 def test_five_gram_stands_beside_the_model(loaded):
     """Catches a table asked about the wrong place, or left out although the folder has one."""
     ids = loaded.tokenizer.encode("ROMEO:\nWhy")
-    _, bars, _, at = writer.view(ids, 7, 8, 1, 1)
+    _, bars, _, at, _ = writer.view(ids, 7, 8, 1, 1)
     assert at == 8
     said = look.percent(float(loaded.table.next_probs(ids[:8])[ids[8]]))
     assert f"the 5-gram {said}." in Reader(bars).text
@@ -272,15 +279,15 @@ def test_five_gram_stands_beside_the_model(loaded):
 @pytest.mark.parametrize("at, layer, head", [(None, 0, 0), (-5, 99, 99), (1e9, "x", None), ("NaN", -1, 2)])
 def test_look_inside_takes_any_position(at, layer, head):
     """Catches a slider or a click beyond the text that raises."""
-    text, bars, attention, at = writer.view([3, 4, 5, 6], 2, at, layer, head)
-    assert 1 <= at <= 3 and "ch at" in text and "<table" in bars and "mini" in attention
+    text, bars, attention, at, low = writer.view([3, 4, 5, 6], 2, at, layer, head)
+    assert low == 1 <= at <= 3 and " at" in text and "<table" in bars and "mini" in attention
 
 
 @pytest.mark.parametrize("sent", [None, [], [3], [1, 5], {}, "x", [[1], {}], [9, -1, 10**9, 5], [True, 1.5, None, 2]])
 def test_look_inside_without_a_text(sent):
     """Catches an empty page that raises when its slider is touched, and ids that a hostile browser sends back."""
-    words, *_ = app.on_look(sent, 1, 1, 1)
-    assert "Write something first" in words
+    _, bars, *_ = app.on_look(sent, 1, 1, 1)
+    assert "Write something first" in bars
 
 
 @pytest.mark.parametrize("n_prompt", [0, -7, 10**12])
@@ -290,16 +297,27 @@ def test_look_inside_with_a_hostile_boundary(n_prompt):
     assert words.count("data-at=") == 50
 
 
-def test_look_inside_at_a_text_longer_than_its_window():
-    """Catches a cut that forgets to move the boundary between seed and written text, or runs out of the context."""
-    ask = limits.Ask.clean("A")
-    draft = writer.Draft("", [2] * 990 + [3] * 10, 990)
-    _, _, sent = app.page_of(draft, ask, False)
+@pytest.mark.parametrize("n_prompt, length", [(990, 1000), (5, 700), (33, 40)])
+def test_look_inside_at_a_text_longer_than_its_window(loaded, n_prompt, length):
+    """Catches a boundary between seed and written text that stands mid-text, and places beyond the last ones."""
+    B, ids = loaded.model.config.block_size, [2] * n_prompt + [3] * (length - n_prompt)
+    draft = writer.Draft("", ids, n_prompt)
+    *_, sent, stop = app.page_of(draft, limits.Ask.clean("A"), False)
     words, _, _, slider = app.on_look(sent, None, 1, 1)
-    assert words.count("data-at=") == writer.WINDOW
-    assert slider.value == writer.WINDOW - 10 and slider.maximum == writer.WINDOW - 1
-    assert words.index("the model writes from here") < words.index(f'data-at="{writer.WINDOW - 10}"')
-    assert words.index("the model writes from here") > words.index(f'data-at="{writer.WINDOW - 11}"')
+    kept = min(n_prompt, B) + length - n_prompt
+    shown = min(kept, writer.WINDOW)
+    assert words.count("data-at=") == shown and slider.maximum == kept - 1
+    assert (" begin" in words) == (length - n_prompt < writer.WINDOW)  # never at a place where it did not begin
+    assert ("…" in words) == (n_prompt >= B)
+
+
+def test_page_opens_with_a_finished_text(loaded):
+    """Catches an empty box at first sight, parts that belong to nothing, and examples of another text than its own."""
+    page = app.build_app().config["components"]
+    values = {part["props"].get("elem_id"): part["props"].get("value") for part in page}
+    assert values["paper"].count('class="ch') > 50 and "<table" in values["bars"]
+    assert [part["props"]["value"] for part in page if part["type"] == "button"] == ["Generate", "Stop"]
+    assert values["prompt"] == "" and "ROMEO" not in str([p for p in page if p["type"] == "dataset"])
 
 
 # ---- the endpoint

@@ -175,6 +175,41 @@ def test_card_of_the_stand_in_says_what_it_is(folder):
     assert "stand-in" in text and "1.5000 nats" in text
 
 
+def test_card_of_another_text_invents_nothing(folder):
+    """Catches a language, a licence or a source that nobody stated; what the reader states is there."""
+    yaml = pytest.importorskip("yaml")
+    facts = card.read_facts(folder)
+    facts["metrics"] |= {"corpus": {"name": "\u0411\u0430\u0439\u043a\u0438.txt", "sha256": "cd" * 32}}
+    text = card.card(facts, "me/m", None, "x")
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert "language" not in front and "license" not in front and "datasets" not in front
+    assert "Not stated" in text and "Shakespeare" not in text and "\u0411\u0430\u0439\u043a\u0438.txt" in text
+    text = card.card(facts, "me/m", None, "x", license="cc0-1.0", language="uk", origin="a library")
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["language"] == "uk" and front["license"] == "cc0-1.0" and "It is from a library." in text
+
+
+HOSTILE = ["<script>alert(1)</script>", "[click](javascript:alert(1))", "a | b\n\n# Title", "https://evil.example",
+           "![x](http://127.0.0.1/x)", "www.evil.example", "`code` *bold* &lt;", "</td>\n---\nlicense: x"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_from_metrics_are_escaped_in_the_card(folder, name):
+    """Catches a text's or a machine's name that becomes HTML, a link, a table's cell or the front matter."""
+    markdown = pytest.importorskip("mistune")
+    yaml = pytest.importorskip("yaml")
+    facts = card.read_facts(folder)
+    facts["metrics"] |= {"corpus": {"name": name, "sha256": name}, "precision": name,
+                         "machine": dict.fromkeys(("device", "cpu", "torch", "commit", "date"), name),
+                         "config": {"optimizer": name, "seed": name}}  # fmt: skip
+    text = card.card(facts, "me/m", None, "x", origin=name, license=name)
+    front, body = text.split("---\n", 2)[1:]
+    assert set(yaml.safe_load(front)) <= {"license", "library_name", "pipeline_tag", "tags", "widget", "model-index"}
+    page = markdown.create_markdown(escape=False, plugins=["table", "url"])(body)
+    assert "<script" not in page and "<a " not in page and "<img" not in page
+    assert page.count("<tr>") == body.count("\n| ") and page.count("<h1>") == 1
+
+
 def test_card_and_space_front_matter_are_yaml(folder, tmp_path):
     """Catches a front matter that the Hub would refuse."""
     yaml = pytest.importorskip("yaml")
@@ -704,6 +739,24 @@ def test_transformers_writes_with_the_published_folder(folder, tmp_path):
     write = transformers.pipeline("text-generation", model=str(out))
     text = write("ROMEO:", max_new_tokens=12, do_sample=True)[0]["generated_text"]
     assert text.startswith("ROMEO:") and len(text) == 18
+
+
+@pytest.mark.parametrize("chars, block_size", [(None, 16), ("\t\n abc", 8), ("\u0430\u0431\u0432 ", 64)])
+def test_the_cards_own_snippet_runs(tmp_path, capsys, chars, block_size):
+    """Catches a snippet that asks for more than the context holds, or begins with letters that this model lacks."""
+    pytest.importorskip("transformers")
+    made = tiny_folder(tmp_path / "m", block_size=block_size, **({"chars": chars} if chars else {}))
+    out = bundle.build_model_folder(made, tmp_path / "out", "me/m")
+    code = re.search(r"```python\n(.*?)```", (out / "README.md").read_text(), re.S)[1]
+    assert "".join(json.loads((out / "notebook.ipynb").read_text())["cells"][1]["source"]) == code.strip()
+    exec(code.replace('"me/m"', repr(str(out))), {})
+    assert len(capsys.readouterr().out) > 1
+
+
+def test_an_empty_prompt_begins_with_a_new_line(tmp_path):
+    """Catches "!" or TAB before every text: id 0 of a vocabulary that does not begin with the newline."""
+    out = bundle.build_model_folder(tiny_folder(tmp_path / "m", chars="\t\n abc"), tmp_path / "out", "me/m")
+    assert json.loads((out / "generation_config.json").read_text())["bos_token_id"] == 1
 
 
 def test_fresh_process_with_only_the_folder_gives_the_same_logits(folder, tmp_path):
