@@ -112,11 +112,11 @@ def front_matter(facts: dict, repo_id: str, sample: str, **said: str | None) -> 
     metrics, name = facts["metrics"], corpus_of(facts).get("name")
     corpus, loss = CORPORA.get(name, {}), metrics.get("val_loss_char", metrics.get("val_loss"))
     result = loss is not None and EvalResult(
-        "text-generation", corpus.get("dataset", "text"), str(name or "its own text")[:80], "loss", round(loss, 4),
+        "text-generation", corpus.get("dataset", "text"), one_line(name or "its own text"), "loss", round(loss, 4),
         dataset_split="validation, the last tenth", metric_name="exact loss, nats per character")  # fmt: skip
     data = ModelCardData(
-        license=said.get("license") or corpus.get("license"),
-        language=said.get("language") or corpus.get("language"),
+        license=one_line(said.get("license") or corpus.get("license")),
+        language=one_line(said.get("language") or corpus.get("language")),
         library_name="transformers", pipeline_tag="text-generation",
         tags=["gpt2", "character-level" if per_character(metrics) else "bpe", "from-scratch"],
         datasets=[corpus["dataset"]] if "dataset" in corpus else None,
@@ -133,6 +133,10 @@ def corpus_of(facts: dict) -> dict:
 def per_character(metrics: dict) -> bool:
     """Whether one token is one character."""
     return metrics.get("val_loss_char", metrics.get("val_loss")) == metrics.get("val_loss")
+
+
+def one_line(text) -> str | None:
+    return " ".join(str(text).split())[:80] if text else None
 
 
 def plain(value, most: int = 120) -> str:
