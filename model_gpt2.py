@@ -1,11 +1,9 @@
-"""GPT-2, the architecture: OpenAI's arithmetic and Hugging Face's names. Needs only torch.
+"""GPT-2: OpenAI's arithmetic, Hugging Face's names. Needs only torch; read it from top to bottom.
 
-Read it from top to bottom. The letters in the comments, with GPT-2 small's numbers:
-    B batch                T time: ids so far, at most block_size = 1024
-    V vocab_size = 50304   C n_embd = 768, the width of the residual stream
-    nh n_head = 12         hs head size = 64, so nh * hs = C
-Sources: Radford et al. 2019 (GPT-2), Vaswani et al. 2017 (attention).
-What a model can do beside computing lies in gpt2/: sampling, weights, fast_cpu.
+The letters in the comments, with GPT-2 small's numbers:
+    B batch, T time (ids so far, at most block_size = 1024), V vocab_size = 50304
+    C n_embd = 768, nh n_head = 12, hs head size = 64, so nh * hs = C
+Sources: Radford et al. 2019 (GPT-2), Vaswani et al. 2017. The last methods lead into gpt2/.
 """
 
 import math
@@ -18,8 +16,7 @@ from torch import nn
 
 @dataclass
 class GPTConfig:
-    """The shape of a GPT-2. The defaults are GPT-2 small, its vocabulary padded to a multiple of 64."""
-
+    """The shape of a GPT-2. By default GPT-2 small, its vocabulary padded to a multiple of 64."""
     block_size: int = 1024  # context: how many ids the model sees at once
     vocab_size: int = 50304  # rows of the embedding table
     n_layer: int = 12
@@ -33,18 +30,16 @@ class GPTConfig:
     def __post_init__(self):
         sizes = self.block_size, self.vocab_size, self.n_layer, self.n_head, self.n_embd
         if min(sizes) < 1 or not 0 <= self.dropout < 1:
-            raise ValueError("Every size must be at least 1, and dropout at least 0 and below 1: "
-                             f"{self}.")
+            raise ValueError(f"Sizes must be at least 1, dropout at least 0 and below 1: {self}.")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd {self.n_embd} must be a multiple of n_head {self.n_head}: "
                              "heads share it evenly.")
 
 
 def attention_by_hand(q, k, v, dropout=0.0):
-    """Causal attention written out; F.scaled_dot_product_attention gives the same output.
+    """What F.scaled_dot_product_attention computes, written out, with the pattern (B, nh, T, S).
 
-    q (B, nh, T, hs) holds the last T of the S positions in k, v (B, nh, S, hs).
-    Returns output (B, nh, T, hs), pattern (B, nh, T, S).
+    q (B, nh, T, hs): the last T of the S positions in k, v (B, nh, S, hs).
     """
     T, S = q.size(-2), k.size(-2)
     scores = q / math.sqrt(q.size(-1)) @ k.mT  # (B, nh, T, S)
@@ -53,35 +48,32 @@ def attention_by_hand(q, k, v, dropout=0.0):
     return F.dropout(pattern, dropout) @ v, pattern
 
 
-def bf16_on_cpu(x):
-    """Where some of torch's kernels are slow (results/cpu_kernels.json); evaluation is in fp32."""
-    return x.device.type == "cpu" and x.dtype == torch.bfloat16
-
-
 class CausalSelfAttention(nn.Module):
     def __init__(self, config, layer=0):
         super().__init__()
         self.n_head, self.layer, self.dropout = config.n_head, layer, config.dropout
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # query, key, value
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # q, k and v
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, cache=None, patterns=None):
         B, T, C = x.size()
-        q, k, v = self.c_attn(x).split(C, dim=2)
+        q, k, v = self.c_attn(x).split(C, dim=2)  # (B, T, C) each
         q = q.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, nh, T, hs)
         k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
         v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)
         if cache is not None:
-            k, v = cache.append(self.layer, k, v)  # (B, nh, S, hs), S >= T
+            k, v = cache.append(self.layer, k, v)  # (B, nh, S, hs): all positions so far
             q = q.to(k.dtype)
         S, dropout = k.size(2), self.dropout if self.training else 0.0
-        if patterns is not None or 1 < T < S or T > 1 and bf16_on_cpu(q):
+        # torch's kernel keeps no pattern, and is slow in bf16 on a CPU (results/cpu_kernels.json)
+        slow = q.device.type == "cpu" and q.dtype == torch.bfloat16 and T > 1
+        if patterns is None and not slow and T in (1, S):
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T == S)
+        else:
             y, pattern = attention_by_hand(q, k, v, dropout)
             if patterns is not None:
                 patterns.append(pattern)
-        else:  # one new position may look at all: it needs no mask
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T == S)
         y = y.to(x.dtype).transpose(1, 2).reshape(B, T, C)  # heads side by side again
         return self.resid_dropout(self.c_proj(y))
 
@@ -94,9 +86,8 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x):
-        x = self.c_fc(x)  # (B, T, 4 * C)
-        form = "none" if bf16_on_cpu(x) and x.size(1) > 1 else "tanh"  # GPT-2's; erf is faster
-        return self.dropout(self.c_proj(F.gelu(x, approximate=form)))
+        x = F.gelu(self.c_fc(x), approximate="tanh")  # (B, T, 4 * C); GPT-2's own form of GELU
+        return self.dropout(self.c_proj(x))
 
 
 class Block(nn.Module):
@@ -134,8 +125,7 @@ class GPT(nn.Module):
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, (CausalSelfAttention, MLP)):
-            # 2 * n_layer of these add into the stream: scaled so that their sum keeps its size (2.3)
-            std = 0.02 / math.sqrt(2 * self.config.n_layer)
+            std = 0.02 / math.sqrt(2 * self.config.n_layer)  # so many add into the stream
             nn.init.normal_(module.c_proj.weight, mean=0.0, std=std)
 
     def num_params(self):
@@ -144,13 +134,12 @@ class GPT(nn.Module):
     def forward(self, idx, targets=None, cache=None, patterns=None):
         """idx (B, T) int64 -> logits (B, T, V), loss.
 
-        loss is the mean cross-entropy in nats, or None without targets (B, T). cache: a KVCache, then
-        idx holds only what is new. patterns: a list that gets each layer's attention (B, nh, T, S).
+        loss: mean cross-entropy in nats, None without targets (B, T). cache: a KVCache; idx is what
+        it has not seen. patterns: a list that gets each layer's attention, (B, nh, T, S).
         """
         logits = self.lm_head(self.hidden(idx, cache, patterns))  # (B, T, V)
-        if targets is None:
-            return logits, None
-        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        loss = None if targets is None else F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return logits, loss
 
     def hidden(self, idx, cache=None, patterns=None):
         """idx (B, T) -> (B, T, C): what the head turns into logits."""
@@ -159,76 +148,55 @@ class GPT(nn.Module):
         start = 0 if cache is None else cache.length
         end = start + idx.size(1)
         if end > self.config.block_size:
-            raise ValueError(f"{end} ids do not fit the context (block_size {self.config.block_size}): "
-                             "cut them.")
+            raise ValueError(f"{end} ids do not fit the context (block_size "
+                             f"{self.config.block_size}): cut them.")
         pos = torch.arange(start, end, device=idx.device)  # (T,)
-        x = self.transformer.wte(idx) + self.transformer.wpe(pos)  # (B, T, C)
-        x = self.transformer.drop(x)
-        for block in self.transformer.h:
+        t = self.transformer
+        x = t.drop(t.wte(idx) + t.wpe(pos))  # (B, T, C)
+        for block in t.h:
             x = block(x, cache, patterns)
         if cache is not None:
             cache.length = end
-        return self.transformer.ln_f(x)
+        return t.ln_f(x)
 
     def check_ids(self, idx):
-        """Raise ValueError for what is no prompt: no ids, ids out of range, another shape or type."""
-        if idx.dim() != 2 or idx.is_floating_point() or idx.numel() == 0:
-            raise ValueError(f"idx must be whole numbers of shape (B, T), not {idx.dtype} of shape "
-                             f"{tuple(idx.shape)}; an empty prompt may begin with a newline.")
+        """Raise ValueError for an id that the model does not know."""
         low, high = (int(x) for x in idx.aminmax())
         if low < 0 or high >= self.config.vocab_size:
             raise ValueError(f"id {low if low < 0 else high} is not in the vocabulary of "
-                             f"{self.config.vocab_size}: encode the text with the model's own tokenizer.")
-
-    # ---- What a model can do; each is a few lines in gpt2/, so that this file needs only torch.
+                             f"{self.config.vocab_size}: encode the text with "
+                             "the model's own tokenizer.")
 
     @torch.no_grad()
     def attention_maps(self, idx):
-        """idx (B, T) -> n_layer attention patterns (B, nh, T, T); each row sums to 1 (dropout off)."""
-        self.hidden(idx, patterns=(patterns := []))
+        """idx (B, T) -> a list of n_layer patterns (B, nh, T, T); each row sums to 1."""
+        self(idx, patterns=(patterns := []))
         return patterns
 
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=None,
-                 use_cache=True, draft=None):
-        """Continue idx (B, T) by max_new_tokens ids: (B, T + max_new_tokens). Settings as in stream.
-
-        draft: a smaller GPT that proposes ids, for B = 1; the text keeps this model's distribution.
-        """
+                 **more):
+        """Continue idx (B, T): (B, T + max_new_tokens). See gpt2.sampling.stream."""
         from gpt2.sampling import generate
-        return generate(self, idx, max_new_tokens, temperature, top_k, top_p, seed, use_cache, draft)
+        return generate(self, idx, max_new_tokens, temperature, top_k, top_p, seed, **more)
 
     def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=None,
-               use_cache=True):
-        """Sample one id a step for each row of idx (B, T); yields (B,) int64.
-
-        temperature: 0 is greedy, 1 the model's own distribution. top_k: only the k likeliest; None, 0
-        or negative: all. top_p: only the fewest that together hold this probability. seed: same seed,
-        same text. use_cache=False: a slow reference. Raises ValueError at once for an empty prompt,
-        ids out of range or impossible settings.
-        """
+               **more):
+        """Sample an id a step for each row of idx; yields (B,). See gpt2.sampling.stream."""
         from gpt2.sampling import stream
-        return stream(self, idx, max_new_tokens, temperature, top_k, top_p, seed, use_cache)
+        return stream(self, idx, max_new_tokens, temperature, top_k, top_p, seed, **more)
 
     def for_inference(self, weights="bf16"):
-        """A copy in eval mode for fast sampling: "bf16" halves the bytes read a step, "int8" (CPU only)
-        again."""
+        """A copy for fast sampling: "bf16" halves the bytes read, "int8" (CPU only) again."""
         from gpt2.fast_cpu import for_inference
         return for_inference(self, weights)
 
     def save_pretrained(self, folder, dtype=torch.float32, start_id=0):
-        """Write config.json, generation_config.json and model.safetensors as Hugging Face's GPT-2 has them.
-
-        dtype: torch.float32, or torch.float16 for half the size. start_id: what an empty prompt begins
-        with. Each file is replaced in one step: a save that is cut off spoils nothing.
-        """
+        """Write a folder as Hugging Face's GPT-2 has it; see gpt2.weights.save_pretrained."""
         from gpt2.weights import save_pretrained
         save_pretrained(self, folder, dtype, start_id)
 
     @classmethod
     def from_pretrained(cls, folder_or_repo, revision=None):
-        """Load a GPT-2, ours or OpenAI's, from a folder or a Hub repo, in fp32 and eval mode.
-
-        Raises ValueError, in one sentence, for a file that is damaged or of another model.
-        """
+        """Load a GPT-2, ours or OpenAI's, in fp32 and eval mode. A bad file is a ValueError."""
         from gpt2.weights import from_pretrained
         return from_pretrained(cls, GPTConfig, folder_or_repo, revision)

@@ -5,15 +5,15 @@
     # several machines, the same line on each, HOST being one of them:
     torchrun --nnodes=2 --nproc_per_node=8 --rdzv_backend=c10d --rdzv_endpoint=HOST:29500 train_gpt2.py ...
 
-From Python: train(TrainConfig.preset_of("cpu")). The heart is short: lr_at, optimizer_step, evaluate and loop.
-What can be set is in gpt2/settings.py, what a run needs in gpt2/plan.py, what it leaves in gpt2/checkpoint.py.
+From Python: train(TrainConfig.preset_of("cpu")). Begin with train() and loop(), below; each step is lr_at,
+optimizer_step and now and then evaluate. In gpt2/: settings (what can be set), plan (what a run needs),
+checkpoint (what it leaves), optim, device, processes, runlog.
 """
 
 import contextlib
 import dataclasses
 import math
 import os
-import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -22,17 +22,20 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from data.shakespeare import DataError, corpus_from_text, eval_windows, get_batch, load_corpus, shuffled_batch
+from data.batches import eval_windows, get_batch, shuffled_batch
+from data.corpus import corpus_from_text
+from data.files import DataError, say
+from data.shakespeare import load_corpus
 from data.shards import open_shards
+from data.text import load_text
 from data.tokenizer import BPETokenizer, TokenizerError
+from gpt2.best import write_best
 from gpt2.checkpoint import (
     copy_run,
-    disk_error,
-    has_run,
-    load_checkpoint,
-    mend_folder,
-    remove_run,
+    look_into,
+    prepare_folders,
     rng_states,
+    same_run,
     save_best,
     save_checkpoint,
     set_rng_state,
@@ -41,59 +44,64 @@ from gpt2.device import DTYPES, NAMES, choose_precision, pick_device, pick_preci
 from gpt2.errors import TrainError
 from gpt2.fast_cpu import keep_freed_memory
 from gpt2.grow import extend_positions, grow
-from gpt2.machine import machine_facts
 from gpt2.optim import Muon, make_optimizers, orthogonalize
+from gpt2.owner import Owner
 from gpt2.plan import (
-    card_peak,
-    flops_per_token,
-    memory_plan,
+    disk_text,
+    eval_batch,
     model_config,
-    peak_memory,
     pick_micro_batch,
     plan_text,
     summary_text,
     try_compile,
 )
+from gpt2.processes import StopSignals, agree, first_does, from_first, mean_over, start_processes
+from gpt2.report import chars_per_token, check_skips, explain_errors, farewell, metrics, record_step, sample, say_hello
 from gpt2.runlog import RunLog
-from gpt2.settings import LAW_FIELDS, PRESETS, SHAPE_FIELDS, TrainConfig, as_command, parse_command
+from gpt2.settings import LAW_FIELDS, PRESETS, SHAPE_FIELDS, TrainConfig, parse_command
+from gpt2.teacher import soft_loss, soft_targets
 from model_gpt2 import GPT
 
 __all__ = ["PRESETS", "TrainConfig", "TrainError", "TrainResult", "Muon", "evaluate", "lr_at", "make_optimizers",
-           "main", "micro_batches", "optimizer_step", "orthogonalize", "pick_device", "pick_precision", "train"]
+           "main", "micro_batches", "model_config", "optimizer_step", "orthogonalize", "pick_device",
+           "pick_precision", "train"]
 
-TOO_MANY_SKIPS = 25  # a scaler that starts at 2**16 needs at most 16 halvings to come down to 1
 COPY_SECONDS = 20 * 60  # between copies to --copy-to
-# ---- Schedule, optimizers, the step
 
 
-def lr_at(config, step):
-    """AdamW's learning rate at a step (0 is the first): up over warmup_steps, then down to min_lr at the horizon."""
-    c = config
-    if step < c.warmup:
-        return c.lr * (step + 1) / c.warmup
+# ---- Schedule and step
+
+
+def lr_at(config, step, horizon=None):
+    """AdamW's learning rate at a step (0 is the first): up over warmup_steps, then down to min_lr at the horizon.
+
+    horizon: how many steps the fall takes; by default those that the config says. A clock gives its own.
+    """
+    c, horizon = config, horizon or config.horizon
+    warmup = min(c.warmup_steps, horizon // 2)
+    if step < warmup:
+        return c.lr * (step + 1) / warmup
     if c.schedule == "constant":
         return c.lr
-    if step >= c.horizon:
+    if step >= horizon:
         return c.min_lr
-    left = (c.horizon - step) / (c.horizon - c.warmup)  # 1 after the warm-up, 0 at the end
+    left = (horizon - step) / (horizon - warmup)  # 1 after the warm-up, 0 at the end
     share = {"linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left), "wsd": min(1.0, 5 * left)}[c.schedule]
     return c.min_lr + share * (c.lr - c.min_lr)
 
 
-def set_lr(optimizers, config, step):
-    lr = lr_at(config, step)
+def set_lr(optimizers, config, lr):
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr * (config.muon_lr / config.lr if isinstance(optimizer, Muon) else 1.0)
-    return lr
 
 
 def optimizer_step(model, optimizers, scaler, micro_batches, dtype=torch.float32, grad_clip=1.0):
     """One whole step: the gradients of all micro-batches, then scale, unscale, clip, step, update, in this order.
 
-    micro_batches: list of (x, y), each (B, T), on the model's device. Returns (mean loss, gradient norm before
-    clipping, whether the weights moved). A norm that is not finite moves nothing. We decide that ourselves: the scaler
-    keeps found_inf for each optimizer apart, so one could step without the other.
+    micro_batches: list of (x, y) on the model's device; x (B, T), y (B, T), or (B, T, V) from teachers. Returns (mean
+    loss, gradient norm before clipping, whether the weights moved). A norm that is not finite moves nothing. We decide
+    that ourselves: the scaler keeps found_inf for each optimizer apart, so one could step without the other.
     """
     loss_sum = 0.0
     for i, (x, y) in enumerate(micro_batches):
@@ -101,7 +109,8 @@ def optimizer_step(model, optimizers, scaler, micro_batches, dtype=torch.float32
         hold = contextlib.nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync()
         with hold:
             with torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32):
-                loss = (soft_loss(model, x, *y) if isinstance(y, tuple) else model(x, y)[1]) / len(micro_batches)
+                loss = model(x, y)[1] if y.dim() == 2 else soft_loss(model, x, y)
+                loss = loss / len(micro_batches)
             scaler.scale(loss).backward()
         loss_sum += loss.detach()
     for optimizer in optimizers:
@@ -117,35 +126,6 @@ def optimizer_step(model, optimizers, scaler, micro_batches, dtype=torch.float32
     return loss_sum, norm, moved
 
 
-def soft_loss(model, x, y, targets):
-    """Cross-entropy against whole distributions (B, T, V): what the text has and what the teachers think."""
-    return torch.nn.functional.cross_entropy(model(x)[0].flatten(0, 1).float(), targets.flatten(0, 1))
-
-
-@torch.no_grad()
-def soft_targets(teachers, x, y, weight):
-    """weight * the teachers' mean probabilities + (1 - weight) * the letter that comes: (B, T, V)."""
-    with torch.autocast(x.device.type, dtype=torch.bfloat16):
-        probs = sum(teacher(x)[0].float().softmax(dim=-1) for teacher in teachers) / len(teachers)
-    return (weight * probs).scatter_add_(-1, y[..., None], torch.full_like(y[..., None], 1 - weight, dtype=probs.dtype))
-
-
-def grown(config, shape, corpus):
-    """The model that the folders of --grow-from make together."""
-    try:
-        models = [GPT.from_pretrained(folder) for folder in config.grow_from.split(",")]
-        T = models[0].config.block_size
-        return grow(models, shape, corpus.train[: 16 * T].view(16, T)).train()
-    except ValueError as error:
-        raise TrainError(f"--grow-from: {error}") from error
-
-
-def share_of(ids, T, rank, world):
-    """This process's part of the text, cut where windows of T begin: together the windows are those of the whole."""
-    first, last = (T * (r * ((len(ids) - 1) // T) // world) for r in (rank, rank + 1))
-    return ids[first : last + 1] if rank < world - 1 else ids[first:]
-
-
 @torch.no_grad()
 def evaluate(model, ids):
     """Exact loss in nats per token: every target of ids (N,) scored once, in windows of block_size, in fp32."""
@@ -154,17 +134,23 @@ def evaluate(model, ids):
     model.eval()
     total = 0.0
     with torch.autocast(device.type, enabled=False):
-        for x, y in eval_windows(ids, T, batch_size=max(1, 16384 // T)):
+        for x, y in eval_windows(ids, T, eval_batch(model.config)):
             total += model(x.to(device), y.to(device))[1].double().item() * y.numel()
     model.train(was_training)
     return total / (len(ids) - 1)
+
+
+def share_of(ids, T, rank, world):
+    """This process's part of the text, cut where windows of T begin: together the windows are those of the whole."""
+    first, last = (T * (r * ((len(ids) - 1) // T) // world) for r in (rank, rank + 1))
+    return ids[first : last + 1] if rank < world - 1 else ids[first:]
 
 
 # ---- Data
 
 
 def load_data(config, quiet=False):
-    """The corpus of a run: token shards from --data, or Tiny Shakespeare in the tokenizer asked for."""
+    """The corpus of a run: token shards, the reader's own text, or Tiny Shakespeare, in the tokenizer asked for."""
     if config.data:
         corpus = open_shards(config.data)
         if corpus.tokenizer_kind != config.tokenizer:
@@ -172,7 +158,7 @@ def load_data(config, quiet=False):
                              f"add --tokenizer {corpus.tokenizer_kind}.")
         return corpus
     bpe = BPETokenizer() if config.tokenizer == "bpe" else None  # before the text: offline, this is what fails
-    corpus = load_corpus(quiet=quiet)
+    corpus = load_text(config.text, quiet=quiet) if config.text else load_corpus(quiet=quiet)
     return corpus_from_text(corpus.text, corpus.name, bpe) if bpe else corpus
 
 
@@ -183,87 +169,17 @@ def check_data(config, corpus):
             raise TrainError(f"The {name} split has {n} tokens, not {need}: lower --block-size or bring more text.")
 
 
-def chars_per_token(corpus):
-    """Characters of the validation text for each token that is scored; 1 for a character-level model."""
-    scored = len(corpus.val) - 1  # the first token has no context
-    if hasattr(corpus, "val_chars"):
-        return corpus.val_chars / scored
-    return (len(corpus.val_text) - len(corpus.tokenizer.decode([int(corpus.val[0])]))) / scored
-
-
 def micro_batches(corpus, config, step, micro, device, rank=0, world=1, T=None):
     """This process's share of the step's batch in pieces of `micro` sequences: [(x, y), ...], each (micro, T)."""
     T = T or config.block_size
-    draw = T, config.tokens_per_step // T, config.seed, step
     micro = micro * config.block_size // T  # as many tokens at once
-    x, y = (shuffled_batch if config.order == "shuffled" else get_batch)(corpus.train, *draw)
+    draw = shuffled_batch if config.order == "shuffled" else get_batch
+    x, y = draw(corpus.train, T, config.tokens_per_step // T, config.seed, step)  # (sequences, T) each
     mine = slice(rank * len(x) // world, (rank + 1) * len(x) // world)  # of the whole global batch
     return [(a.to(device), b.to(device)) for a, b in zip(x[mine].split(micro), y[mine].split(micro), strict=True)]
 
 
-# ---- Processes and signals
-
-
-def start_processes(device):
-    """-> (rank, world). Under torchrun, join the group; alone, (0, 1)."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return 0, 1
-    if not dist.is_initialized():
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return dist.get_rank(), dist.get_world_size()
-
-
-def from_first(value, world):
-    """The value that process 0 has, on all of them."""
-    box = [value]
-    if world > 1:
-        dist.broadcast_object_list(box, 0)
-    return box[0]
-
-
-def mean_over(values, device, world):
-    """Numbers of this process -> their means over all processes, the same everywhere."""
-    if world == 1:
-        return values
-    t = torch.tensor(values, dtype=torch.float64, device=device)
-    dist.all_reduce(t)
-    return (t / world).tolist()
-
-
-class StopSignals:
-    """While this is open, Ctrl-C and SIGTERM only ask; a second Ctrl-C interrupts at once."""
-
-    def __enter__(self):
-        self.asked, self.before = False, {}
-        for sig in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # not the main thread: leave signals alone
-                self.before[sig] = signal.signal(sig, self._ask)
-        return self
-
-    def _ask(self, number, frame):
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __exit__(self, *_):
-        for sig, handler in self.before.items():
-            signal.signal(sig, handler)
-
-
 # ---- The run
-
-
-def refuse_another_run(saved, now, folder, warn=print):
-    """A checkpoint continues only its own run: compare what decides the numbers, name what differs."""
-    differ = [f"{name} {saved.get(name)!r} there, {now[name]!r} here" for name in now
-              if name != "horizon" and saved.get(name, now[name]) != now[name]]  # older checkpoints lack newer settings
-    if differ:
-        raise TrainError(f"{folder} holds a run with other settings ({'; '.join(differ)}): use them again, "
-                         "choose another --out-dir, or start over with --resume overwrite.")
-    if saved["horizon"] != now["horizon"]:
-        warn(f"note: the learning rate now falls over {now['horizon']} steps, it was {saved['horizon']}.")
 
 
 @dataclass
@@ -279,7 +195,8 @@ class Progress:
     skipped: int = 0  # steps whose gradient was not finite
     skips_in_a_row: int = 0
     seconds: float = 0.0  # spent in steps, over all sessions
-    clock: float = 0.0  # spent in steps and validations
+    clock: float = 0.0  # spent in all, over all sessions
+    eval_seconds: float = 0.0  # what the last validation took
     window: int = 0  # length of the last training windows
     epoch_loss: float = 0.0  # sum over epoch_steps, since the epoch began
     epoch_steps: int = 0
@@ -291,7 +208,7 @@ class TrainResult:
 
     model: GPT  # as it is after the last step; the best one is in out_dir/best
     progress: Progress
-    stopped: str  # max_steps, patience, target_loss, signal or callback
+    stopped: str  # max_steps, minutes, patience, target_loss, signal or callback
     history: list = field(default_factory=list)  # the records of history.jsonl
     out_dir: str = ""
 
@@ -304,311 +221,284 @@ class TrainResult:
         return [(r["step"], r["val_loss"]) for r in self.history if "val_loss" in r]
 
 
+@dataclass
 class Run:
-    """Everything that a run holds: the model, its optimizers and scaler, the log, the progress."""
+    """What a run holds while it goes. What it needs to go on later is in `progress` and in checkpoint()."""
 
-    def __init__(self, config, corpus, device, rank, world, callback=None):
-        self.config, self.corpus, self.device, self.rank, self.world = config, corpus, device, rank, world
-        self.callback, self.progress = callback, Progress()
-        folder = config.out_dir
-        saved = self._find_checkpoint()
-        self.log = RunLog(folder, saved["step"] if saved else 0, config.log_every, config.bar,
-                          config.tensorboard, config.max_steps, speaks=rank == 0)
-        self.dtype, scale, reason = from_first(
-            choose_precision(config, device, saved["config"]["dtype"] if saved else None), world)
-        if device.type == "cpu":
-            keep_freed_memory()
-        self.scaler = torch.amp.GradScaler(device.type, enabled=scale)
-        torch.manual_seed(config.seed)
-        self.raw = GPT(model_config(config, corpus.tokenizer.vocab_size)).to(device)  # never wrapped: this one is saved
-        if config.grow_from and not saved:
-            self.raw = grown(config, self.raw.config, corpus).to(device)
-        self.teachers = [GPT.from_pretrained(f).to(device) for f in config.teacher.split(",") if f]
-        self.micro = from_first(pick_micro_batch(config, self.raw, self.dtype, device, world), world)
-        self.model = try_compile(self.raw, self.dtype, device, self.log.say) if config.compile else self.raw
-        if world > 1:
-            self.model = DistributedDataParallel(self.model, device_ids=[device] if device.type == "cuda" else None)
-        self.optimizers = make_optimizers(self.raw, config, self.dtype)
-        torch.manual_seed(config.seed + 1_000_003 * rank)  # each process drops out its own activations
-        if saved:
-            self._restore(saved)
-        self.chars_per_token = chars_per_token(corpus)
-        self.steps_per_epoch = max(1, len(corpus.train) // config.tokens_per_step)
-        self.peak = card_peak(device, self.dtype)
-        self.saved_step, self.saved_at, self.copied_at = self.progress.step, time.monotonic(), time.monotonic()
-        self._say_hello(reason)
+    config: TrainConfig
+    corpus: object
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+    progress: Progress = field(default_factory=Progress)
+    owner: Owner = field(default_factory=Owner)
+    log: RunLog = None
+    raw: GPT = None  # never wrapped: this one is saved
+    model: torch.nn.Module = None  # the same weights, compiled or shared between processes
+    teachers: list = field(default_factory=list)
+    optimizers: list = field(default_factory=list)
+    scaler: torch.amp.GradScaler = None
+    dtype: torch.dtype = torch.float32
+    micro: int = 1  # sequences at once
+    saved_step: int = 0
+    saved_at: float = 0.0
+    copied_at: float = 0.0
+    began: float = 0.0  # when the clock stood at 0
 
-    def _say_hello(self, reason):
-        c, g = self.config, self.raw.config
-        each = f" on each of {self.world} processes" if self.world > 1 else ""
-        self.log.say(f"text: {self.corpus.name}, {len(self.corpus.train):,} tokens to learn from")
-        self.log.say(f"model: {g.n_layer} layers, {g.n_embd} wide, context {g.block_size}, "
-                     f"{self.raw.num_params():,} parameters")
-        self.log.say(f"precision on {self.device}: {reason}")
-        self.log.say(f"a step: {c.tokens_per_step:,} tokens in {c.sequences} sequences, {self.micro} at once{each}; "
-                     f"an epoch: {self.steps_per_epoch} steps")
-        if self.progress.step:
-            self.log.say(f"going on after step {self.progress.step} of {c.max_steps}")
-
-    # -- going on
-
-    def identity(self):
-        """What decides the numbers of a run; a checkpoint of another one is refused."""
-        names = SHAPE_FIELDS + LAW_FIELDS
-        return {**{name: getattr(self.config, name) for name in names}, "corpus": self.corpus.name,
-                "corpus_sha256": self.corpus.sha256, "horizon": self.config.horizon}
-
-    def _find_checkpoint(self):
-        c, warn = self.config, print if self.rank == 0 else (lambda text: None)
-        if not c.out_dir:
-            return None
-        if self.rank == 0:
-            self._prepare_folder()
-        from_first(None, self.world)  # the others wait until the folder is ready
-        saved = load_checkpoint(c.out_dir, warn)
-        if saved:
-            refuse_another_run(saved["config"], self.identity(), c.out_dir, warn)
-        return saved
-
-    def _prepare_folder(self):
-        c = self.config
-        try:
-            os.makedirs(c.out_dir, exist_ok=True)
-            if c.resume == "overwrite":
-                remove_run(c.out_dir)
-            elif c.resume == "auto" and c.copy_to and not has_run(c.out_dir) and has_run(c.copy_to):
-                copy_run(c.copy_to, c.out_dir)
-            mend_folder(os.path.join(c.out_dir, "best"))
-        except OSError as error:
-            raise disk_error(error, c.out_dir) from error
-        if c.resume == "no" and has_run(c.out_dir):
-            raise TrainError(f"{c.out_dir} already holds a run: --resume auto goes on with it, "
-                             "--resume overwrite throws it away.")
-
-    def _restore(self, saved):
-        self.raw.load_state_dict(saved["model"])
-        for optimizer, state in zip(self.optimizers, saved["optimizer"], strict=True):
-            optimizer.load_state_dict(state)
-        if self.scaler.is_enabled() and saved["scaler"]:
-            self.scaler.load_state_dict(saved["scaler"])
-        if self.rank < len(saved["rng"]):
-            set_rng_state(saved["rng"][self.rank], self.device)
-        self.progress = Progress(**saved["progress"])
-
-    def checkpoint(self):
-        p = self.progress
-        return {"model": self.raw.state_dict(), "optimizer": [o.state_dict() for o in self.optimizers],
-                "scaler": self.scaler.state_dict(), "rng": rng_states(self.device, self.world), "step": p.step,
-                "best": {"val_loss": p.best_loss, "step": p.best_step}, "progress": dataclasses.asdict(p),
-                "config": {**dataclasses.asdict(self.config), **self.identity(), "dtype": NAMES[self.dtype]}}
-
-    def save(self, last=False):
-        """last.pt now (all processes must call it: each hands in its random state), and the copy when it is due."""
-        if not self.config.out_dir:
-            return
-        if self.saved_step != self.progress.step:
-            checkpoint = self.checkpoint()
-            if self.rank == 0:
-                save_checkpoint(self.config.out_dir, checkpoint)
-            self.saved_step, self.saved_at = self.progress.step, time.monotonic()
-        if self.rank == 0 and self.config.copy_to and (last or time.monotonic() - self.copied_at > COPY_SECONDS):
-            self.copied_at = time.monotonic()
-            try:
-                copy_run(self.config.out_dir, self.config.copy_to)
-            except OSError as error:
-                where = self.config.copy_to
-                self.log.say(f"warning: no copy in {where} ({error.strerror}); the run itself is safe.", True)
-
-    def save_due(self):
-        c, minutes = self.config, (time.monotonic() - self.saved_at) / 60
-        return bool(c.save_every and self.progress.step % c.save_every == 0) or minutes >= c.save_minutes
-
-    # -- what is said
-
-    def record_step(self, loss, lr, norm, moved, seconds):
-        p, tok_s = self.progress, self.config.tokens_per_step / seconds
-        p.train_loss, p.seconds, p.clock = loss, p.seconds + seconds, p.clock + seconds
-        p.skips_in_a_row, p.skipped = (0, p.skipped) if moved else (p.skips_in_a_row + 1, p.skipped + 1)
-        record = {"step": p.step, "loss": loss, "lr": lr, "norm": norm, "dt_ms": 1000 * seconds, "tok_s": tok_s}
-        if self.peak:
-            record["mfu"] = tok_s * flops_per_token(self.raw.config) / (self.peak * self.world)
-        if self.scaler.is_enabled():
-            record["scale"] = self.scaler.get_scale()
-        if not moved:
-            record["skipped"] = p.skipped
-        self.log.step(record)
-        self._count_epoch(loss if moved else None, record.get("mfu"))
-        return record
-
-    def _count_epoch(self, loss, mfu):
-        p = self.progress
-        if loss is not None:
-            p.epoch_loss, p.epoch_steps = p.epoch_loss + loss, p.epoch_steps + 1
-        if p.step % self.steps_per_epoch == 0 and self.steps_per_epoch > 1:
-            epoch, mean = p.step // self.steps_per_epoch, p.epoch_loss / max(1, p.epoch_steps)
-            self.log.say(f"epoch {epoch} | mean train loss {mean:.4f}" + (f" | mfu {mfu:.1%}" if mfu else ""))
-            self.log.keep({"step": p.step, "epoch": epoch, "epoch_loss": mean})
-            p.epoch_loss, p.epoch_steps = 0.0, 0
-
-    def validate(self):
-        """The exact loss (on every process: none waits, all agree), the best model kept, a sample."""
-        p, began = self.progress, time.perf_counter()
-        ids = share_of(self.corpus.val, self.raw.config.block_size, self.rank, self.world)
-        loss = evaluate(self.raw, ids) * (len(ids) - 1)
-        p.val_loss = mean_over([loss], self.device, self.world)[0] * self.world / (len(self.corpus.val) - 1)
-        p.clock += time.perf_counter() - began
-        better, per_char = p.val_loss < p.best_loss, p.val_loss / self.chars_per_token
-        if better:
-            p.best_loss, p.best_step, p.stale = p.val_loss, p.step, 0
-        else:
-            p.stale += 1
-        unit = "" if self.chars_per_token == 1 else f" nats/token, {per_char:.4f} nats/char"
-        self.log.say(f"step {p.step} | validation {p.val_loss:.4f}{unit}" + (" | best so far" if better else ""))
-        record = {"step": p.step, "val_loss": p.val_loss, "val_loss_char": per_char}
-        self.log.keep(record)
-        if self.rank == 0 and better and self.config.out_dir:
-            save_best(self.config.out_dir, self.raw, self.corpus, self.metrics(), DTYPES[self.config.best_dtype])
-        if self.rank == 0 and self.config.sample_chars:
-            self.log.sample(p.step, self.sample())
-        return record
-
-    def sample(self):
-        start = torch.tensor([self.corpus.tokenizer.encode("\n")[:1] or [0]], device=self.device)
-        ids = self.raw.generate(start, self.config.sample_chars, seed=self.config.seed)
-        return self.corpus.tokenizer.decode(ids[0, 1:].tolist())
-
-    def metrics(self):
-        """What best/metrics.json says of the model: numbers, and where and how they came about."""
-        p, c = self.progress, self.config
-        used, what = peak_memory(self.device)
-        planned = sum(memory_plan(self.raw.config, self.micro, self.dtype, c.optimizer).values())
-        return {"val_loss": p.val_loss, "val_loss_char": p.val_loss / self.chars_per_token, "train_loss": p.train_loss,
-                "step": p.step, "tokens": p.step * c.tokens_per_step, "seconds": p.seconds, "skipped_steps": p.skipped,
-                "parameters": self.raw.num_params(), "precision": NAMES[self.dtype], "processes": self.world,
-                "corpus": {"name": self.corpus.name, "sha256": self.corpus.sha256, "floor": self.corpus.floor},
-                "memory": {"predicted_bytes": planned, "measured_bytes": used, "measured_is": what},
-                "config": dataclasses.asdict(c), "machine": machine_facts(self.device)}
-
-    def check_skips(self):
-        """Raise TrainError when step after step is skipped."""
-        p = self.progress
-        if p.skips_in_a_row < TOO_MANY_SKIPS:
-            return
-        folder = self.config.out_dir
-        where = f" The last good checkpoint is that of step {self.saved_step} in {folder}."
-        scale = f", gradient scale {self.scaler.get_scale():g}" if self.scaler.is_enabled() else ""
-        raise TrainError(f"The gradient was not finite {TOO_MANY_SKIPS} times in a row (last loss {p.train_loss:.4g}"
-                         f"{scale}): the run has diverged, start it with a lower --lr or more --warmup-steps."
-                         + (where if folder and has_run(folder) else ""))
-
-    def why_stop(self, asked):
-        p, c = self.progress, self.config
-        if asked:
-            return "signal"
-        if c.target_loss and p.train_loss <= c.target_loss:
-            return "target_loss"
-        if c.patience and p.stale >= c.patience:
-            return "patience"
-        done = self.share() >= 1 if c.minutes else p.step >= c.max_steps
-        return "max_steps" if done else None
-
-    def share(self):
-        """How much of the run is done, by the clock or by steps."""
-        p, c = self.progress, self.config
-        return p.clock / (60 * c.minutes) if c.minutes else p.step / c.max_steps
-
-    def next_window(self, share):
-        """The length of the next windows; positions that no window held before get their start."""
-        p, window = self.progress, self.config.window_at(share)
-        if 0 < p.window < window:
-            extend_positions(self.raw, p.window, window)
-            self.log.say(f"step {p.step} | windows of {window} from here")
-        p.window = window
-        return window
+    @property
+    def steps_per_epoch(self):
+        return max(1, len(self.corpus.train) // self.config.tokens_per_step)
 
 
 def train(config, corpus=None, callback=None):
     """Train as config says, from the start or from out_dir's checkpoint. Returns a TrainResult.
 
-    corpus: as data.shakespeare.load_corpus gives it; None loads what the config names.
+    corpus: as data.text.load_text gives it; None loads what the config names.
     callback(record, model): called after each step and each validation with the line of history; True stops the run.
     Sets torch's global seed. Raises TrainError or DataError, in one sentence, for what the user can mend.
     """
+    began = time.monotonic()
     config.check()
     device = pick_device(config.device)
     rank, world = start_processes(device)
     corpus = corpus or load_data(config, quiet=rank > 0)
     check_data(config, corpus)
-    run = Run(config, corpus, device, rank, world, callback)
+    run = Run(config, corpus, device, rank, world, began=began)
     try:
         with StopSignals() as signals, explain_errors(run):
-            stopped = loop(run, signals)
-            run.save(last=True)
+            start(run)
+            stopped = loop(run, signals, callback)
+            save(run, last=True)
     finally:
-        run.log.close()
+        if run.log:
+            run.log.close()
+        run.owner.release()
     return TrainResult(run.raw, run.progress, stopped, run.log.records, config.out_dir)
 
 
-def loop(run, signals):
+def start(run):
+    """Everything up to the first step: the folders, the model, and what a checkpoint brings back."""
+    c, world = run.config, run.world
+    identity = identity_of(run)
+    agree("set of settings", identity, world)
+    warn = say if run.rank == 0 else (lambda text: None)
+    saved = None
+    if c.out_dir:  # process 0 reads for all, so that all stand at the same step
+        saved = first_does(lambda: prepare_folders(c, identity, run.owner, warn), run.rank, world)
+    run.log = RunLog(c.out_dir, saved["step"] if saved else 0, c, speaks=run.rank == 0)
+    before = saved["config"]["dtype"] if saved else None
+    run.dtype, scale, reason = from_first(choose_precision(c, run.device, before), world)
+    run.scaler = torch.amp.GradScaler(run.device.type, enabled=scale)
+    build(run, grow_it=not saved)
+    torch.manual_seed(c.seed + 1_000_003 * run.rank)  # each process drops out its own activations
+    if saved:
+        restore(run, saved)
+    if c.minutes and not run.progress.eval_seconds:
+        time_validation(run)
+    run.saved_step, run.saved_at, run.copied_at = run.progress.step, time.monotonic(), time.monotonic()
+    say_hello(run, reason)
+
+
+def build(run, grow_it):
+    """The model, its optimizers, and how many sequences it takes at once."""
+    c, device, dtype, world = run.config, run.device, run.dtype, run.world
+    if device.type == "cpu":
+        keep_freed_memory()
+    torch.manual_seed(c.seed)
+    run.raw = GPT(model_config(c, run.corpus.tokenizer.vocab_size)).to(device)
+    if c.grow_from and grow_it:
+        run.raw = grown(c, run.raw.config, run.corpus).to(device)
+    run.teachers = [GPT.from_pretrained(folder).to(device) for folder in c.teacher.split(",") if folder]
+    run.micro = from_first(pick_micro_batch(c, run.raw, dtype, device, world), world)
+    run.model = try_compile(run.raw, run.micro, dtype, device, run.log.say) if c.compile else run.raw
+    if world > 1:
+        run.model = DistributedDataParallel(run.model, device_ids=[device] if device.type == "cuda" else None)
+    run.optimizers = make_optimizers(run.raw, c, dtype)
+
+
+def grown(config, shape, corpus):
+    """The model that the folders of --grow-from make together."""
+    try:
+        models = [GPT.from_pretrained(folder) for folder in config.grow_from.split(",")]
+        T = models[0].config.block_size
+        return grow(models, shape, corpus.train[: 16 * T].view(16, T)).train()
+    except ValueError as error:
+        raise TrainError(f"--grow-from: {error}") from error
+
+
+def identity_of(run):
+    """What decides the numbers of a run; a checkpoint of another one is refused."""
+    c, corpus = run.config, run.corpus
+    text = getattr(corpus, "identity", None) or {"corpus_sha256": corpus.sha256, "split": len(corpus.train)}
+    horizon = f"{c.minutes:g} minutes" if c.minutes else c.horizon
+    return {**{name: getattr(c, name) for name in SHAPE_FIELDS + LAW_FIELDS}, **text, "horizon": horizon}
+
+
+def restore(run, saved):
+    run.raw.load_state_dict(saved["model"])
+    for optimizer, state in zip(run.optimizers, saved["optimizer"], strict=True):
+        optimizer.load_state_dict(state)
+    if run.scaler.is_enabled() and saved["scaler"]:
+        run.scaler.load_state_dict(saved["scaler"])
+    if run.rank < len(saved["rng"]):
+        set_rng_state(saved["rng"][run.rank], run.device)
+    run.progress = Progress(**saved["progress"])
+    run.began -= run.progress.clock
+
+
+def checkpoint(run):
+    p, c = run.progress, run.config
+    return {"model": run.raw.state_dict(), "optimizer": [o.state_dict() for o in run.optimizers],
+            "scaler": run.scaler.state_dict(), "rng": rng_states(run.device, run.world), "step": p.step,
+            "best": {"val_loss": p.best_loss, "step": p.best_step}, "progress": dataclasses.asdict(p),
+            "config": {**dataclasses.asdict(c), **identity_of(run), "dtype": NAMES[run.dtype]}}
+
+
+def loop(run, signals, callback=None):
     """Step, say, validate, save, until there is a reason to stop; returns the reason."""
     config, p = run.config, run.progress
-    stopped = run.why_stop(False)
+    stopped = why_stop(run, False)
     if stopped:
-        run.log.say(f"nothing to do: the run in {config.out_dir} stands at step {p.step} ({stopped}).")
+        run.log.say(f"nothing to do: the run in {config.out_dir} stands at step {p.step} ({stopped}); it is kept, and "
+                    f"{'more --minutes' if config.minutes else 'more --max-steps'} go on with it.", True)
     while not stopped:
         start = time.perf_counter()
-        share = run.share()
-        lr = set_lr(run.optimizers, config, share * config.horizon if config.minutes else p.step)
-        window = run.next_window(share)
-        batches = micro_batches(run.corpus, config, p.step, run.micro, run.device, run.rank, run.world, window)
-        if run.teachers:
-            batches = [(x, (y, soft_targets(run.teachers, x, y, config.teacher_weight))) for x, y in batches]
+        lr = lr_at(config, p.step, horizon(run))
+        set_lr(run.optimizers, config, lr)
+        batches = next_batches(run)
         loss, norm, moved = optimizer_step(run.model, run.optimizers, run.scaler, batches, run.dtype, config.grad_clip)
         p.step += 1
-        loss, asked, due = mean_over([loss.item(), float(signals.asked), float(run.save_due())], run.device, run.world)
-        records = [run.record_step(loss, lr, norm.item(), moved, time.perf_counter() - start)]
-        run.check_skips()
-        if p.step % config.eval_every == 0 or run.why_stop(False) == "max_steps":
-            records.append(run.validate())
-        wishes = [bool(run.callback(record, run.raw)) for record in records] if run.callback else []
-        stopped = "callback" if any(wishes) else run.why_stop(asked)
+        mine = [loss.item(), time.monotonic() - run.began, float(signals.asked), float(save_due(run))]
+        loss, p.clock, asked, due = mean_over(mine, run.device, run.world)
+        records = [record_step(run, loss, lr, norm.item(), moved, time.perf_counter() - start)]
+        check_skips(run)
+        if p.step % config.eval_every == 0 or is_done(run):
+            records.append(validate(run))
+        wishes = [bool(callback(record, run.raw)) for record in records] if callback else []
+        stopped = "callback" if mean_over([float(any(wishes))], run.device, run.world)[0] else why_stop(run, asked)
         if stopped or (due and moved):  # never right after a step that was skipped
-            run.save()
+            save(run)
+        run.owner.beat()
     run.log.say(farewell(run, stopped))
     return stopped
 
 
-@contextlib.contextmanager
-def explain_errors(run):
-    """What goes wrong in the middle of a run, as one sentence that says how to go on."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainError(f"Out of memory after step {run.progress.step} with {run.micro} sequences at once: "
-                         f"--batch-size {max(1, run.micro // 2)} does the same run in less memory.") from error
-    except OSError as error:
-        raise disk_error(error, f"the files of the run in {run.config.out_dir}") from error
-    except RuntimeError as error:
-        if run.world == 1:
-            raise
-        raise TrainError(f"Process {run.rank} lost the others after step {run.progress.step} "
-                         f"({str(error).splitlines()[0][:200]}): start again with the same command and --resume auto "
-                         f"to go on after step {run.saved_step}.") from error
+# ---- How far
 
 
-def farewell(run, stopped):
+def time_validation(run):
+    """What the last validation will take, from a part of one, so that the clock keeps it back from the start."""
+    ids = run.corpus.val
+    part, began = ids[: max(2, len(ids) // 16)], time.monotonic()
+    evaluate(run.raw, part)
+    seconds = (time.monotonic() - began) * len(ids) / len(part)
+    run.progress.eval_seconds = mean_over([seconds], run.device, run.world)[0]
+
+
+def clock_share(run):
+    """How much of --minutes is over; time is kept back for the last step and the last validation."""
     p, c = run.progress, run.config
-    used, what = peak_memory(run.device)
-    planned = sum(memory_plan(run.raw.config, run.micro, run.dtype, c.optimizer).values())
-    skipped = f", {p.skipped} steps skipped" if p.skipped else ""
-    lines = [f"stopped at step {p.step} of {c.max_steps} ({stopped}) after {p.seconds:.1f} s in steps{skipped}",
-             f"memory: {planned / 1e6:,.0f} MB planned" + (f", {used / 1e6:,.0f} MB {what}" if used else "")]
-    if p.best_step:
-        lines.append(f"best validation {p.best_loss:.4f} nats a token at step {p.best_step}"
-                     + (f", kept in {os.path.join(c.out_dir, 'best')}" if c.out_dir else ""))
-    if stopped == "signal" and c.out_dir:
-        lines.append(f"saved; go on with: {as_command(c, resume='auto')}")
-    return "\n".join(lines)
+    one_step = p.seconds / max(1, p.step)
+    return p.clock / max(1e-9, 60 * c.minutes - p.eval_seconds - 2 * one_step)
+
+
+def horizon(run):
+    """Over how many steps the rate falls: those of the config, or as many as the clock will allow at this pace."""
+    p, c = run.progress, run.config
+    if not c.minutes or not p.step:
+        return c.horizon
+    return min(c.horizon, p.step / clock_share(run))
+
+
+def is_done(run):
+    return run.progress.step >= run.config.max_steps or bool(run.config.minutes) and clock_share(run) >= 1
+
+
+def why_stop(run, asked):
+    p, c = run.progress, run.config
+    if asked:
+        return "signal"
+    if c.target_loss and p.train_loss <= c.target_loss:
+        return "target_loss"
+    if c.patience and p.stale >= c.patience:
+        return "patience"
+    if is_done(run):
+        return "max_steps" if p.step >= c.max_steps else "minutes"
+    return None
+
+
+def next_batches(run):
+    """The batches of the step, in windows of the length whose turn it is, with the teachers' targets."""
+    p, c = run.progress, run.config
+    window = c.window_at(p.step / max(1, horizon(run)))
+    if 0 < p.window < window:  # positions that no window held before get their start
+        extend_positions(run.raw, p.window, window)
+        run.log.say(f"step {p.step} | windows of {window} from here")
+    p.window = window
+    batches = micro_batches(run.corpus, c, p.step, run.micro, run.device, run.rank, run.world, window)
+    if run.teachers:
+        return [(x, soft_targets(run.teachers, x, y, c.teacher_weight)) for x, y in batches]
+    return batches
+
+
+# ---- Validation and checkpoints
+
+
+def validate(run):
+    """The exact loss, the same on all processes; the best model kept; a sample."""
+    p, c, began = run.progress, run.config, time.monotonic()
+    ids = share_of(run.corpus.val, run.raw.config.block_size, run.rank, run.world)
+    total = evaluate(run.raw, ids) * (len(ids) - 1)
+    p.val_loss = run.world * mean_over([total], run.device, run.world)[0] / (len(run.corpus.val) - 1)
+    better, per_char = p.val_loss < p.best_loss, p.val_loss / chars_per_token(run.corpus)
+    if better:
+        p.best_loss, p.best_step, p.stale = p.val_loss, p.step, 0
+    else:
+        p.stale += 1
+    unit = "" if per_char == p.val_loss else f" nats/token, {per_char:.4f} nats/char"
+    run.log.say(f"step {p.step} | validation {p.val_loss:.4f}{unit}" + (" | best so far" if better else ""))
+    record = {"step": p.step, "val_loss": p.val_loss, "val_loss_char": per_char}
+    run.log.keep(record)
+    if run.rank == 0 and better and c.out_dir:
+        dtype = DTYPES[c.best_dtype]
+        save_best(c.out_dir, lambda folder: write_best(folder, run.raw, run.corpus, metrics(run), dtype))
+    if run.rank == 0 and c.sample_chars:
+        run.log.sample(p.step, sample(run))
+    p.eval_seconds, p.clock = mean_over([time.monotonic() - began, time.monotonic() - run.began], run.device, run.world)
+    return record
+
+
+def save_due(run):
+    c, minutes = run.config, (time.monotonic() - run.saved_at) / 60
+    return bool(c.save_every and run.progress.step % c.save_every == 0) or minutes >= c.save_minutes
+
+
+def save(run, last=False):
+    """last.pt now (all processes must call it: each hands in its random state), and the copy when it is due."""
+    c, p = run.config, run.progress
+    if not c.out_dir:
+        return
+    if run.saved_step != p.step:
+        state = checkpoint(run)
+        if run.rank == 0:
+            save_checkpoint(c.out_dir, state)
+        run.saved_step, run.saved_at = p.step, time.monotonic()
+    if run.rank == 0 and c.copy_to and (last or time.monotonic() - run.copied_at > COPY_SECONDS):
+        run.copied_at = time.monotonic()
+        copy(run)
+
+
+def copy(run):
+    """The run into --copy-to: never over another run, nor an earlier step over a later one."""
+    c, there = run.config, look_into(run.config.copy_to)
+    if there and not same_run(there["config"], identity_of(run)):
+        return run.log.say(f"warning: no copy in {c.copy_to}, which now holds another run.", True)
+    if there and there["step"] > run.saved_step and c.resume != "overwrite":
+        return run.log.say(f"warning: no copy in {c.copy_to}, which holds a later step ({there['step']}).", True)
+    try:
+        copy_run(c.out_dir, c.copy_to)
+    except OSError as error:
+        run.log.say(f"warning: no copy in {c.copy_to} ({error.strerror or error}); the run itself is safe.", True)
 
 
 # ---- The command
@@ -620,32 +510,52 @@ def show_plan(config, vocab_size, summary=False):
     dtype, _, reason = choose_precision(config, device)
     g = model_config(config, vocab_size)
     if summary:
-        print(summary_text(GPT(g)))
+        say(summary_text(GPT(g)))
     world = int(os.environ.get("WORLD_SIZE", 1))
     micro = config.batch_size if config.batch_size != "auto" else config.sequences
-    print(f"{config.preset}: {reason}")
-    print(plan_text(g, min(micro, config.sequences // world), dtype, config.optimizer, config.sequences, device))
+    say(f"{config.preset}: {reason}")
+    say(plan_text(g, min(micro, config.sequences // world), dtype, config.optimizer, config.sequences, device))
+    for line in disk_text(config, g):
+        say(line)
+
+
+def vocabulary_size(config):
+    """Of the run's text, without reading more of it than is needed."""
+    if config.tokenizer == "bpe":
+        return 50257
+    if config.data:
+        return open_shards(config.data).tokenizer.vocab_size
+    return load_text(config.text, quiet=True).tokenizer.vocab_size if config.text else 65
 
 
 def main(argv=None):
     try:
         config, plan, summary = parse_command(argv)
         if plan or summary:
-            vocab = open_shards(config.data).tokenizer.vocab_size if config.data else 65
-            show_plan(config, 50257 if config.tokenizer == "bpe" else vocab, summary)
+            show_plan(config, vocabulary_size(config), summary)
         else:
             train(config)
         return 0
     except (TrainError, DataError, TokenizerError) as error:
-        print(error, file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0" or str(error).startswith("Process"):  # once is enough
+            say(error, sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Stopped at once; the last checkpoint, if there is one, is whole.", file=sys.stderr)
+        say("Stopped at once; the last checkpoint, if there is one, is whole.", sys.stderr)
         return 130
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
+def leave(code):
+    """End the program. A pipe that was closed meanwhile (`| head`) is no error of the run."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains of it once more
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -51,7 +51,8 @@ def parts(rounds):
 def worker(flags, steps):
     """Median milliseconds of a step of the preset `cpu`; prints it."""
     if "ours" not in flags:
-        model_gpt2.bf16_on_cpu = lambda x: False
+        torchs = F.scaled_dot_product_attention
+        model_gpt2.attention_by_hand = lambda q, k, v, dropout: (torchs(q, k, v, is_causal=True), None)
     if "keep" not in flags:
         train_gpt2.keep_freed_memory = lambda: None
     config = TrainConfig.preset_of("cpu", precision="bf16", max_steps=10**6, eval_every=10**9, sample_chars=0,

@@ -25,7 +25,7 @@ REFERENCE = dict(n_layer=4, n_head=4, n_embd=128, block_size=64, bias=False, dro
                  tokens_per_step=12 * 64, max_steps=2000, optimizer="adamw", lr=1e-3, min_lr=1e-4, schedule="cosine",
                  warmup_steps=100, weight_decay=0.1, beta2=0.99, grad_clip=1.0, precision="fp32")
 SHORT = dict(n_layer=3, lr=6e-3, muon_lr=0.03)  # ours for about 80 seconds: what differs from the preset `cpu`
-QUIET = dict(tensorboard=False, sample_chars=0, save_every=0, save_minutes=1e9, log_every=0, bar=False)
+QUIET = dict(minutes=0.0, tensorboard=False, sample_chars=0, save_every=0, save_minutes=1e9, log_every=0, bar=False)
 REPLAN = 20  # steps between two looks at the clock
 SPARE = 2.5  # seconds kept back for the end of the process
 

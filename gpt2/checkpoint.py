@@ -1,15 +1,16 @@
-"""What a training run writes and reads back: checkpoints, the best model, the log.
+"""The files of a run: checkpoints, the best model, the copy in a second folder.
 
     OUT_DIR/last.pt         all that is needed to go on, bit for bit; last.prev.pt is the one before
     OUT_DIR/best/           the model with the lowest validation loss: a GPT-2 folder, metrics.json, ngram5.npz
     OUT_DIR/history.jsonl   a line a step (step, loss, lr, norm, dt_ms, tok_s), a line an evaluation (step, val_loss)
     OUT_DIR/log-DATE.txt    what was said, with the time;  OUT_DIR/tb/  the same for TensorBoard
+    OUT_DIR/owner.json      who writes here: see owner.py
 
 Every file is replaced in one step: a kill at any moment leaves the old one or the new one, never half of one.
 """
 
 import contextlib
-import json
+import errno
 import os
 import pickle
 import shutil
@@ -18,13 +19,24 @@ import zipfile
 import torch
 import torch.distributed as dist
 
-from data.ngram import NGram
 from gpt2.errors import TrainError
+
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile,
+              pickle.UnpicklingError)
+DRIVE = "/content/drive"  # where Colab mounts Google Drive
+ADVICE = {errno.ENOSPC: "free some space or choose another --out-dir",
+          errno.EDQUOT: "free some space or choose another --out-dir",
+          errno.EACCES: "it may not be written to, choose another --out-dir",
+          errno.EPERM: "it may not be written to, choose another --out-dir",
+          errno.EROFS: "that disk is read-only, choose another --out-dir"}
 
 
 def disk_error(error, what, then=""):
-    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-    return TrainError(f"Could not write {what} ({why}): free some space or choose another --out-dir. {then}".strip())
+    """An OSError, named for what it is, as the one sentence for the user."""
+    code = error.errno if isinstance(error, OSError) else errno.ENOSPC  # torch's writer hides it in a RuntimeError
+    why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    advice = ADVICE.get(code, "choose another --out-dir or look after the disk")
+    return TrainError(f"Could not write {what} ({why}): {advice}. {then}".strip())
 
 
 # ---- Checkpoints
@@ -68,14 +80,10 @@ def load_checkpoint(folder, warn=print):
     Raises TrainError if there are checkpoints and none can be read.
     """
     damaged = []
-    for name in ("last.pt", "last.prev.pt"):
-        path = os.path.join(folder, name)
-        if not os.path.exists(path):
-            continue
+    for path in checkpoints(folder):
         try:
             checkpoint = read_checkpoint(path)
-        except (OSError, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile,
-                pickle.UnpicklingError) as error:
+        except UNREADABLE as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             warn(f"warning: {path} is damaged ({why}), it is not used.")
             damaged.append(path)
@@ -95,15 +103,29 @@ def read_checkpoint(path):
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def look_into(folder):
+    """{"step", "config", ...} of a folder's newest checkpoint, without reading its tensors; None if there is none."""
+    for path in checkpoints(folder):
+        with contextlib.suppress(*UNREADABLE):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return None
+
+
+def checkpoints(folder):
+    paths = [os.path.join(folder, name) for name in ("last.pt", "last.prev.pt")]
+    return [path for path in paths if os.path.exists(path)]
+
+
 def has_run(folder):
-    return any(os.path.exists(os.path.join(folder, name)) for name in ("last.pt", "last.prev.pt"))
+    return bool(checkpoints(folder))
 
 
 def remove_run(folder):
-    for name in ("last.pt", "last.prev.pt", "history.jsonl"):
+    """Delete what a run left, and nothing else."""
+    for name in ("last.pt", "last.prev.pt", "last.pt.damaged", "last.prev.pt.damaged", "history.jsonl", "ngram5.npz"):
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(folder, name))
-    for name in ("best", "best.old", "tb"):
+    for name in ("best", "best.old", "best.tmp", "tb"):
         shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
@@ -121,6 +143,81 @@ def set_rng_state(state, device):
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+# ---- Before a run: whose folder is it, and where does it go on?
+
+
+def prepare_folders(config, identity, owner, warn=print):
+    """Take out_dir and copy_to, and leave the run to go on with in out_dir. Returns its checkpoint, or None.
+
+    Raises TrainError for a folder that cannot be used: another run's, another process's, a Drive that is not there.
+    """
+    c = config
+    for folder in (c.out_dir, c.copy_to):
+        if folder:
+            take_folder(folder, owner)
+    copy = look_into(c.copy_to) if c.copy_to else None
+    if copy:
+        refuse_another_run(copy["config"], identity, c.copy_to, "--copy-to")
+    if c.resume == "overwrite":
+        remove_run(c.out_dir)
+    if c.resume == "no":
+        refuse_a_run(c.out_dir, has_run(c.out_dir), "--out-dir")
+        refuse_a_run(c.copy_to, copy, "--copy-to")
+    if c.resume == "auto" and copy:
+        here = look_into(c.out_dir)
+        if here is None or here["step"] < copy["step"] and same_run(here["config"], identity):
+            warn(f"going on from the copy in {c.copy_to}, which stands at step {copy['step']}")
+            copy_run(c.copy_to, c.out_dir)
+    mend_folder(os.path.join(c.out_dir, "best"))
+    saved = load_checkpoint(c.out_dir, warn)
+    if saved:
+        refuse_another_run(saved["config"], identity, c.out_dir, "--out-dir", warn)
+    return saved
+
+
+def take_folder(folder, owner):
+    if not_mounted(folder):
+        raise TrainError(f"{folder} lies on Google Drive, which is not mounted: run `from google.colab import drive; "
+                         f"drive.mount('{DRIVE}')` first, or name another folder.")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        owner.take(folder)
+    except OSError as error:
+        raise disk_error(error, f"into {folder}") from error
+
+
+def not_mounted(folder):
+    """Whether a folder is meant to be on Colab's Drive while no Drive is there: it would be lost with the machine."""
+    inside = os.path.abspath(folder).startswith(DRIVE + os.sep)
+    return inside and not os.path.ismount(DRIVE)
+
+
+def refuse_a_run(folder, there, flag):
+    if there:
+        raise TrainError(f"{folder} ({flag}) already holds a run: --resume auto goes on with it, "
+                         "--resume overwrite throws it away.")
+
+
+def differences(saved, now):
+    """What decides the numbers and is not the same; older checkpoints lack newer settings, which changes nothing."""
+    return [f"{name} {saved[name]!r} there, {now[name]!r} here" for name in now
+            if name != "horizon" and name in saved and saved[name] != now[name]]
+
+
+def same_run(saved, now):
+    return not differences(saved, now)
+
+
+def refuse_another_run(saved, now, folder, flag="--out-dir", warn=lambda text: None):
+    """A checkpoint continues only its own run: compare what decides the numbers, name what differs."""
+    if differ := differences(saved, now):
+        over = ", or start over with --resume overwrite" if flag == "--out-dir" else ""
+        raise TrainError(f"{folder} holds a run with other settings ({'; '.join(differ)}): use them again, "
+                         f"choose another {flag}{over}.")
+    if saved["horizon"] != now["horizon"]:
+        warn(f"note: the learning rate now falls over {now['horizon']} steps, it was {saved['horizon']}.")
 
 
 # ---- Folders that are replaced whole
@@ -141,40 +238,26 @@ def mend_folder(folder):
         os.replace(folder + ".old", folder)
 
 
-def save_best(folder, model, corpus, metrics, dtype=torch.float32):
-    """folder/best: the model, its tokenizer, what was measured, and for characters the 5-gram to compare it with."""
-    best, new, counts = (os.path.join(folder, name) for name in ("best", "best.tmp", "ngram5.npz"))
+def save_best(folder, write):
+    """folder/best, made anew by write(path), which fills an empty folder."""
+    best, new = os.path.join(folder, "best"), os.path.join(folder, "best.tmp")
     try:
         shutil.rmtree(new, ignore_errors=True)
-        model.save_pretrained(new, dtype=dtype)
-        corpus.tokenizer.save(new, block_size=model.config.block_size)
-        if hasattr(corpus, "train_text") and corpus.tokenizer.vocab_size < 1000:
-            if not os.path.exists(counts):  # fitted once a run
-                NGram(5, corpus.tokenizer.vocab_size).fit(corpus.train.numpy()).save(counts)
-            shutil.copyfile(counts, os.path.join(new, "ngram5.npz"))
-            metrics = dict(metrics, ngram5_val_loss=ngram_loss(counts, corpus))
-        with open(os.path.join(new, "metrics.json"), "w", encoding="utf-8") as f:
-            json.dump(metrics, f, indent=2)
+        os.makedirs(new)
+        write(new)
         swap_folder(new, best)
     except OSError as error:
         raise disk_error(error, f"the best model in {best}") from error
 
 
-NGRAM_LOSS = {}  # corpus hash -> nats per character; two seconds each, and always the same
-
-
-def ngram_loss(path, corpus):
-    if corpus.sha256 not in NGRAM_LOSS:
-        NGRAM_LOSS[corpus.sha256] = float(NGram.load(path).loss(corpus.val.numpy()))
-    return NGRAM_LOSS[corpus.sha256]
-
-
 def copy_run(source, target):
-    """Copy checkpoints, best/ and history, each replaced whole: for a Drive that outlives the session, and back."""
+    """Copy the checkpoint, best/ and history, each replaced whole: for a Drive that outlives the session, and back."""
     os.makedirs(target, exist_ok=True)
-    for name in ("last.prev.pt", "last.pt", "history.jsonl"):
-        if os.path.exists(os.path.join(source, name)):
-            shutil.copyfile(os.path.join(source, name), os.path.join(target, name + ".tmp"))
+    for name in ("history.jsonl", "last.pt"):
+        path = os.path.join(source, name)
+        path = path if os.path.exists(path) or name != "last.pt" else os.path.join(source, "last.prev.pt")
+        if os.path.exists(path):
+            shutil.copyfile(path, os.path.join(target, name + ".tmp"))
             os.replace(os.path.join(target, name + ".tmp"), os.path.join(target, name))
     if os.path.isdir(os.path.join(source, "best")):
         new = os.path.join(target, "best.tmp")

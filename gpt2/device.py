@@ -1,10 +1,12 @@
 """Where a run computes, and in which precision."""
 
+import functools
 import os
 import time
 
 import torch
 
+from data.files import say
 from gpt2.errors import TrainError
 from gpt2.machine import matmul_works
 
@@ -16,7 +18,7 @@ def pick_device(name="auto"):
     """The device to train on; under torchrun each process takes the card of its LOCAL_RANK."""
     local = int(os.environ.get("LOCAL_RANK", 0))
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = best_device(local)
     if name.startswith("cuda"):
         if not torch.cuda.is_available():
             raise TrainError("--device cuda asks for a GPU and torch sees none: choose --device cpu, or switch one on.")
@@ -28,6 +30,20 @@ def pick_device(name="auto"):
     if name == "mps" and not torch.backends.mps.is_available():
         raise TrainError("--device mps asks for an Apple GPU and torch sees none: choose --device cpu.")
     return torch.device(name)
+
+
+@functools.cache  # so that the line is said once
+def best_device(local):
+    """The name of the fastest device that works. A card without kernels in this torch is passed over, with a line."""
+    if torch.cuda.is_available() and local < torch.cuda.device_count():
+        if matmul_works(torch.device("cuda", local)):
+            return "cuda"
+        say(f"This torch has no kernels for the card ({torch.cuda.get_device_name(local)}): going on by CPU. For a "
+            "GPU, choose T4 x2 on Kaggle, elsewhere another card.")
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"  # one card too few: pick_device says so
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def pick_precision(device):

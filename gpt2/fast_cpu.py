@@ -1,7 +1,6 @@
 """GPT-2 in bf16 or int8 on a CPU, where torch's general ways are slow (results/cpu_kernels.json, generate.json)."""
 
 import contextlib
-import copy
 import ctypes
 
 import torch
@@ -40,19 +39,29 @@ class FastLinear(nn.Module):
 
 
 def for_inference(model, weights="bf16"):
-    """See GPT.for_inference."""
+    """See GPT.for_inference. Filled part by part into an empty model: no copy in fp32 is ever made."""
     if weights not in ("bf16", "int8"):
         raise ValueError(f"weights must be 'bf16' or 'int8', not {weights!r}.")
-    mkldnn = model.lm_head.weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    fast = weights == "int8" or mkldnn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    swap = {}  # id -> what deepcopy takes in its place: no copy in fp32 is ever made
-    for module in model.modules():
-        if isinstance(module, nn.Dropout) or fast and isinstance(module, nn.Linear):
-            swap[id(module)] = nn.Identity() if isinstance(module, nn.Dropout) else FastLinear(module, weights)
-        else:
-            for p in module.parameters(recurse=False):
-                swap[id(p)] = nn.Parameter(p.detach().to(torch.bfloat16, copy=True), requires_grad=False)
-    return copy.deepcopy(model, swap).eval()
+    packed = weights == "int8" or can_pack(model.lm_head.weight.device)
+    with torch.device("meta"):  # the same parts, without memory
+        fast = type(model)(model.config).eval()
+    for name, module in model.named_modules():
+        if packed and isinstance(module, nn.Linear):
+            fast.set_submodule(name, FastLinear(module, weights))
+            continue
+        for key, p in module.named_parameters(recurse=False):
+            half = p.detach().to(torch.bfloat16, copy=True)
+            setattr(fast.get_submodule(name), key, nn.Parameter(half, requires_grad=False))
+    if model.config.tie_weights and not packed:
+        fast.lm_head.weight = fast.transformer.wte.weight
+    return fast
+
+
+def can_pack(device):
+    """Whether oneDNN multiplies bf16 here: a CPU with units for it, not a GPU, a Mac or an old CPU."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def keep_freed_memory():
@@ -60,7 +69,8 @@ def keep_freed_memory():
 
     By default large blocks go back to the system when they are freed, and every page is fetched and cleared anew.
     """
+    settings = ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20))
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another libc, Windows, macOS
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-        for parameter, size in ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20)):
+        for parameter, size in settings:
             mallopt(parameter, size)

@@ -5,7 +5,9 @@
 Mostly a few lines of arithmetic on a GPTConfig; tests compare them with what torch really allocates.
 """
 
+import os
 import re
+import shutil
 import sys
 
 import torch
@@ -14,6 +16,7 @@ from gpt2.errors import TrainError
 from model_gpt2 import GPTConfig
 
 MB = 1e6
+EVAL_BYTES = 2**28  # of logits at once in an evaluation
 
 
 def model_config(config, vocab_size):
@@ -52,6 +55,43 @@ def memory_plan(g, micro, dtype=torch.float32, optimizer="adamw"):
             "moments": 8 * n - (4 * matrices if optimizer == "muon" else 0),
             "activations": tokens * (g.n_layer * block + (4 + half) * g.n_embd) + casts,
             "logits": tokens * g.vocab_size * (8 + (half if half < 4 else 0))}
+
+
+def eval_batch(g):
+    """How many windows an evaluation scores at once: their logits, and a copy of them, stay within EVAL_BYTES."""
+    tokens = min(16384, EVAL_BYTES // (8 * g.vocab_size))
+    return max(1, tokens // g.block_size)
+
+
+def disk_plan(g, optimizer, best_dtype="fp32"):
+    """Bytes of (a checkpoint, best/). A run keeps two checkpoints and best/, and needs room for one more while it
+    saves; its copy elsewhere is one checkpoint and best/."""
+    memory = memory_plan(g, 1, torch.float32, optimizer)
+    n = count_params(g)[0]
+    return memory["weights"] + memory["moments"], n * (2 if best_dtype == "fp16" else 4)
+
+
+def disk_text(config, g):
+    """What a run will take on disk, and whether it is there."""
+    checkpoint, best = disk_plan(g, config.optimizer, config.best_dtype)
+    lines = []
+    for folder, needs in ((config.out_dir, 3 * checkpoint + best), (config.copy_to, 2 * checkpoint + best)):
+        if folder:
+            free = free_disk(folder)
+            short = " (NOT ENOUGH)" if free is not None and free < needs else ""
+            there = f", {free / MB:,.0f} MB free{short}" if free is not None else ""
+            lines.append(f"disk: {folder} takes up to {needs / MB:,.0f} MB{there}")
+    return lines
+
+
+def free_disk(folder):
+    """Bytes free where a folder lies, or None where the system does not tell."""
+    while folder and not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    try:
+        return shutil.disk_usage(folder or ".").free
+    except OSError:
+        return None
 
 
 def flops_per_token(g):
@@ -101,13 +141,23 @@ def pick_micro_batch(config, model, dtype, device, world=1):
         needed = sum(memory_plan(model.config, micro, dtype, config.optimizer).values())
         if free and needed > 0.9 * free and micro > 1:
             continue
-        try:
-            try_micro_batch(model, micro, dtype, device)
+        if fits(model, micro, dtype, device):
             return micro
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
     raise TrainError("Not even one sequence fits in memory: lower --block-size or the model's size, "
                      "or take a larger card (--plan shows what is needed).")
+
+
+def fits(model, micro, dtype, device):
+    """Whether so many sequences fit: tried out, and the trial kept out of what is measured later."""
+    try:
+        try_micro_batch(model, micro, dtype, device)
+        return True
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
 
 
 def try_micro_batch(model, micro, dtype, device):
@@ -121,11 +171,11 @@ def try_micro_batch(model, micro, dtype, device):
         model.zero_grad(set_to_none=True)
 
 
-def try_compile(model, dtype, device, say):
+def try_compile(model, micro, dtype, device, say):
     """torch.compile(model), or the model itself with one line that says why not."""
     try:
         compiled = torch.compile(model)
-        try_micro_batch(compiled, 1, dtype, device)  # compiling happens at the first call
+        try_micro_batch(compiled, micro, dtype, device)  # compiling happens at the first call of a shape
         return compiled
     except Exception as error:  # compilers, drivers and Python versions all fail in their own way
         say(f"note: torch.compile does not work here ({type(error).__name__}), going on without it.", True)

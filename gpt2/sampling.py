@@ -4,6 +4,7 @@ Positions are learned, so a window that moves makes every cached key wrong. The 
 block_size ids; when the window is full, the last block_size // 2 ids start afresh from position 0.
 """
 
+import contextlib
 import math
 
 import torch
@@ -76,7 +77,16 @@ def generate(model, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None
 
 
 def stream(model, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=None, use_cache=True):
-    """See GPT.stream. The checks stand here: a generator's body runs only when its first id is asked for."""
+    """Sample one id a step for each row of idx (B, T); yields (B,) int64.
+
+    temperature: 0 is greedy, 1 the model's own distribution. top_k: only the k likeliest; None, 0 or negative: all.
+    top_p: only the fewest that together hold this probability. seed: same seed, same text. use_cache=False: a slow
+    reference. Raises ValueError at once (a generator's body would wait until its first id is asked for) for an empty
+    prompt, ids out of range or impossible settings.
+    """
+    if idx.dim() != 2 or idx.is_floating_point() or idx.numel() == 0:
+        raise ValueError(f"idx must be whole numbers of shape (B, T), not {idx.dtype} of shape {tuple(idx.shape)}; "
+                         "an empty prompt may begin with a newline.")
     model.check_ids(idx)
     check_settings(temperature, top_k, top_p)
     generator = None if seed is None else torch.Generator(idx.device).manual_seed(seed)
@@ -92,19 +102,31 @@ def stream(model, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, 
 
 @torch.no_grad()
 def _steps(model, idx, max_new_tokens, pick, use_cache):
-    was_training, block_size = model.training, model.config.block_size
-    model.eval()
+    block_size = model.config.block_size
+    window = idx[:, -block_size:]  # (B, S)
+    cache = KVCache(model.config, idx.size(0), model.transformer.wte.weight) if use_cache else None
+    for _ in range(max_new_tokens):
+        if window.size(1) > block_size:
+            window = window[:, -max(1, block_size // 2):]
+            if cache is not None:
+                cache.length = 0
+        unseen = window if cache is None else window[:, cache.length:]
+        with evaluating(model):
+            last = model.hidden(unseen, cache)[:, -1]  # (B, C)
+            logits = model.lm_head(last)[:, :model.config.n_tokens].float()  # (B, ids in use)
+        new = pick(logits)  # (B, 1)
+        yield new[:, 0]
+        window = torch.cat((window, new), dim=1)
+
+
+@contextlib.contextmanager
+def evaluating(model):
+    """The model without dropout, and back: between two ids of a stream it may be trained, or write another."""
+    was_training = model.training
+    if was_training:
+        model.eval()
     try:
-        window = idx
-        cache = KVCache(model.config, idx.size(0), model.transformer.wte.weight) if use_cache else None
-        for _ in range(max_new_tokens):
-            if window.size(1) > block_size:  # positions are learned: a window that moves starts afresh
-                window = window[:, -max(1, block_size // 2):]
-                if use_cache:
-                    cache.length = 0
-            x = model.hidden(window[:, cache.length:] if use_cache else window, cache)
-            new = pick(model.lm_head(x[:, -1])[:, :model.config.n_tokens].float())  # (B, 1)
-            yield new[:, 0]
-            window = torch.cat((window, new), dim=1)
+        yield
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()

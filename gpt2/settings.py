@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import difflib
-import inspect
 import math
 import os
 import re
@@ -12,78 +11,109 @@ from dataclasses import dataclass
 
 from gpt2.errors import TrainError
 
-# a checkpoint continues only a run with the same shape and the same law; the other fields may change on the way
+# a checkpoint continues only a run with the same shape and the same law; the rest may change on the way
 SHAPE_FIELDS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "tie_weights")
 LAW_FIELDS = ("tokenizer", "dropout", "tokens_per_step", "optimizer", "lr", "muon_lr", "min_lr", "schedule",
-              "warmup_steps", "weight_decay", "beta1", "beta2", "grad_clip", "order", "seed", "windows", "teacher",
-              "teacher_weight")
+              "warmup_steps", "weight_decay", "beta1", "beta2", "grad_clip", "order", "seed", "windows",
+              "teacher", "teacher_weight")
+NO_END = 10**9  # max_steps of a run that only the clock ends
+
+
+def setting(default, help, least=None, choices=None):
+    """A field with its help, and what its values may be: at least `least`, or one of `choices`."""
+    return dataclasses.field(default=default, metadata={"help": help, "least": least, "choices": choices})
 
 
 @dataclass
 class TrainConfig:
-    preset: str = "cpu"  # the settings to start from; every other flag overrides one of them
-    out_dir: str = ""  # folder of the run: last.pt, best/, history.jsonl, a log (empty in Python: nothing is written)
-    resume: str = "no"  # auto: continue the run in the output folder, or start it; overwrite: throw it away; no: refuse
-    data: str = ""  # folder of token shards made by `python -m data.shards`; empty: Tiny Shakespeare
-    tokenizer: str = "char"  # char: one id a character; bpe: GPT-2's own pieces of words
-    n_layer: int = 4  # number of blocks
-    n_head: int = 5  # attention heads in a block; must divide n_embd
-    n_embd: int = 160  # width of the model
-    block_size: int = 128  # context: how many tokens the model sees at once
-    dropout: float = 0.0  # share of activations zeroed while training; helps when the text is small
-    bias: bool = True  # biases in Linear and LayerNorm, as in GPT-2
-    tie_weights: bool = True  # one table reads tokens in and scores them out, as in GPT-2
-    batch_size: int | str = 16  # most sequences at once on one device, or auto; does not change the result, only memory
-    tokens_per_step: int = 2048  # tokens in one optimizer step, over all micro-batches and processes
-    max_steps: int = 4200  # optimizer steps of the whole run
-    optimizer: str = "muon"  # muon: Muon on the blocks' matrices, AdamW on the rest; adamw: AdamW on all
-    lr: float = 4e-3  # highest learning rate of AdamW
-    muon_lr: float = 0.02  # highest learning rate of Muon
-    min_lr: float = 0.0  # learning rate at the end
-    schedule: str = "linear"  # cosine, linear, wsd (stable, then a decay over the last fifth) or constant
-    warmup_steps: int = 100  # steps of rising learning rate at the start (at most half the schedule)
-    decay_steps: int = 0  # step at which the schedule ends; 0: at max_steps
-    weight_decay: float = 0.1  # pull towards zero, on matrices only
-    beta1: float = 0.9  # AdamW's memory of the gradient
-    beta2: float = 0.99  # AdamW's memory of its square
-    grad_clip: float = 1.0  # longest gradient (its norm) that passes unshortened; 0: no limit
-    eval_every: int = 500  # steps between exact validations, each over the whole validation text
-    patience: int = 0  # stop after this many validations without a better one; 0: never
-    best_dtype: str = "fp32"  # type of the numbers in best/: fp32, or fp16 for half the size
-    target_loss: float = 0.0  # stop when the training loss of a step is this low; 0: never
-    sample_chars: int = 200  # tokens of sample text written at each validation; 0: none
-    save_every: int = 500  # steps between checkpoints; 0: only by time
-    save_minutes: float = 10.0  # minutes between checkpoints
-    copy_to: str = ""  # second folder (Drive, say) that gets a copy every 20 minutes and at the end
-    minutes: float = 0.0  # the schedule follows the clock and ends after so many minutes; 0: it follows the steps
-    windows: str = ""  # window lengths in turn with their shares of the run, 128:0.6,1024:0.4; empty: block_size
-    grow_from: str = ""  # begin as the models of these folders (best/), side by side, commas between them
-    teacher: str = ""  # folders of models, commas between them, whose mean probabilities are targets beside the text
-    teacher_weight: float = 0.5  # weight of the teachers' probabilities; the text has the rest
-    order: str = "shuffled"  # shuffled: each window once an epoch, in a fresh order; random: drawn anew each time
-    seed: int = 1337  # decides first weights, batches and samples
-    device: str = "auto"  # auto, cpu, cuda, cuda:1 or mps
-    precision: str = "auto"  # auto (by the device's capability), fp32, bf16 or fp16
-    compile: bool = False  # try torch.compile; falls back with a line where it cannot
-    tensorboard: bool = True  # write scalars and samples for TensorBoard to OUT_DIR/tb
-    log_every: int = 1  # steps between log lines on the screen; 0: only warnings (the log file has every step)
-    bar: bool = True  # show a progress bar where the screen is a terminal
+    preset: str = setting("cpu", "the settings to start from; every other flag overrides one of them")
+    out_dir: str = setting("", "folder of the run: last.pt, best/, history.jsonl, a log (empty in Python: "
+                               "nothing is written)")
+    resume: str = setting("no", "auto: continue the run in the output folder or its copy, or start it; "
+                                "overwrite: throw it away; no: refuse", choices=("no", "auto", "overwrite"))
+    text: str = setting("", "a text file of your own; empty: Tiny Shakespeare")
+    data: str = setting("", "folder of token shards made by `python -m data.shards`, for text that does not "
+                            "fit in memory")
+    tokenizer: str = setting("char", "char: one id a character; bpe: GPT-2's own pieces of words",
+                             choices=("char", "bpe"))
+    n_layer: int = setting(4, "number of blocks", least=1)
+    n_head: int = setting(5, "attention heads in a block; must divide n_embd", least=1)
+    n_embd: int = setting(160, "width of the model", least=1)
+    block_size: int = setting(128, "context: how many tokens the model sees at once", least=1)
+    dropout: float = setting(0.0, "share of activations zeroed while training; helps when the text is small")
+    bias: bool = setting(True, "biases in Linear and LayerNorm, as in GPT-2")
+    tie_weights: bool = setting(True, "one table reads tokens in and scores them out, as in GPT-2")
+    batch_size: int | str = setting(16, "most sequences at once on one device, or auto; does not change the "
+                                        "result, only memory")
+    tokens_per_step: int = setting(2048, "tokens in one optimizer step, over all micro-batches and processes",
+                                   least=1)
+    max_steps: int = setting(4200, "optimizer steps of the whole run; given alone, no clock ends it", least=1)
+    minutes: float = setting(0.0, "most minutes of the run, its last validation included: the learning rate "
+                                  "falls to its end with the clock; 0: only steps count; given alone, only the "
+                                  "clock does", least=0)
+    optimizer: str = setting("muon", "muon: Muon on the blocks' matrices, AdamW on the rest; adamw: AdamW on "
+                                     "all", choices=("adamw", "muon"))
+    lr: float = setting(4e-3, "highest learning rate of AdamW", least=0)
+    muon_lr: float = setting(0.02, "highest learning rate of Muon", least=0)
+    min_lr: float = setting(0.0, "learning rate at the end", least=0)
+    schedule: str = setting("linear", "cosine, linear, wsd (stable, then a decay over the last fifth) or "
+                                      "constant", choices=("cosine", "linear", "wsd", "constant"))
+    warmup_steps: int = setting(100, "steps of rising learning rate at the start (at most half the schedule)",
+                                least=0)
+    decay_steps: int = setting(0, "step at which the schedule ends; 0: at max_steps", least=0)
+    weight_decay: float = setting(0.1, "pull towards zero, on matrices only", least=0)
+    beta1: float = setting(0.9, "AdamW's memory of the gradient")
+    beta2: float = setting(0.99, "AdamW's memory of its square")
+    grad_clip: float = setting(1.0, "longest gradient (its norm) that passes unshortened; 0: no limit", least=0)
+    eval_every: int = setting(500, "steps between exact validations, each over the whole validation text",
+                              least=1)
+    patience: int = setting(0, "stop after this many validations without a better one; 0: never", least=0)
+    best_dtype: str = setting("fp32", "type of the numbers in best/: fp32, or fp16 for half the size",
+                              choices=("fp32", "fp16"))
+    target_loss: float = setting(0.0, "stop when the training loss of a step is this low; 0: never", least=0)
+    sample_chars: int = setting(200, "tokens of sample text written at each validation; 0: none", least=0)
+    save_every: int = setting(500, "steps between checkpoints; 0: only by time", least=0)
+    save_minutes: float = setting(10.0, "minutes between checkpoints", least=0)
+    copy_to: str = setting("", "second folder (Drive, say) that gets a copy every 20 minutes and at the end")
+    windows: str = setting("", "window lengths in turn with their shares of the run, 128:0.6,1024:0.4; empty: "
+                               "block_size")
+    grow_from: str = setting("", "begin as the models of these folders (best/), side by side, commas between")
+    teacher: str = setting("", "folders of models, commas between them, whose mean probabilities are targets "
+                               "beside the text")
+    teacher_weight: float = setting(0.5, "weight of the teachers' probabilities; the text has the rest", least=0)
+    order: str = setting("shuffled", "shuffled: each window once an epoch, in a fresh order; random: drawn anew "
+                                     "each time", choices=("shuffled", "random"))
+    seed: int = setting(1337, "decides first weights, batches and samples", least=0)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1 or mps")
+    precision: str = setting("auto", "auto (by the device's capability), fp32, bf16 or fp16",
+                             choices=("auto", "fp32", "bf16", "fp16"))
+    compile: bool = setting(False, "try torch.compile; falls back with a line where it cannot")
+    tensorboard: bool = setting(True, "write scalars and samples for TensorBoard to OUT_DIR/tb")
+    log_every: int = setting(1, "steps between log lines on the screen; 0: only warnings and, once a minute, "
+                                "where the run stands (the log file has every step)", least=0)
+    bar: bool = setting(True, "show a progress bar where the screen is a terminal")
 
     @classmethod
     def preset_of(cls, name, **overrides):
-        """The settings of a preset, some of them overridden. Raises TrainError in one sentence for what cannot be."""
+        """The settings of a preset, some overridden. Raises TrainError in one sentence for what cannot be."""
         if name not in PRESETS:
-            close = difflib.get_close_matches(str(name), PRESETS, n=1)
-            raise TrainError(f"Unknown preset {name!r}{f' (did you mean {close[0]}?)' if close else ''}: "
+            raise TrainError(f"Unknown preset {name!r}{did_you_mean(name, PRESETS)}: "
                              f"choose one of {', '.join(PRESETS)}.")
         unknown = overrides.keys() - {f.name for f in dataclasses.fields(cls)}
         if unknown:
             raise TrainError(f"Unknown setting {min(unknown)!r}: `python train_gpt2.py --help` lists them all.")
         c = cls(**{"preset": name, **PRESETS[name], **overrides})
-        if "tokens_per_step" not in overrides and isinstance(c.block_size, int) and c.block_size > 0:
-            c.tokens_per_step = max(1, round(c.tokens_per_step / c.block_size)) * c.block_size  # whole sequences
+        by_steps, by_clock = overrides.keys() & {"max_steps", "decay_steps"}, bool(overrides.get("minutes"))
+        if by_steps and "minutes" not in overrides:
+            c.minutes = 0.0
+        if by_clock and not by_steps:
+            c.max_steps = NO_END
+        if isinstance(c.block_size, int) and c.block_size > 0:  # the preset's own numbers follow those given
+            sequences = max(1, round(c.tokens_per_step / c.block_size))
+            if "tokens_per_step" not in overrides:
+                c.tokens_per_step = sequences * c.block_size
             if "batch_size" not in overrides:
-                c.batch_size = min(c.batch_size, c.sequences)
+                c.batch_size = min(c.batch_size, sequences)
         return c.check()
 
     def check(self):
@@ -96,8 +126,14 @@ class TrainConfig:
         return self.decay_steps or self.max_steps
 
     @property
-    def warmup(self):
-        return min(self.warmup_steps, self.horizon // 2)
+    def sequences(self):
+        return self.tokens_per_step // self.block_size
+
+    @property
+    def window_parts(self):
+        """[(length, share of the run), ...]"""
+        parts = [part.split(":") for part in self.windows.split(",") if part]
+        return [(int(n), float(share)) for n, share in parts] or [(self.block_size, 1.0)]
 
     def window_at(self, share):
         """The length of the training windows when this share of the run is done."""
@@ -108,80 +144,83 @@ class TrainConfig:
                 return length
         return last
 
-    @property
-    def window_parts(self):
-        """[(length, share of the run), ...]"""
-        parts = [part.split(":") for part in self.windows.split(",") if part]
-        return [(int(n), float(share)) for n, share in parts] or [(self.block_size, 1.0)]
-
-    @property
-    def sequences(self):
-        return self.tokens_per_step // self.block_size
-
 
 PRESETS = {
-    "quick": dict(n_layer=2, n_head=2, n_embd=32, block_size=32, batch_size=16, tokens_per_step=512, max_steps=200,
-                  lr=2e-2, muon_lr=0.05, warmup_steps=10, order="random", eval_every=100, save_every=100,
-                  tensorboard=False),
-    "cpu": dict(),
-    "baby": dict(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2, batch_size=64, tokens_per_step=64 * 256,
-                 max_steps=5000, optimizer="adamw", lr=1e-3, min_lr=1e-4, schedule="cosine", order="random",
-                 eval_every=250),
+    "quick": dict(n_layer=2, n_head=2, n_embd=32, block_size=32, batch_size=16, tokens_per_step=512,
+                  max_steps=200, lr=2e-2, muon_lr=0.05, warmup_steps=10, order="random", eval_every=100,
+                  save_every=100, tensorboard=False),
+    "cpu": dict(minutes=5.0),
+    "baby": dict(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2, batch_size=64,
+                 tokens_per_step=64 * 256, max_steps=5000, optimizer="adamw", lr=1e-3, min_lr=1e-4,
+                 schedule="cosine", order="random", eval_every=250),
     # the summit, in two stages: four seeds (seed=1, 2, 3, 4), then --grow-from puts them side by side
-    "gpt2-seed": dict(n_layer=4, n_head=3, n_embd=192, block_size=1024, batch_size=2, muon_lr=0.025, max_steps=3400,
-                      windows="128:0.4,256:0.15,1024:0.45"),
+    "gpt2-seed": dict(n_layer=4, n_head=3, n_embd=192, block_size=1024, batch_size=2, muon_lr=0.025,
+                      max_steps=3400, windows="128:0.4,256:0.15,1024:0.45"),
     "gpt2-char": dict(n_layer=12, n_head=12, n_embd=768, block_size=1024, dropout=0.1, batch_size=2,
-                      tokens_per_step=4096, max_steps=100, optimizer="adamw", lr=2e-4, warmup_steps=7, eval_every=50,
-                      save_every=50),
-    "gpt2-bpe": dict(tokenizer="bpe", n_layer=12, n_head=12, n_embd=768, block_size=1024, dropout=0.2, batch_size=4,
-                     tokens_per_step=32 * 1024, max_steps=1000, optimizer="adamw", lr=6e-4, min_lr=6e-5,
-                     schedule="cosine", order="random", eval_every=50, patience=5, save_every=200),
+                      tokens_per_step=4096, max_steps=100, optimizer="adamw", lr=2e-4, warmup_steps=7,
+                      eval_every=50, save_every=50),
+    "gpt2-bpe": dict(tokenizer="bpe", n_layer=12, n_head=12, n_embd=768, block_size=1024, dropout=0.2,
+                     batch_size=4, tokens_per_step=32 * 1024, max_steps=1000, optimizer="adamw", lr=6e-4,
+                     min_lr=6e-5, schedule="cosine", order="random", eval_every=50, patience=5, save_every=200),
 }
-
-CHOICES = {"resume": ("no", "auto", "overwrite"), "tokenizer": ("char", "bpe"), "optimizer": ("adamw", "muon"),
-           "schedule": ("cosine", "linear", "wsd", "constant"), "precision": ("auto", "fp32", "bf16", "fp16"),
-           "best_dtype": ("fp32", "fp16"), "order": ("shuffled", "random")}
-AT_LEAST_ONE = ("n_layer", "n_head", "n_embd", "block_size", "tokens_per_step", "max_steps", "eval_every")
-NOT_NEGATIVE = ("lr", "muon_lr", "min_lr", "warmup_steps", "decay_steps", "weight_decay", "grad_clip", "patience",
-                "target_loss", "sample_chars", "save_every", "save_minutes", "log_every", "seed", "minutes",
-                "teacher_weight")
 
 
 def flag(name):
     return "--" + name.replace("_", "-")
 
 
-def check_settings(c):
-    def refuse(bad, sentence):
-        if bad:
-            raise TrainError(sentence)
+def did_you_mean(word, known):
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
-    for name, allowed in CHOICES.items():
-        value = getattr(c, name)
-        refuse(value not in allowed, f"{flag(name)} is {value!r}: choose one of {', '.join(allowed)}.")
-    for name in AT_LEAST_ONE + NOT_NEGATIVE:
-        value, least = getattr(c, name), 1 if name in AT_LEAST_ONE else 0
-        refuse(not value >= least or value == math.inf, f"{flag(name)} is {value}: it must be at least {least}.")
+
+def refuse(bad, sentence):
+    if bad:
+        raise TrainError(sentence)
+
+
+def check_settings(c):
+    for f in dataclasses.fields(c):
+        check_value(f, getattr(c, f.name))
     for name in ("dropout", "beta1", "beta2"):
-        refuse(not 0 <= getattr(c, name) < 1, f"{flag(name)} is {getattr(c, name)}: it must be at least 0 and below 1.")
+        value = getattr(c, name)
+        refuse(not 0 <= value < 1, f"{flag(name)} is {value}: it must be at least 0 and below 1.")
     refuse(not c.lr > 0, "--lr is 0: nothing would be learned.")
+    refuse(c.min_lr > c.lr, f"--min-lr {c.min_lr} is above --lr {c.lr}: the rate falls from the one to the other.")
     refuse(c.n_embd % c.n_head, f"--n-embd {c.n_embd} cannot be split into --n-head {c.n_head} equal heads: "
            f"choose a width that is a multiple of {c.n_head}.")
-    near = max(1, round(c.tokens_per_step / c.block_size)) * c.block_size
-    refuse(c.tokens_per_step % c.block_size, f"--tokens-per-step {c.tokens_per_step} is not a whole number of "
-           f"sequences of --block-size {c.block_size}: try {near}.")
-    refuse(c.batch_size != "auto" and (not isinstance(c.batch_size, int) or c.batch_size < 1),
-           f"--batch-size is {c.batch_size!r}: give a whole number of at least 1, or auto.")
-    refuse(c.batch_size != "auto" and c.batch_size > c.sequences, f"--batch-size {c.batch_size} is more than the "
-           f"{c.sequences} sequences of one step: raise --tokens-per-step (now {c.tokens_per_step}) or lower it.")
-    check_windows(c, refuse)
-    refuse(c.min_lr > c.lr, f"--min-lr {c.min_lr} is above --lr {c.lr}: the rate falls from the one to the other.")
+    check_batch(c)
+    check_windows(c)
+    refuse(c.text and c.data, "--text and --data name two texts: give one of them.")
     refuse(c.out_dir and os.path.isfile(c.out_dir), f"--out-dir {c.out_dir} is a file: name a folder.")
+    refuse(c.copy_to and os.path.isfile(c.copy_to), f"--copy-to {c.copy_to} is a file: name a folder.")
+    refuse(c.copy_to and same_folder(c.copy_to, c.out_dir), "--copy-to is --out-dir itself: name another folder.")
     refuse(not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", c.device),
            f"--device is {c.device!r}: choose auto, cpu, mps, cuda or cuda:N.")
 
 
-def check_windows(c, refuse):
+def check_value(f, value):
+    least, choices = f.metadata["least"], f.metadata["choices"]
+    if choices:
+        refuse(value not in choices, f"{flag(f.name)} is {value!r}: choose one of {', '.join(choices)}.")
+    if least is not None:
+        fits = value >= least and value != math.inf  # NaN does not fit either
+        refuse(not fits, f"{flag(f.name)} is {value}: it must be at least {least}.")
+
+
+def check_batch(c):
+    near = max(1, round(c.tokens_per_step / c.block_size)) * c.block_size
+    refuse(c.tokens_per_step % c.block_size, f"--tokens-per-step {c.tokens_per_step} is not a whole number of "
+           f"sequences of --block-size {c.block_size}: try {near}.")
+    if c.batch_size == "auto":
+        return
+    refuse(not isinstance(c.batch_size, int) or c.batch_size < 1,
+           f"--batch-size is {c.batch_size!r}: give a whole number of at least 1, or auto.")
+    refuse(c.batch_size > c.sequences, f"--batch-size {c.batch_size} is more than the {c.sequences} sequences of "
+           f"one step: raise --tokens-per-step (now {c.tokens_per_step}) or lower it.")
+
+
+def check_windows(c):
     how = f"--windows is {c.windows!r}: give lengths with shares that make 1, as 128:0.6,1024:0.4"
     try:
         parts = c.window_parts
@@ -193,6 +232,10 @@ def check_windows(c, refuse):
         refuse(c.tokens_per_step % length, f"{how}, each a part of --tokens-per-step {c.tokens_per_step}.")
 
 
+def same_folder(a, b):
+    return bool(b) and os.path.realpath(a) == os.path.realpath(b)
+
+
 # ---- The command line
 
 
@@ -202,13 +245,14 @@ def parse_command(argv=None):
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
-        close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
-        raise TrainError(f"Unknown argument {unknown[0]!r}{f' (did you mean {close[0]}?)' if close else ''}: "
-                         "--help lists them all.")
-    given = {k: v for k, v in vars(args).items() if v is not None and k not in ("plan", "summary", "preset")}
-    name = args.preset or "cpu"
+        word = unknown[0].split("=")[0]
+        raise TrainError(f"Unknown argument {unknown[0]!r}{did_you_mean(word, known)}: --help lists them all.")
+    given = vars(args)
+    plan, summary, name = (given.pop(key) for key in ("plan", "summary", "preset"))
+    given = {key: value for key, value in given.items() if value is not None}
+    name = name or "cpu"
     given.setdefault("out_dir", os.path.join("out", name))
-    return TrainConfig.preset_of(name, **given), args.plan, args.summary
+    return TrainConfig.preset_of(name, **given), plan, summary
 
 
 class OneSentence(argparse.ArgumentParser):
@@ -217,24 +261,27 @@ class OneSentence(argparse.ArgumentParser):
 
 
 def make_parser():
-    """One flag a field; its help is the comment beside the field."""
-    parser = OneSentence(prog="train_gpt2.py", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
-                         description="Train a GPT-2. Choose a preset; every other flag changes one of its settings.",
-                         epilog=presets_text())
+    """One flag a field."""
+    parser = OneSentence(prog="train_gpt2.py", formatter_class=argparse.RawDescriptionHelpFormatter,
+                         allow_abbrev=False, epilog=presets_text(),
+                         description="Train a GPT-2. Choose a preset; every other flag changes one of its settings.")
     parser.add_argument("--plan", action="store_true", help="only show parameters, memory and arithmetic, by formula")
     parser.add_argument("--summary", action="store_true", help="only show the layers (torchinfo) and the plan")
-    comments = dict(re.findall(r"^    (\w+): [^#\n]*#\s*(.*)$", inspect.getsource(TrainConfig), re.MULTILINE))
     for f in dataclasses.fields(TrainConfig):
-        text = f"{comments[f.name]} [{f.default}]" if f.default != "" else comments[f.name]
-        how = {"type": f.type, "metavar": "X"}
-        if f.name == "batch_size":
-            how = {"type": number_or_auto, "metavar": "N|auto"}
-        if f.name in CHOICES or f.name == "preset":
-            how = {"metavar": "|".join(CHOICES.get(f.name, PRESETS))}  # checked later, with a better sentence
-        if f.type is bool:
-            how = {"action": argparse.BooleanOptionalAction}
-        parser.add_argument(flag(f.name), help=text.replace("%", "%%"), **how)
+        text = f.metadata["help"] + (f" [{f.default}]" if f.default != "" else "")
+        parser.add_argument(flag(f.name), help=text.replace("%", "%%"), **how_to_parse(f))
     return parser
+
+
+def how_to_parse(f):
+    if f.type is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if f.name == "batch_size":
+        return {"type": number_or_auto, "metavar": "N|auto"}
+    choices = f.metadata["choices"] or (PRESETS if f.name == "preset" else ())
+    if choices:
+        return {"metavar": "|".join(choices)}  # checked later, with a better sentence
+    return {"type": f.type, "metavar": "X"}
 
 
 def number_or_auto(text):
@@ -242,11 +289,12 @@ def number_or_auto(text):
 
 
 def presets_text():
-    lines = ["presets (layers / heads / width / context, tokens a step, steps); in [ ] above: the values of cpu"]
+    lines = ["presets (layers / heads / width / context, tokens a step, length); in [ ] above: the values of cpu"]
     for name in PRESETS:
         c = TrainConfig(preset=name, **PRESETS[name])
-        lines.append(f"  {name:<10} {c.n_layer} / {c.n_head} / {c.n_embd} / {c.block_size}, {c.tokens_per_step:,}, "
-                     f"{c.max_steps:,}, {c.tokenizer}, {c.optimizer}")
+        length = f"{c.minutes:g} minutes or {c.max_steps:,} steps" if c.minutes else f"{c.max_steps:,} steps"
+        lines.append(f"  {name:<10} {c.n_layer} / {c.n_head} / {c.n_embd} / {c.block_size}, "
+                     f"{c.tokens_per_step:,}, {length}, {c.tokenizer}, {c.optimizer}")
     lines += ["", "example: python train_gpt2.py --preset gpt2-char --batch-size auto --out-dir out/char --resume auto"]
     return "\n".join(lines)
 
@@ -258,7 +306,11 @@ def as_command(config, **changes):
     words = ["python", "train_gpt2.py", "--preset", config.preset]
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        if value == getattr(preset, f.name):
+        only_clock = f.name == "minutes" and config.max_steps == NO_END
+        if value == getattr(preset, f.name) and not only_clock or value == NO_END:
             continue
-        words += [flag(f.name) if value else flag("no_" + f.name)] if f.type is bool else [flag(f.name), str(value)]
+        if f.type is bool:
+            words += [flag(f.name) if value else flag("no_" + f.name)]
+        else:
+            words += [flag(f.name), str(value)]
     return shlex.join(words)

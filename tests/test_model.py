@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import model_gpt2
 from gpt2.sampling import KVCache, filter_probs
@@ -83,17 +85,20 @@ def logits_sdpa(model, idx):
 
 
 def logits_by_hand(model, idx):
-    return model.lm_head(model.hidden(idx, patterns=[]))
+    return model(idx, patterns=[])[0]
+
+
+def logits_in_pieces(model, pieces):
+    cache = KVCache(model.config, pieces[0].size(0), model.transformer.wte.weight)
+    return torch.cat([model(piece, cache=cache)[0] for piece in pieces], dim=1)
 
 
 def logits_one_by_one(model, idx):
-    cache = KVCache(model.config, idx.size(0), model.lm_head.weight)
-    return model.lm_head(torch.cat([model.hidden(idx[:, t:t + 1], cache) for t in range(idx.size(1))], dim=1))
+    return logits_in_pieces(model, idx.split(1, dim=1))
 
 
 def logits_in_two_pieces(model, idx):
-    cache = KVCache(model.config, idx.size(0), model.lm_head.weight)
-    return model.lm_head(torch.cat([model.hidden(idx[:, :5], cache), model.hidden(idx[:, 5:], cache)], dim=1))
+    return logits_in_pieces(model, idx.split([5, idx.size(1) - 5], dim=1))
 
 
 PATHS = [logits_sdpa, logits_by_hand, logits_one_by_one, logits_in_two_pieces]
@@ -175,6 +180,34 @@ def test_window_rule():
         assert not torch.equal(out[:, 17], model(out[:, 1:17])[0][:, -1].argmax(-1))
 
 
+def test_a_prompt_beyond_the_context_keeps_all_that_fits():
+    """1,025 ids were read as the last 512, where the last 1,024 would do."""
+    model = small(std=0.4, tie_weights=False)
+    prompt = ids(20, 17)
+    with torch.no_grad():
+        want = model(prompt[:, -16:])[0][:, -1].argmax(-1)
+    for use_cache in (True, False):
+        assert torch.equal(model.generate(prompt, 1, temperature=0, use_cache=use_cache)[:, -1], want)
+
+
+def test_two_streams_at_once():
+    """The first stream to end switches dropout on for the second, and the second leaves the model in eval mode."""
+    model, prompt = small(dropout=0.5).train(), ids(1, 4)
+    want = [model.generate(prompt, n, temperature=0)[0, 4:].tolist() for n in (3, 6)]
+    short, long = model.stream(prompt, 3, temperature=0), model.stream(prompt, 6, temperature=0)
+    got = [[], []]
+    for _ in range(3):
+        got[0].append(next(short).item())
+        got[1].append(next(long).item())
+        assert model.training  # between two ids it may be trained
+    assert next(short, None) is None
+    got[1] += [new.item() for new in long]
+    assert got == want and model.training
+    model.eval()
+    next(model.stream(prompt, 2))
+    assert not model.training
+
+
 def test_a_context_of_one_still_generates():
     """block_size // 2 is 0 there: an empty window would crash."""
     model = small(block_size=1)
@@ -247,10 +280,6 @@ def test_mode_is_restored_and_dropout_is_off():
     model = small(dropout=0.5).train()
     a = model.generate(ids(1, 4), 10, temperature=0)
     assert model.training and torch.equal(a, model.generate(ids(1, 4), 10, temperature=0))
-    steps = model.stream(ids(1, 4), 10)
-    next(steps)
-    steps.close()  # a visitor leaves
-    assert model.training
     assert not model.eval().generate(ids(1, 4), 1).requires_grad and not model.training
 
 
@@ -277,10 +306,7 @@ def test_for_inference_reads_the_cache(weights, tolerance):
     """A prompt, single positions and a few at once take three kernels each: a bias or scale lost in one shows here."""
     model, idx = small(n_embd=64), ids(2, 16)
     fast, exact = model.for_inference(weights), model(idx)[0]
-    cache = KVCache(fast.config, 2, fast.transformer.wte.weight)
-    cache.k.fill_(math.nan), cache.v.fill_(math.nan)  # buffers start with what was in memory: it must never be read
-    pieces = [idx[:, :10], idx[:, 10:11], idx[:, 11:14], idx[:, 14:15], idx[:, 15:]]
-    rough = torch.cat([fast.lm_head(fast.hidden(piece, cache)) for piece in pieces], dim=1).float()
+    rough = logits_in_pieces(fast, idx.split([10, 1, 3, 1, 1], dim=1)).float()
     assert (exact - rough).abs().max() < tolerance * exact.std()
 
 
@@ -291,16 +317,29 @@ def test_an_inference_copy_is_not_saved(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_for_inference_makes_no_copy_in_fp32(monkeypatch):
-    """A deepcopy of the whole model first would take 344 MB more at 85.9 M parameters, and a Space has little."""
-    import copy
-    model, copied = small(), []
-    real = torch.nn.Parameter.__deepcopy__
-    monkeypatch.setattr(torch.nn.Parameter, "__deepcopy__", lambda self, memo: copied.append(1) or real(self, memo))
-    model.for_inference("int8")
-    assert not copied
-    copy.deepcopy(model)
-    assert copied  # so the count counts
+@pytest.mark.parametrize("weights", ["bf16", "int8"])
+def test_for_inference_makes_no_copy_in_fp32(weights):
+    """A copy of the whole model first would take 344 MB more at 85.9 M parameters, and a Space has little."""
+    model = small()
+    with CountBytes() as count:
+        model.for_inference(weights)
+    assert 0 < count.fp32 < 4 * model.num_params() / 3  # a matrix or two at a time
+
+
+class CountBytes(TorchDispatchMode):
+    """The largest sum of fp32 bytes alive at once that operations made, on a real device."""
+
+    def __enter__(self):
+        self.fp32, self.alive = 0, {}
+        return super().__enter__()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.dtype == torch.float32 and out.device.type == "cpu":
+            storage = out.untyped_storage()
+            self.alive[storage.data_ptr()] = weakref.ref(out), storage.nbytes()
+            self.fp32 = max(self.fp32, sum(size for ref, size in self.alive.values() if ref() is not None))
+        return out
 
 
 @pytest.mark.parametrize("tie", [True, False])
@@ -397,6 +436,88 @@ def test_no_bias_saves_zero_biases_and_says_so(tmp_path):
         torch.testing.assert_close(other, model(ids(1, 9))[0], rtol=0, atol=1e-4)
 
 
+def changed_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@torch.no_grad()
+def test_gpt2s_own_values_under_other_names_load(tmp_path):
+    """n_inner written out and the newer name of the same GELU, refused as "another model"."""
+    model = small()
+    model.save_pretrained(tmp_path)
+    changed_config(tmp_path, n_inner=128, activation_function="gelu_pytorch_tanh")
+    assert torch.equal(GPT.from_pretrained(tmp_path)(ids(1, 9))[0], model(ids(1, 9))[0])
+    changed_config(tmp_path, n_inner=64)
+    with pytest.raises(ValueError, match="another model"):
+        GPT.from_pretrained(tmp_path)
+
+
+@torch.no_grad()
+def test_a_model_in_parts_loads(tmp_path):
+    """transformers cuts what is large: an index and parts, and no model.safetensors."""
+    model = small()
+    model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    names = sorted(state)
+    parts = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, part in parts.items():
+        save_file({name: state[name] for name in part}, tmp_path / file)
+    where = {name: file for file, part in parts.items() for name in part}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    assert torch.equal(GPT.from_pretrained(tmp_path)(ids(1, 9))[0], model(ids(1, 9))[0])
+    for bad in ("../model.safetensors", "/etc/passwd", 7):
+        index.write_text(json.dumps({"weight_map": {"wte.weight": bad}}))
+        with pytest.raises(ValueError, match="index.json is damaged"):
+            GPT.from_pretrained(tmp_path)
+
+
+def test_only_a_pickle_says_how_to_convert_it(tmp_path):
+    """Called "damaged", a repo of three years ago cannot be mended."""
+    small().save_pretrained(tmp_path)
+    os.replace(tmp_path / "model.safetensors", tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="only pytorch_model.bin.*save_pretrained"):
+        GPT.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers(tmp_path, value):
+    """A run that diverged, loaded without a word: the app starts and shows "0 tokens" for ever."""
+    model = small()
+    model.transformer.h[1].mlp.c_fc.weight.data[3, 3] = value
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        GPT.from_pretrained(tmp_path)
+
+
+HOSTILE = [dict(n_positions=4_000_000), dict(n_layer=10**9), dict(vocab_size=10**12), dict(n_embd=2**40),
+           dict(n_layer="6"), dict(n_head=True), dict(n_head=0), dict(n_embd=None), dict(n_head=[4]),
+           dict(resid_pdrop="0"), dict(tie_word_embeddings="yes"), dict(n_tokens=-3), dict(n_tokens=66),
+           dict(n_tokens=1.5)]
+
+
+@pytest.mark.parametrize("changes", HOSTILE)
+def test_a_config_that_lies_costs_nothing(changes, tmp_path, monkeypatch):
+    """4 million positions took 2.6 GB before they were refused; "6" was a TypeError from deep inside."""
+    small().save_pretrained(tmp_path)
+    changed_config(tmp_path, **changes)
+    monkeypatch.setattr(GPT, "__init__", lambda *_: pytest.fail("built a model"))
+    with pytest.raises(ValueError) as error:
+        GPT.from_pretrained(tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, " " * 6_000_000])
+def test_a_config_that_is_too_deep_or_too_long(text, tmp_path):
+    """RecursionError, which no caller expects."""
+    small().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match="config.json is missing, damaged"):
+        GPT.from_pretrained(tmp_path)
+
+
 def damage(folder, how):
     weights, config = folder / "model.safetensors", folder / "config.json"
     state = load_file(weights)
@@ -466,6 +587,7 @@ def test_missing_folder_asks_the_hub_and_says_so(monkeypatch):
         raise OSError("cannot reach the Hub")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    monkeypatch.setattr(huggingface_hub, "file_exists", offline)
     with pytest.raises(ValueError, match="No folder runs/nothing.*cannot reach the Hub"):
         GPT.from_pretrained("runs/nothing")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt2.errors import TrainError
-from gpt2.settings import PRESETS, TrainConfig, as_command, check_settings, flag, make_parser, parse_command
+from gpt2.settings import NO_END, PRESETS, TrainConfig, as_command, check_settings, flag, make_parser, parse_command
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_presets_can_be(name):
     """A preset whose own values do not go together."""
     check_settings(TrainConfig.preset_of(name))
-    assert TrainConfig.preset_of("cpu") == TrainConfig()
 
 
 @pytest.mark.parametrize("command, says", [
@@ -30,7 +29,10 @@ def test_presets_can_be(name):
     ("--dropout 1", "below 1"), ("--lr 0", "--lr is 0"), ("--lr nan", "at least 0"), ("--lr inf", "at least 0"),
     ("--lr 1e-4 --min-lr 1e-3", "above --lr"), ("--schedule step", "cosine"), ("--precision half", "fp16"),
     ("--device tpu", "cuda:N"), ("--out-dir train_gpt2.py", "is a file"), ("--seed -1", "at least 0"),
-    ("train", "Unknown argument 'train'"), ("--resume maybe", "overwrite")])
+    ("train", "Unknown argument 'train'"), ("--resume maybe", "overwrite"), ("--minutes -1", "at least 0"),
+    ("--windows 100:1", "part of --tokens-per-step"), ("--windows 64", "shares that make 1"),
+    ("--text a.txt --data b", "two texts"), ("--copy-to ./out/cpu", "--out-dir itself"),
+    ("--copy-to train_gpt2.py", "is a file")])
 def test_one_sentence_for_what_cannot_be(command, says):
     """A traceback, a page of usage, or a mistake that is found after the text is loaded and the model built."""
     with pytest.raises(TrainError) as error:
@@ -68,7 +70,16 @@ def test_a_new_context_alone_is_enough():
     """--block-size 100 refused, because tokens a step and micro-batch of the preset no longer fit."""
     c, _, _ = parse_command(["--preset", "quick", "--block-size", "100"])
     assert c.tokens_per_step % 100 == 0 and c.batch_size <= c.sequences
-    assert parse_command(["--preset", "baby", "--max-steps", "5"])[0].warmup <= 5
+
+
+@pytest.mark.parametrize("command, minutes, steps", [
+    ("", 5.0, 4200), ("--max-steps 100", 0.0, 100), ("--minutes 10", 10.0, NO_END), ("--minutes 0", 0.0, 4200),
+    ("--max-steps 100 --minutes 2", 2.0, 100), ("--decay-steps 200", 0.0, 4200), ("--lr 1e-3", 5.0, 4200)])
+def test_clock_or_steps(command, minutes, steps):
+    """A run with --max-steps that the preset's five minutes cut short; a run of an hour that ends at step 4,200."""
+    c = parse_command(command.split())[0]
+    assert (c.minutes, c.max_steps) == (minutes, steps)
+    assert parse_command(shlex.split(as_command(c))[2:])[0] == c
 
 
 def test_unknown_setting_from_python():

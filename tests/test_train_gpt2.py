@@ -6,6 +6,7 @@ import math
 import os
 import random
 import re
+import types
 
 import numpy as np
 import pytest
@@ -90,6 +91,21 @@ def test_precision_by_capability(card, capability, dtype, scaler):
     got, use_scaler, reason = pick_precision("cuda")
     assert (got, use_scaler) == (dtype, scaler)
     assert f"{capability[0]}.{capability[1]}" in reason
+
+
+def test_a_card_without_kernels_is_passed_over(card, monkeypatch, capsys):
+    """"Or go on by CPU" was said, and nothing did. Asked for by name, it is an error."""
+    card(6, 0, kernels=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    device.best_device.cache_clear()
+    assert train_gpt2.pick_device() == train_gpt2.pick_device("auto") == CPU
+    assert capsys.readouterr().out.count("no kernels for the card (some card): going on by CPU") == 1
+    assert train_gpt2.pick_device("cuda") == torch.device("cuda", 0)
+    card(7, 5)
+    device.best_device.cache_clear()
+    assert train_gpt2.pick_device() == torch.device("cuda", 0)
+    device.best_device.cache_clear()
 
 
 def test_a_card_without_kernels_is_named(card):
@@ -339,7 +355,7 @@ def test_what_a_run_leaves(corpus, tmp_path, capsys):
     assert len(re.findall(r"^\d\d:\d\d:\d\d step \d+ \| loss", log.read_text(), re.M)) == 20
     model, metrics = GPT.from_pretrained(tmp_path / "best"), json.load(open(tmp_path / "best" / "metrics.json"))
     assert evaluate(model, corpus.val) == metrics["val_loss"] == result.progress.best_loss
-    assert metrics["corpus"] == {"name": "words", "sha256": corpus.sha256, "floor": None}
+    assert {"name": "words", "sha256": corpus.sha256, "floor": None}.items() <= metrics["corpus"].items()
     assert metrics["parameters"] == model.num_params() and metrics["ngram5_val_loss"] > 0
     assert {"tokenizer.json", "config.json", "model.safetensors", "ngram5.npz"} <= set(os.listdir(tmp_path / "best"))
 
@@ -352,6 +368,44 @@ def test_checkpoint_has_the_promised_keys(corpus, tmp_path):
     assert saved["step"] == 20 and not any("_orig_mod" in k or k.startswith("module.") for k in saved["model"])
 
 
+@pytest.mark.parametrize("schedule", ["linear", "wsd"])
+@pytest.mark.parametrize("pace", [0.4, 3.0])
+def test_minutes_are_minutes(corpus, monkeypatch, schedule, pace, tmp_path):
+    """A preset "of five minutes" that is 4,200 steps: on a slower machine it stood at 2,592, its rate still high.
+
+    The clock is made: each step takes `pace` seconds, a validation 6; half way the machine becomes half as fast.
+    """
+    clock, real_step, real_eval = [0.0], train_gpt2.optimizer_step, train_gpt2.evaluate
+    made = types.SimpleNamespace(monotonic=lambda: clock[0], perf_counter=lambda: clock[0])
+    monkeypatch.setattr(train_gpt2, "time", made)
+
+    def step(*args):
+        clock[0] += pace * (1 if clock[0] < 60 else 2)
+        return real_step(*args)
+
+    def validation(model, ids):
+        clock[0] += 6 * len(ids) / len(corpus.val)
+        return real_eval(model, ids)
+
+    monkeypatch.setattr(train_gpt2, "optimizer_step", step)
+    monkeypatch.setattr(train_gpt2, "evaluate", validation)
+    c = tiny(minutes=2, max_steps=10**6, schedule=schedule, eval_every=30, out_dir=str(tmp_path), resume="auto")
+    first = train(c, corpus, lambda record, model: clock[0] > 40)  # the session dies; the next begins much later
+    clock[0] += 1000
+    result = train(c, corpus)
+    lrs = [r["lr"] for r in result.history if "lr" in r]
+    assert first.stopped == "callback" and result.stopped == "minutes"
+    assert 120 - 5 * pace < result.progress.clock <= 120  # the last validation included
+    assert max(lrs) == c.lr and lrs[-1] < (0.07 if pace < 1 else 0.4) * c.lr
+    assert all(a >= 0.97 * b for a, b in zip(lrs[3:], lrs[4:], strict=False))  # it falls, whatever the pace
+
+
+def test_the_clock_and_the_steps_together(corpus):
+    """A fast machine that reaches max_steps with the rate still high, since the clock has not run out."""
+    result = train(tiny(minutes=60, max_steps=20), corpus)
+    assert result.stopped == "max_steps" and result.history[-2]["lr"] == train(tiny(), corpus).history[-2]["lr"]
+
+
 def test_compile_falls_back(corpus, monkeypatch, capsys, tmp_path):
     """A machine without a compiler that kills the run; a compiled model whose weights are saved as _orig_mod.*."""
     monkeypatch.setattr(torch, "compile", lambda model: (_ for _ in ()).throw(RuntimeError("no compiler")))
@@ -362,14 +416,17 @@ def test_compile_falls_back(corpus, monkeypatch, capsys, tmp_path):
     class Wrapped(torch.nn.Module):  # as torch.compile wraps, without its minute
         def __init__(self, model):
             super().__init__()
-            self._orig_mod = model
+            self._orig_mod, self.config = model, model.config
 
-        def forward(self, *args):
-            return self._orig_mod(*args)
+        def forward(self, x, y):
+            shapes.append(tuple(x.shape))
+            return self._orig_mod(x, y)
 
+    shapes = []
     monkeypatch.setattr(torch, "compile", Wrapped)
     assert train(tiny(compile=True, out_dir=str(tmp_path)), corpus).train_losses == plain.train_losses
     assert not any("_orig_mod" in k for k in torch.load(tmp_path / "last.pt", weights_only=True)["model"])
+    assert set(shapes) == {(4, 16)}  # another batch would be compiled for nothing
 
 
 def test_auto_batch_size_keeps_tokens_a_step(corpus, monkeypatch):
@@ -392,8 +449,10 @@ def test_auto_batch_size_keeps_tokens_a_step(corpus, monkeypatch):
 def test_out_of_memory_names_the_mend(corpus, monkeypatch):
     """A traceback of forty lines where one flag would do."""
     monkeypatch.setattr(train_gpt2, "optimizer_step", lambda *a: (_ for _ in ()).throw(torch.OutOfMemoryError("x")))
-    with pytest.raises(TrainError, match="--batch-size 2"):
+    with pytest.raises(TrainError, match="4 sequences at once: --batch-size 2"):
         train(tiny(), corpus)
+    with pytest.raises(TrainError, match="one sequence at once: lower --block-size"):
+        train(tiny(batch_size=1), corpus)
 
 
 def test_dropout_leaves_the_batches_alone(corpus):

@@ -107,7 +107,30 @@ def test_plan_and_summary_from_the_command_line(monkeypatch, capsys):
     assert train_gpt2.main(["--preset", "quick", "--plan", "--summary"]) == 0
     out, size = capsys.readouterr().out, GPT(model_config(TrainConfig.preset_of("quick"), 65)).num_params()
     assert f"parameters: {size:,}" in out and re.search(r"together +[\d,.]+ MB", out)
-    assert "CausalSelfAttention" in out or "torchinfo" in out
+    pytest.importorskip("torchinfo")
+    assert "CausalSelfAttention" in out
+
+
+def test_an_evaluation_stays_small(monkeypatch):
+    """16,384 tokens at once are 6.5 GB of logits at 50,304 entries, which no plan knew."""
+    assert plan.eval_batch(GPTConfig(128, 65)) == 128 and plan.eval_batch(GPTConfig()) == 1
+    model = GPT(GPTConfig(8, 4096, 1, 1, 8))
+    rows = []
+    model.lm_head.register_forward_hook(lambda module, args, logits: rows.append(logits.numel()))
+    train_gpt2.evaluate(model, torch.zeros(20_000, dtype=torch.long))
+    assert 0.9 * plan.EVAL_BYTES < 8 * max(rows) <= plan.EVAL_BYTES
+
+
+def test_the_trial_of_auto_is_not_measured(monkeypatch):
+    """The probe's memory, left in the peak that the run reports as its own."""
+    asked = []
+    monkeypatch.setattr(plan, "try_micro_batch", lambda model, micro, *_: asked.append(micro))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**12, 10**12))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: asked.append("reset"))
+    c = TrainConfig.preset_of("quick", batch_size="auto")
+    assert plan.pick_micro_batch(c, GPT(model_config(c, 65)), torch.float32, torch.device("cuda")) == 16
+    assert asked == [16, "reset"]
 
 
 def test_summary_without_torchinfo(monkeypatch):

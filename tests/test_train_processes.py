@@ -71,26 +71,71 @@ def test_two_processes_are_one(folder, tmp_path):
     assert len(losses(tmp_path / "two")) == 13
 
 
-DYING = """
-import os, signal, sys
+MACHINES = """
+import dataclasses, os, signal, sys
 import train_gpt2
 from gpt2.settings import parse_command
+rank = os.environ["RANK"]
+
 def callback(record, model):
-    if record["step"] == 3 and os.environ["RANK"] == "1":
+    if record["step"] == 3 and rank == os.environ.get("DIES"):
         os.kill(os.getpid(), signal.SIGKILL)
+
+c = parse_command(sys.argv[1:])[0]
+c = dataclasses.replace(c, out_dir=c.out_dir + rank, lr=c.lr * (2 if rank == os.environ.get("OTHER") else 1))
 try:
-    train_gpt2.train(parse_command(sys.argv[1:])[0], callback=callback)
+    train_gpt2.train(c, callback=callback)
 except train_gpt2.TrainError as error:
-    sys.exit(str(error))
+    sys.exit(f"{rank}: {error}")
 """
 
 
-def test_a_dead_process_ends_the_run(folder, tmp_path):
-    """The others wait for its gradients for ever, and the card is paid for all night."""
-    (tmp_path / "dying.py").write_text(DYING)
-    done = torchrun(2, str(tmp_path / "dying.py"), *flags(folder, tmp_path / "run"), timeout=90)
+@pytest.fixture
+def machines(folder, tmp_path, monkeypatch):
+    """Start two processes, as on two machines, each with a folder of its own; the first one's folder is returned."""
+    (tmp_path / "machines.py").write_text(MACHINES)
+
+    def run(**environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        command = flags(folder, tmp_path / "node", "--resume", "auto", "--dropout", "0.1", "--save-every", "3")
+        return torchrun(2, str(tmp_path / "machines.py"), *command), tmp_path / "node0"
+
+    return run
+
+
+def test_two_machines_resume(machines):
+    """Node 0 restored, node 1 began anew, and the farewell was that of a good run with a wrong model.
+
+    last.pt is cut off too: each process moved it away, and the second died of its absence. And two processes that drop
+    out the same activations would have the same generator.
+    """
+    done, first = machines()
+    assert done.returncode == 0, done.stderr
+    before = losses(first)
+    saved = torch.load(first / "last.pt", weights_only=True)
+    assert saved["step"] == 8 and not torch.equal(*(state["cpu"] for state in saved["rng"]))
+    (first / "last.pt").write_bytes(b"cut off")
+    done, first = machines()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("damaged") == 1 and "going on after step 6" in done.stdout
+    assert losses(first) == before
+    again = torch.load(first / "last.pt", weights_only=True)
+    assert all(torch.equal(again["model"][name], saved["model"][name]) for name in saved["model"])
+
+
+def test_machines_with_other_settings_are_told(machines):
+    """A command typed differently on the second machine: a model between two runs."""
+    done, _ = machines(OTHER="1")
     assert done.returncode != 0
-    assert "Process 0 lost the others after step 3" in done.stderr or "SIGKILL" in done.stderr
+    assert "Process 1 was started with another set of settings than process 0" in done.stderr
+
+
+def test_a_dead_process_ends_the_run(machines):
+    """The others wait for its gradients for ever, and the card is paid for all night."""
+    done, _ = machines(DIES="1")
+    assert done.returncode != 0
+    assert "0: Process 0 lost the others after step 3" in done.stderr
 
 
 def test_uneven_shares_are_refused(folder, tmp_path, monkeypatch):

@@ -1,0 +1,157 @@
+"""What a run says of itself: its first and last lines, a line a step, its metrics, and what went wrong, in words.
+
+`run` is always train_gpt2.Run.
+"""
+
+import contextlib
+import dataclasses
+import os
+from datetime import datetime, timedelta
+
+import torch
+
+from gpt2.checkpoint import disk_error, has_run
+from gpt2.device import NAMES
+from gpt2.errors import TrainError
+from gpt2.machine import machine_facts
+from gpt2.plan import card_peak, disk_text, flops_per_token, memory_plan, peak_memory
+from gpt2.settings import as_command
+
+TOO_MANY_SKIPS = 25  # a scaler that starts at 2**16 needs at most 16 halvings to come down to 1
+
+
+def say_hello(run, reason):
+    c, g, p, log = run.config, run.raw.config, run.progress, run.log
+    each = f" on each of {run.world} processes" if run.world > 1 else ""
+    log.say(f"text: {run.corpus.name}, {len(run.corpus.train):,} tokens to learn from")
+    log.say(f"model: {g.n_layer} layers, {g.n_embd} wide, context {g.block_size}, {run.raw.num_params():,} parameters")
+    log.say(f"precision on {run.device}: {reason}")
+    log.say(f"a step: {c.tokens_per_step:,} tokens in {c.sequences} sequences, {run.micro} at once{each}; "
+            f"an epoch: {run.steps_per_epoch} steps")
+    for line in disk_text(c, g) if c.out_dir else ():
+        log.say(line, screen=True if "NOT ENOUGH" in line else None)
+    if p.step:
+        log.say(f"going on after step {p.step}{end_text(c)}")
+    if c.minutes:
+        end = datetime.now() + timedelta(seconds=60 * c.minutes - p.clock)
+        log.say(f"the clock ends it after {c.minutes:g} minutes, at {end:%H:%M:%S} at the latest")
+
+
+def end_text(config):
+    return f" of {config.max_steps}" if not config.minutes else f" ({config.minutes:g} minutes in all)"
+
+
+def record_step(run, loss, lr, norm, moved, seconds):
+    p, c = run.progress, run.config
+    tok_s, peak = c.tokens_per_step / seconds, card_peak(run.device, run.dtype)
+    p.train_loss, p.seconds = loss, p.seconds + seconds
+    p.skips_in_a_row, p.skipped = (0, p.skipped) if moved else (p.skips_in_a_row + 1, p.skipped + 1)
+    record = {"step": p.step, "loss": loss, "lr": lr, "norm": norm, "dt_ms": 1000 * seconds, "tok_s": tok_s}
+    if peak:
+        record["mfu"] = tok_s * flops_per_token(run.raw.config) / (peak * run.world)
+    if run.scaler.is_enabled():
+        record["scale"] = run.scaler.get_scale()
+    if not moved:
+        record["skipped"] = p.skipped
+    run.log.step(record, end_text(c), seconds_left(run))
+    count_epoch(run, loss if moved else None, record.get("mfu"))
+    return record
+
+
+def count_epoch(run, loss, mfu):
+    p, n = run.progress, run.steps_per_epoch
+    if loss is not None:
+        p.epoch_loss, p.epoch_steps = p.epoch_loss + loss, p.epoch_steps + 1
+    if p.step % n == 0 and n > 1:
+        epoch, mean = p.step // n, p.epoch_loss / max(1, p.epoch_steps)
+        run.log.say(f"epoch {epoch} | mean train loss {mean:.4f}" + (f" | mfu {mfu:.1%}" if mfu else ""))
+        run.log.keep({"step": p.step, "epoch": epoch, "epoch_loss": mean})
+        p.epoch_loss, p.epoch_steps = 0.0, 0
+
+
+def chars_per_token(corpus):
+    """Characters of the validation text for each token that is scored; 1 for a character-level model."""
+    return corpus.val_chars / (len(corpus.val) - 1)  # the first token has no context
+
+
+def seconds_left(run):
+    """By the pace so far; with a clock, what it has left if that is less."""
+    p, c = run.progress, run.config
+    by_steps = (c.max_steps - p.step) * p.clock / max(1, p.step)
+    return min(by_steps, 60 * c.minutes - p.clock) if c.minutes else by_steps
+
+
+def sample(run):
+    tokenizer = run.corpus.tokenizer
+    start = torch.tensor([[tokenizer.start_id]], device=run.device)
+    ids = run.raw.generate(start, run.config.sample_chars, seed=run.config.seed)
+    return tokenizer.decode(ids[0, 1:].tolist())
+
+
+def metrics(run):
+    """What best/metrics.json says of the model: numbers, and where and how they came about."""
+    p, c, corpus = run.progress, run.config, run.corpus
+    used, what = peak_memory(run.device)
+    text = corpus.facts() if hasattr(corpus, "facts") else {"name": corpus.name, "sha256": corpus.sha256}
+    return {"val_loss": p.val_loss, "val_loss_char": p.val_loss / chars_per_token(corpus), "train_loss": p.train_loss,
+            "step": p.step, "tokens": p.step * c.tokens_per_step, "seconds": p.seconds, "skipped_steps": p.skipped,
+            "parameters": run.raw.num_params(), "precision": NAMES[run.dtype], "processes": run.world, "corpus": text,
+            "memory": {"predicted_bytes": planned(run), "measured_bytes": used, "measured_is": what},
+            "config": dataclasses.asdict(c), "machine": machine_facts(run.device)}
+
+
+def planned(run):
+    return sum(memory_plan(run.raw.config, run.micro, run.dtype, run.config.optimizer).values())
+
+
+def farewell(run, stopped):
+    p, c = run.progress, run.config
+    used, what = peak_memory(run.device)
+    skipped = f", {p.skipped} steps skipped" if p.skipped else ""
+    lines = [f"stopped at step {p.step}{end_text(c)} ({stopped}) after {p.seconds:.1f} s in steps{skipped}",
+             f"memory: {planned(run) / 1e6:,.0f} MB planned" + (f", {used / 1e6:,.0f} MB {what}" if used else "")]
+    if p.best_step:
+        lines.append(f"best validation {p.best_loss:.4f} nats a token at step {p.best_step}"
+                     + (f", kept in {os.path.join(c.out_dir, 'best')}" if c.out_dir else ""))
+    if stopped == "signal" and c.out_dir:
+        lines.append(f"saved; go on with: {as_command(c, resume='auto')}")
+    return "\n".join(lines)
+
+
+# ---- What goes wrong
+
+
+def check_skips(run):
+    """Raise TrainError when step after step is skipped."""
+    p, folder = run.progress, run.config.out_dir
+    if p.skips_in_a_row < TOO_MANY_SKIPS:
+        return
+    where = f" The last good checkpoint is that of step {run.saved_step} in {folder}."
+    scale = f", gradient scale {run.scaler.get_scale():g}" if run.scaler.is_enabled() else ""
+    raise TrainError(f"The gradient was not finite {TOO_MANY_SKIPS} times in a row (last loss {p.train_loss:.4g}"
+                     f"{scale}): the run has diverged, start it with a lower --lr or more --warmup-steps."
+                     + (where if folder and has_run(folder) else ""))
+
+
+@contextlib.contextmanager
+def explain_errors(run):
+    """What goes wrong in a run, as one sentence that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, f"the files of the run in {run.config.out_dir}") from error
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise TrainError(out_of_memory(run)) from error
+        if run.world == 1:
+            raise
+        raise TrainError(f"Process {run.rank} lost the others after step {run.progress.step} "
+                         f"({str(error).splitlines()[0][:200]}): start again with the same command and --resume auto "
+                         f"to go on after step {run.saved_step}.") from error
+
+
+def out_of_memory(run):
+    sequences = f"{run.micro} sequences" if run.micro > 1 else "one sequence"
+    mend = (f"--batch-size {run.micro // 2} does the same run in less memory" if run.micro > 1 else
+            "lower --block-size or the model's size, or take a larger card (--plan shows what is needed)")
+    return f"Out of memory after step {run.progress.step} with {sequences} at once: {mend}."

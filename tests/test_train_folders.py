@@ -1,0 +1,282 @@
+"""Folders of a run: who owns them, whose run lies in them, the copy that brings it back; and what is said meanwhile."""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from data.shakespeare import corpus_from_text
+from gpt2 import checkpoint, owner, plan, runlog
+from gpt2.checkpoint import load_checkpoint, look_into
+from gpt2.owner import Owner
+from model_gpt2 import GPTConfig
+from tests.test_train_files import ROOT, same, tiny, words
+from train_gpt2 import TrainError, train
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return corpus_from_text(words(), "words")
+
+
+def until(step):
+    return lambda record, model: record["step"] == step
+
+
+# ---- the copy
+
+
+def test_a_new_machine_goes_on_from_the_copy(corpus, tmp_path):
+    """The machine is gone, the copy on Drive is not: the run began at step 1 and replaced the copy, 150 -> 10."""
+    drive = str(tmp_path / "drive")
+    train(tiny(tmp_path / "old", copy_to=drive), corpus, until(12))
+    again = train(tiny(tmp_path / "new", copy_to=drive), corpus)
+    whole = train(tiny(tmp_path / "whole"), corpus)
+    assert same(again.model.state_dict(), whole.model.state_dict())
+    assert [r["step"] for r in again.history if "loss" in r] == list(range(1, 21))
+    assert load_checkpoint(drive)["step"] == 20 and (tmp_path / "drive" / "best" / "model.safetensors").exists()
+    assert (tmp_path / "new" / "best" / "model.safetensors").exists()
+
+
+def test_the_later_of_folder_and_copy_goes_on(corpus, tmp_path):
+    """A folder that stayed behind on another machine writes its earlier step over the later copy."""
+    drive = str(tmp_path / "drive")
+    train(tiny(tmp_path / "a", max_steps=8, copy_to=drive), corpus)
+    checkpoint.copy_run(tmp_path / "a", tmp_path / "b")
+    train(tiny(tmp_path / "a", copy_to=drive, max_steps=16), corpus)
+    assert train(tiny(tmp_path / "b", copy_to=drive, max_steps=16), corpus).progress.step == 16
+    assert look_into(drive)["step"] == 16
+
+
+def test_the_copy_is_guarded_like_the_folder(corpus, tmp_path):
+    """--copy-to FOLDER_OF_ANOTHER_RUN: its last.pt and best/ were replaced, exit 0."""
+    drive = tmp_path / "drive"
+    train(tiny(drive), corpus)
+    before = (drive / "last.pt").read_bytes()
+    for resume in ("auto", "overwrite", "no"):
+        with pytest.raises(TrainError, match="seed 1337 there, 4 here.*another --copy-to"):
+            train(tiny(tmp_path / "mine", seed=4, copy_to=str(drive), resume=resume), corpus)
+    with pytest.raises(TrainError, match="--copy-to.*already holds a run"):
+        train(tiny(tmp_path / "mine", copy_to=str(drive), resume="no"), corpus)
+    assert (drive / "last.pt").read_bytes() == before and not (drive / "owner.json").exists()
+
+
+@pytest.mark.parametrize("what", ["later", "other"])
+def test_a_copy_that_changed_meanwhile_is_not_replaced(corpus, tmp_path, what, capsys):
+    """Another machine went on with the run, or put another one there, while this one trained."""
+    drive, changes = tmp_path / "drive", {"seed": 5} if what == "other" else {"max_steps": 30}
+    train(tiny(tmp_path / "else", **changes), corpus)
+
+    def callback(record, model):
+        if record["step"] == 5:
+            checkpoint.copy_run(tmp_path / "else", drive)
+
+    train(tiny(tmp_path / "here", copy_to=str(drive)), corpus, callback)
+    assert (drive / "last.pt").read_bytes() == (tmp_path / "else" / "last.pt").read_bytes()
+    assert "warning: no copy" in capsys.readouterr().out
+
+
+def test_drive_that_is_not_mounted_is_refused(corpus, tmp_path, monkeypatch):
+    """makedirs invents /content/drive/MyDrive, and the copy is lost with the machine, in silence."""
+    monkeypatch.setattr(checkpoint, "DRIVE", str(tmp_path / "drive"))
+    mine = str(tmp_path / "drive" / "MyDrive" / "run")
+    for folders in (dict(out_dir=mine), dict(copy_to=mine)):
+        with pytest.raises(TrainError, match="not mounted"):
+            train(tiny(tmp_path / "here", **folders), corpus)
+    assert not (tmp_path / "drive").exists()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == str(tmp_path / "drive"))
+    assert train(tiny(tmp_path / "here", copy_to=mine, max_steps=2), corpus).progress.step == 2
+
+
+# ---- what is kept
+
+
+def test_a_finished_run_is_kept_shown_and_extended(corpus, tmp_path, capsys):
+    """Run all after a restart: best/ was gone at once."""
+    train(tiny(tmp_path), corpus)
+    best = (tmp_path / "best" / "model.safetensors").read_bytes()
+    again = train(tiny(tmp_path, log_every=0), corpus)
+    assert "stands at step 20 (max_steps); it is kept" in capsys.readouterr().out
+    assert len(again.train_losses) == 20 and (tmp_path / "best" / "model.safetensors").read_bytes() == best
+    assert train(tiny(tmp_path, max_steps=25), corpus).progress.step == 25
+
+
+def test_identity_knows_the_split(corpus, tmp_path):
+    """The same text cut elsewhere: what was validation is trained on, and no hash tells."""
+    import dataclasses
+    n = len(corpus.train) + 100
+    other = dataclasses.replace(corpus, train_text=corpus.text[:n], val_text=corpus.text[n:])
+    train(tiny(tmp_path), corpus)
+    with pytest.raises(TrainError, match="split"):
+        train(tiny(tmp_path), other)
+
+
+def test_letter_counts_are_those_of_the_text(corpus, tmp_path):
+    """One text, then --resume overwrite with another: the old counts stayed (5-gram "5.142", true 1.669)."""
+    from data.ngram import NGram
+    train(tiny(tmp_path), corpus)
+    other = corpus_from_text(words()[::-1] + "\n" + words(2000).upper(), "other")
+    train(tiny(tmp_path, resume="overwrite"), other)
+    want = NGram(5, other.tokenizer.vocab_size).fit(other.train.numpy()).loss(other.val.numpy())
+    assert json.load(open(tmp_path / "best" / "metrics.json"))["ngram5_val_loss"] == want
+    assert NGram.load(tmp_path / "best" / "ngram5.npz").loss(other.val.numpy()) == want
+
+
+def test_overwrite_removes_the_run_and_nothing_else(corpus, tmp_path):
+    """A reader's own notes in the folder, gone with the run."""
+    train(tiny(tmp_path), corpus)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "ngram5.npz").write_text("of an older version")
+    checkpoint.remove_run(str(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith("log-")) == ["notes.txt"]
+
+
+# ---- one owner
+
+
+def held_by(folder, **changes):
+    card = {**json.loads(owner.card()), **changes}
+    (folder / "owner.json").write_text(json.dumps(card))
+
+
+def test_two_runs_in_one_folder(corpus, tmp_path):
+    """One died with "free some space", and the survivor's history was torn."""
+    code = ("import sys, time; from gpt2.owner import Owner; Owner().take(sys.argv[1]); print(1, flush=True); "
+            "time.sleep(60)")
+    other = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, stdout=subprocess.PIPE)
+    other.stdout.readline()
+    with pytest.raises(TrainError, match=rf"in use by a run on .* \(process {other.pid}, since \d\d:\d\d\)") as error:
+        train(tiny(tmp_path), corpus)
+    assert "\n" not in str(error.value)
+    with pytest.raises(TrainError, match=f"process {other.pid}"):
+        train(tiny(tmp_path / "mine", copy_to=str(tmp_path)), corpus)
+    other.kill()  # not yet waited for: a zombie is dead too
+    time.sleep(0.5)
+    assert train(tiny(tmp_path, max_steps=2), corpus).progress.step == 2
+    other.communicate()
+    assert not (tmp_path / "owner.json").exists()
+
+
+@pytest.mark.parametrize("changes, alive", [
+    ({}, True), ({"pid": 2**22 + 1}, False), ({"started": ["another boot", "5"]}, False),
+    ({"host": "elsewhere"}, True), ({"host": "elsewhere", "beat": time.time() - 20 * owner.BEAT}, False)])
+def test_dead_owners_do_not_block(tmp_path, changes, alive):
+    """A folder that nobody can use any more, because a machine was switched off in the middle of a run."""
+    held_by(tmp_path, **changes)
+    mine = Owner()
+    if alive:
+        with pytest.raises(TrainError, match="in use"):
+            mine.take(str(tmp_path))
+    else:
+        mine.take(str(tmp_path))
+        mine.release()
+        assert not (tmp_path / "owner.json").exists()
+
+
+def test_a_card_that_cannot_be_read_blocks_only_while_it_is_fresh(tmp_path):
+    """Half written by another run that begins now; or left by a full disk for ever."""
+    (tmp_path / "owner.json").write_text("{")
+    with pytest.raises(TrainError, match="just being taken"):
+        Owner().take(str(tmp_path))
+    os.utime(tmp_path / "owner.json", (0, 0))
+    Owner().take(str(tmp_path))
+
+
+def test_a_long_run_shows_that_it_lives(tmp_path, monkeypatch):
+    """A card of ten minutes ago, and another machine takes the folder of a run that goes on."""
+    mine = Owner()
+    mine.take(str(tmp_path))
+    mine.beat_at = 0
+    held_by(tmp_path, beat=5.0)
+    mine.beat()
+    assert json.loads((tmp_path / "owner.json").read_text())["beat"] > time.time() - 5
+    held_by(tmp_path, host="elsewhere")
+    mine.beat_at = 0
+    mine.beat()
+    mine.release()
+    assert json.loads((tmp_path / "owner.json").read_text())["host"] == "elsewhere"  # it is theirs now
+
+
+# ---- what is said can never end a run
+
+
+def test_a_console_that_cannot_show_a_letter(tmp_path, monkeypatch):
+    """A traceback at the first validation, whose sample has a letter that cp1252 lacks; and no last.pt."""
+    russian = corpus_from_text("зелёный камень и старый дождь\n" * 60, "дождь.txt")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252", errors="strict"))
+    assert train(tiny(tmp_path, sample_chars=20, log_every=1), russian).progress.step == 20
+    assert load_checkpoint(tmp_path)["step"] == 20
+
+
+def test_a_closed_pipe_ends_the_talking(tmp_path):
+    """train_gpt2.py ... | head: nothing was saved, and "free some space"."""
+    (tmp_path / "text.txt").write_text(words())
+    flags = (f"--preset quick --text {tmp_path / 'text.txt'} --n-embd 16 --block-size 16 --tokens-per-step 64 "
+             f"--max-steps 40 --device cpu --out-dir {tmp_path / 'run'}")
+    command = [sys.executable, "train_gpt2.py", *flags.split()]
+    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run.stdout.readline()
+    run.stdout.close()
+    said = run.stderr.read()
+    assert run.wait(120) == 0 and "Error" not in said
+    assert load_checkpoint(tmp_path / "run")["step"] == 40
+
+
+class Full(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("what", ["file", "history", "board"])
+def test_a_full_log_disk_does_not_end_the_run(corpus, tmp_path, monkeypatch, capsys, what):
+    """Hours of training lost for a line of a log."""
+    real = runlog.RunLog._open_files
+
+    def opened(self, folder, step):
+        real(self, folder, step)
+        setattr(self, what, Full())
+        self.board = Full() if what == "board" else None
+
+    Full.add_scalar = lambda self, *_: self.write("")
+    monkeypatch.setattr(runlog.RunLog, "_open_files", opened)
+    monkeypatch.setattr(runlog.RunLog, "_open_board", lambda self, *_: self.board)
+    result = train(tiny(tmp_path, tensorboard=True), corpus)
+    assert len(result.train_losses) == 20 and load_checkpoint(tmp_path)["step"] == 20
+    assert capsys.readouterr().out.count(f"goes on without its {what}") == 1
+
+
+@pytest.mark.parametrize("code, says", [(errno.ENOSPC, "free some space"), (errno.EACCES, "may not be written"),
+                                        (errno.EIO, "look after the disk")])
+def test_an_os_error_is_named_for_what_it_is(corpus, tmp_path, monkeypatch, code, says):
+    """Told to free some space for a folder that may not be written to; a traceback where it is full at the start."""
+    def fails(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(runlog, "write_atomic", fails)
+    with pytest.raises(TrainError, match=f"{os.strerror(code)}.*{says}") as error:
+        train(tiny(tmp_path), corpus)
+    assert "\n" not in str(error.value)
+
+
+def test_a_silent_run_says_where_it_stands(corpus, tmp_path, monkeypatch, capsys):
+    """log_every=0, bar=False: nothing is shown for the first minutes."""
+    monkeypatch.setattr(runlog, "FIRST_WORD", -1)
+    train(tiny(tmp_path, log_every=0, bar=False), corpus)
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 1 and " of 20 | loss " in shown[0] and "left, until " in shown[0]
+
+
+def test_disk_is_told_before_the_start(corpus, tmp_path, monkeypatch, capsys):
+    """Two checkpoints of 1 GB and best/ on a disk that has no room for them: found out after an hour."""
+    monkeypatch.setattr(plan, "free_disk", lambda folder: 5000)
+    train(tiny(tmp_path / "a", log_every=0, copy_to=str(tmp_path / "b"), max_steps=2), corpus)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "NOT ENOUGH" in line]
+    assert len(shown) == 2 and str(tmp_path / "b") in shown[1]
+    checkpoint_bytes, best_bytes = plan.disk_plan(GPTConfig(vocab_size=65), "adamw")
+    assert 1.02e9 < checkpoint_bytes < 1.04e9 and 0.34e9 < best_bytes < 0.35e9
+    assert plan.disk_plan(GPTConfig(vocab_size=65), "adamw", "fp16")[1] == best_bytes / 2
