@@ -174,7 +174,8 @@ GOOD = dict(n=3, vocab_size=4, head=[0, 1], steps=[1, 5, 20], counts=[1, 1, 2])
     "change",
     [
         dict(n=10**9, vocab_size=1), dict(n=2**62, vocab_size=2**62), dict(n=0), dict(n=-3),
-        dict(vocab_size=0),
+        dict(vocab_size=0), dict(n=2**62),
+        dict(n=900, vocab_size=1, head=np.zeros(899, int), steps=[0], counts=[1]),
         dict(n=5, vocab_size=10**6), dict(steps=[1, 0, 3]), dict(steps=[1, -5, 9]), dict(steps=[1, 2, 2**40]),
         dict(steps=[1, 5]), dict(counts=[1, 0, 2]), dict(counts=[1, 2**62, 2]), dict(steps=[1, 2**62, 2**62]),
         dict(head=[0]), dict(head=[0, 9]),

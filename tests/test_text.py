@@ -308,7 +308,7 @@ def test_the_console_never_ends_it(file, monkeypatch, tmp_path):
 def test_speakers_of_a_play_and_of_a_log():
     """Catches ROMEO offered to a reader of another text, and headings or code taken for people."""
     make = shakespeare.corpus_from_text
-    corpus = make(texts.play(), "play")
+    corpus = make(texts.play() + "\n\nOnce Only:\nabc", "play")
     assert set(corpus.speakers) == {"АННА", "О'Брайен", "Third Man"}
     assert corpus.examples[0] == corpus.speakers[0] + ":\n"
     chat = "".join(
