@@ -15,7 +15,7 @@ def write_best(folder, model, corpus, metrics, dtype):
     tokenizer.save(folder, block_size=model.config.block_size)
     if hasattr(corpus, "train_text") and tokenizer.kind == "char":
         counts, loss = letter_counts(corpus)
-        counts.save(os.path.join(folder, "ngram5.npz"))
+        counts.save(os.path.join(folder, "ngram5.npz"), corpus.sha256)
         metrics = {**metrics, "ngram5_val_loss": loss}
     write_atomic(os.path.join(folder, "metrics.json"), json.dumps(metrics, indent=2))
 
