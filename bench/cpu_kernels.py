@@ -94,7 +94,7 @@ def table_markdown(result=None):
     result = result or json.loads(path.read_text())
     rows = {**{f"{name} (one layer, forward and backward)": r for name, r in result["parts"].items()},
             **{f"**a whole step, {name}**": r for name, r in result["step"].items()}}
-    return "\n".join(["| | ms, median | range |", "| --- | --- | --- |"] + [
+    return "\n".join(["| what | ms, median | range |", "| --- | --- | --- |"] + [
         f"| {name} | {r['median']:.2f} | {r['low']:.2f} to {r['high']:.2f} |" for name, r in rows.items()])
 
 

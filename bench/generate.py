@@ -279,7 +279,7 @@ def table_markdown(folder=ROOT / "results"):
         return "Not yet measured."
     speed, lengths, loss = (json.loads(path.read_text()) for path in files)
     costs = {r["variant"]: f"{r['cost']:+.5f}" for r in loss["rows"]}
-    lines = ["| | tok/s (range) | x `transformers` | x no cache | of the bandwidth | first, ms | peak MB | loss |",
+    lines = ["| way | tok/s (range) | x `transformers` | x no cache | of the bandwidth | first, ms | peak MB | loss |",
              "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for r in speed["rows"]:
         t, cost = r["tok_s"], "" if "no cache" in r["variant"] else costs.get(r["variant"], "")

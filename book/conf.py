@@ -18,13 +18,14 @@ exclude_patterns = ["_build"]
 
 html_theme = "sphinx_book_theme"
 html_title = project
-html_static_path = ["_static"]
+html_static_path = ["_static"]  # lab/book.py names a copy of it, with the glossary's terms beside
 html_css_files = ["book.css"]
 html_js_files = [("terms.js", {"defer": "defer"}), ("book.js", {"defer": "defer"})]
 html_show_sphinx = False
 html_copy_source = True
 html_theme_options = {
     "home_page_in_toc": True,
+    "navbar_persistent": [],  # one search field is enough: the one at the left
     "show_toc_level": 2,
     "use_fullscreen_button": False,
     "use_download_button": True,

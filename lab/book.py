@@ -39,7 +39,9 @@ def build(out, executed=None, strict=False):
     out = Path(out).resolve()
     source = out.with_name("book-source")
     lay_out(source, executed or {})
-    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-c", str(ROOT / "book"), str(source), str(out)]
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-c", str(ROOT / "book"),
+               "-d", str(out.with_name("book-doctrees")), "-D", f"html_static_path={source / '_static'}",
+               str(source), str(out)]
     done = subprocess.run(command + ["-W", "--keep-going"] * strict, capture_output=True, text=True)
     if done.returncode:
         raise BookError(f"The book could not be built:\n{done.stderr.strip()}")
@@ -169,7 +171,7 @@ def exercises_page(rows):
     """All exercises on one page, with stars and minutes."""
     lines = ["# All exercises", "", "Each has a check that can fail, a hint and a solution, both folded.", ""]
     for title in dict.fromkeys(row["notebook"] for row in rows):
-        lines += [f"## {title}", "", "| exercise | | minutes | |", "| --- | --- | --- | --- |"]
+        lines += [f"## {title}", "", "| exercise | stars | minutes | about |", "| --- | --- | --- | --- |"]
         for row in (row for row in rows if row["notebook"] == title):
             name = f"[Exercise {row['number']}](#{row['label']})"
             lines.append(f"| {name} | {row['stars']} | {row['minutes']} | {row['about']} |")
@@ -203,7 +205,8 @@ def terms():
     """{term: explanation} of the glossary, for the page to show on hover and on tap. One line each: **term**: what."""
     path = ROOT / GLOSSARY
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return {term: plain(meaning) for term, meaning in re.findall(r"^\*\*(.+?)\*\*[:.]?\s+(.+)$", text, re.MULTILINE)}
+    entries = re.findall(r"^\*\*(.+?)\*\*: (.+)$", text, re.MULTILINE)
+    return {term: plain(meaning) for names, meaning in entries for term in names.split(", ") if len(term) > 2}
 
 
 def plain(markdown):

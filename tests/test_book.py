@@ -1,0 +1,203 @@
+"""The book: it builds without a warning, every link inside leads somewhere, and a reader can use it."""
+
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+from lab import book
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH (apt-get install chromium)")
+PAGES = ["index.html", "gpt_dev.html", "gpt2_training.html", "exercises.html", "notebooks/speed.html"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The book of the committed notebooks; a warning of Sphinx is an error."""
+    out = tmp_path_factory.mktemp("book") / "Bob's book"
+    book.build(out, strict=True)
+    return out
+
+
+class Page(HTMLParser):
+    """The links, ids and pictures of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.ids, self.pictures = [], set(), []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids.add(attrs.get("id"))
+        self.links += [attrs[key] for key in ("href", "src") if attrs.get(key)]
+        if tag == "img":
+            self.pictures.append(attrs)
+
+
+def test_no_dead_link_inside(built):
+    """Catches a link to a page, a heading or a file that is not in the book."""
+    pages = {path: Page(path) for path in built.rglob("*.html") if "_static" not in path.parts}
+    dead = []
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if parts.scheme or parts.netloc or link == "#":
+                continue
+            if not target.exists() or parts.fragment and target in pages and \
+                    unquote(parts.fragment) not in pages[target].ids:
+                dead.append(f"{path.relative_to(built)}: {link}")
+    assert dead == []
+
+
+def test_pictures_keep_their_words_and_folds(built):
+    """Catches alt text lost on the way, a folded cell in full sight, and a page without its run."""
+    nb = nbformat.read(ROOT / "gpt_dev.ipynb", as_version=4)
+    alts = [" ".join(o.metadata["image/png"]["alt"].split()) for cell in nb.cells for o in cell.get("outputs", [])
+            if "image/png" in o.get("data", {})]
+    page = (built / "gpt_dev.html").read_text(encoding="utf-8")
+    shown = [picture.get("alt") for picture in Page(built / "gpt_dev.html").pictures]
+    assert alts and [alt for alt in alts if alt not in shown] == []
+    assert page.count("<summary>Solution</summary>") == 10 and "tag_hide-input" in page
+    assert f"commit {nb.metadata['walkthrough']['commit']}" in page
+
+
+def test_every_exercise_is_listed(built):
+    """Catches an exercise that the list of all of them does not know, or one without stars and minutes."""
+    page = (built / "exercises.html").read_text(encoding="utf-8")
+    known = page.lower().replace("_", "-")
+    for path in book.notebooks():
+        cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+        for number in re.findall(r"^(?:#+ |\*\*)Exercise (\w+)", "\n".join(cells), re.MULTILINE):
+            link = f"{path.stem}.html#{path.stem}-exercise-{number}"
+            assert link.lower().replace("_", "-") in known, link
+    rows = re.findall(r"<tr class=\"row-(?:odd|even)\">(.*?)</tr>", page, re.DOTALL)
+    rows = [re.sub(r"<[^>]+>", "|", row) for row in rows if "Exercise" in row]
+    assert rows and all("★" in row and re.search(r"\|\d+\|", row) for row in rows)
+
+
+def test_the_book_of_a_run_shows_that_run(tmp_path):
+    """Catches `make run` that ends with the committed outputs, and a place of a live picture that is lost."""
+    nb = nbformat.read(ROOT / "gpt2_gradio.ipynb", as_version=4)
+    cell = next(cell for cell in nb.cells if cell.cell_type == "code" and cell.id != "setup")
+    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="FROM THIS RUN")]
+    cell.metadata["tags"] = ["live-strip"]
+    nbformat.write(nb, tmp_path / "run.ipynb")
+    book.lay_out(tmp_path / "source", {"gpt2_gradio.ipynb": tmp_path / "run.ipynb"})
+    text = (tmp_path / "source" / "gpt2_gradio.ipynb").read_text(encoding="utf-8")
+    assert "FROM THIS RUN" in text and 'data-live=\\"strip\\"' in text
+
+
+# ---- as a reader meets it
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, built):
+    """Open a page of the book from its file; errors of the page and requests to elsewhere fail the test."""
+    context = chromium.new_context(viewport={"width": 1200, "height": 900})
+    errors = []
+
+    def open_page(name, width=1200):
+        page = context.new_page()
+        page.set_viewport_size({"width": width, "height": 900})
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or errors.append(request.url))
+        page.goto((built / name.split("#")[0]).as_uri() + ("#" + name.split("#")[1] if "#" in name else ""))
+        return page
+
+    yield open_page
+    context.close()
+    assert errors == []
+
+
+@needs_chromium
+def test_search_finds_perplexity(visit):
+    """Catches a search that needs a server, or an index that misses the text of the cells."""
+    page = visit("search.html")
+    page.goto(page.url + "?q=perplexity")
+    page.wait_for_selector("#search-results li a")
+    assert "Build" in page.inner_text("#search-results")
+
+
+@needs_chromium
+def test_a_bet_comes_before_the_answer(visit):
+    """Catches an answer in sight before the bet, a bet that is forgotten, and a tally that miscounts."""
+    page = visit("gpt_dev.html")
+    first = page.locator(".bet").first
+    after = first.locator("xpath=following-sibling::*").first
+    assert not after.is_visible()
+    first.get_by_text("(b)").click()  # gpt_dev's first answer is (b)
+    assert after.is_visible()
+    assert page.inner_text(".tally") == "You foresaw 1 of 1 on this page."
+    page.reload()
+    assert after.is_visible() and page.inner_text(".tally") == "You foresaw 1 of 1 on this page."
+    deep = visit("gpt_dev.html#gpt-dev-exercise-9")
+    assert deep.locator("#gpt-dev-exercise-9").is_visible()
+
+
+@needs_chromium
+def test_words_are_explained_by_tap(visit, monkeypatch):
+    """Catches a term that only a mouse can open, or that the keyboard cannot reach."""
+    if not book.terms():
+        pytest.skip("there is no glossary yet")
+    page = visit("gpt2_gradio.html", width=390)
+    word = page.locator("button.term").first
+    word.click()
+    assert page.inner_text("#term-box") in book.terms().values()
+    page.keyboard.press("Escape")
+    assert page.locator("#term-box").count() == 0
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [360, 1200])
+def test_nothing_is_wider_than_the_screen(visit, width):
+    """Catches a table or a picture that makes a phone scroll sideways."""
+    for name in PAGES:
+        page = visit(name, width)
+        page.evaluate("document.querySelectorAll('.bet').forEach((box) => box.classList.add('placed'))")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width + 1, name
+
+
+@needs_chromium
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing(visit, theme):
+    """Catches what shuts people out: contrast, missing names, boxes that the keyboard cannot reach."""
+    found = []
+    for name in PAGES:
+        page = visit(name)
+        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        page.evaluate("document.querySelectorAll('.bet').forEach(show)")
+        page.wait_for_timeout(500)  # the theme looks for boxes that scroll
+        for violation in axe.Axe().run(page).response["violations"]:
+            found.append((name, violation["id"], len(violation["nodes"]), violation["nodes"][0]["html"][:200]))
+    assert found == []
+
+
+@needs_chromium
+def test_the_place_is_remembered(visit):
+    """Catches progress that is lost with the page."""
+    page = visit("gpt2_training.html")
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight / 2)")
+    page.wait_for_function("localStorage.getItem('read') !== null")
+    page.reload()
+    assert page.locator("button.go-on").is_visible()
+    assert os.path.basename(page.url) == "gpt2_training.html"
+    assert page.locator(".bd-links a[data-read]").count() >= 1
