@@ -1,5 +1,6 @@
 """What out_dir/best holds: a GPT-2 folder, its tokenizer, what was measured, and letter counts to compare it with."""
 
+import contextlib
 import functools
 import json
 import os
@@ -15,7 +16,8 @@ def write_best(folder, model, corpus, metrics, dtype):
     tokenizer.save(folder, block_size=model.config.block_size)
     if hasattr(corpus, "train_text") and tokenizer.kind == "char":
         counts, loss = letter_counts(corpus)
-        counts.save(os.path.join(folder, "ngram5.npz"), corpus.sha256)
+        with contextlib.suppress(ValueError):  # of a very long text the counts are too many for a file
+            counts.save(os.path.join(folder, "ngram5.npz"), corpus.sha256)
         metrics = {**metrics, "ngram5_val_loss": loss}
     write_atomic(os.path.join(folder, "metrics.json"), json.dumps(metrics, indent=2))
 

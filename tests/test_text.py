@@ -225,6 +225,7 @@ def test_a_path_to_nothing_is_one_sentence(where):
 def test_an_address(monkeypatch, capsys):
     """Catches a 404 page, or a page about the text, learned as if it were the text."""
     pages = {"/my%20book.txt": texts.verse().encode(), "/page": b"<!DOCTYPE html><p>Book", "/gone": None}
+    pages["/cut"] = texts.verse().encode()[:5000]
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def log_message(self, *_):
@@ -233,6 +234,8 @@ def test_an_address(monkeypatch, capsys):
         def do_GET(self):
             body = pages[self.path]
             self.send_response(404 if body is None else 200)
+            if self.path == "/cut":
+                self.send_header("Content-Length", "30000")
             self.end_headers()
             self.wfile.write(body or b"not here")
 
@@ -242,7 +245,7 @@ def test_an_address(monkeypatch, capsys):
     try:
         corpus = load_text(base + "/my%20book.txt", quiet=True)
         assert corpus.text == texts.verse() and corpus.name == "my book.txt"
-        for page, says in (("/gone", "HTTP 404"), ("/page", "web page")):
+        for page, says in (("/gone", "HTTP 404"), ("/page", "web page"), ("/cut", "IncompleteRead")):
             with pytest.raises(DataError, match=says):
                 load_text(base + page, quiet=True)
     finally:
