@@ -35,22 +35,16 @@ def ids(B, T, seed=1):
 
 # ---- size and first loss
 
-@pytest.mark.parametrize("tie, want", [(True, 85_892_352), (False, 85_942_272)])
-def test_parameters_of_the_12_layer_model(tie, want):
+@pytest.mark.parametrize("vocab, tie, want", [(V, True, 85_892_352), (V, False, 85_942_272),
+                                              (50304, True, 124_475_904), (50304, False, 163_109_376)])
+def test_parameters_of_the_12_layer_model(vocab, tie, want):
     """A missing bias, an untied table or a LayerNorm too many changes the count."""
     with torch.device("meta"):
-        assert GPT(GPTConfig(vocab_size=V, tie_weights=tie)).num_params() == want
-
-
-def test_parameters_of_gpt2_small():
-    """The padded vocabulary of 50,304 rows gives GPT-2 small's known sizes, tied and counted untied."""
-    with torch.device("meta"):
-        assert GPT(GPTConfig()).num_params() == 124_475_904
-        assert GPT(GPTConfig(tie_weights=False)).num_params() == 124_475_904 + 50304 * 768 == 163_109_376
+        assert GPT(GPTConfig(vocab_size=vocab, tie_weights=tie)).num_params() == want
 
 
 @pytest.mark.parametrize("tie", [True, False])
-@pytest.mark.parametrize("n_layer, n_embd", [(1, 32), (4, 64), (2, 256), (6, 384), (12, 768)])
+@pytest.mark.parametrize("n_layer, n_embd", [(1, 32), (4, 64), (6, 384)])
 def test_first_loss(tie, n_layer, n_embd):
     """A head left at N(0, 1) starts at about 107; a wrong scaled init drifts with depth."""
     torch.manual_seed(0)
@@ -73,9 +67,9 @@ def test_residual_init_is_scaled_not_replaced():
 
 def test_tied_head_is_one_tensor_and_learns_once():
     """A head that only starts equal to wte, and then drifts, is not tied."""
-    model = small()
-    assert model.lm_head.weight is model.transformer.wte.weight
-    assert small(tie_weights=False).lm_head.weight is not small(tie_weights=False).transformer.wte.weight
+    for tie in (True, False):
+        model = small(tie_weights=tie)
+        assert (model.lm_head.weight is model.transformer.wte.weight) == tie
 
 
 # ---- causality: perturb the future, for every attention path
@@ -116,17 +110,6 @@ def test_the_future_changes_nothing(path):
         after = path(model, other)
         torch.testing.assert_close(after[:, :t + 1], before[:, :t + 1], rtol=0, atol=1e-6)
         assert (after[:, t + 1:] - before[:, t + 1:]).abs().max() > 1e-2  # and the past does change the future
-
-
-@pytest.mark.parametrize("path", PATHS[:2])
-def test_no_gradient_reaches_the_future(path):
-    """A leak too small to see in the logits still carries gradient from a later embedding."""
-    model, idx, T = small(), torch.arange(16)[None], 16
-    for t in (0, 7, 14):
-        model.zero_grad()
-        wpe = model.transformer.wpe.weight
-        (grad,) = torch.autograd.grad(path(model, idx)[0, t].logsumexp(0), wpe)
-        assert not grad[t + 1:T].any() and (grad[:t + 1].abs().sum(dim=1) > 0).all()
 
 
 @pytest.mark.parametrize("path", PATHS[1:])
@@ -205,20 +188,13 @@ def test_two_streams_at_once():
     assert got == want and model.training
     model.eval()
     next(model.stream(prompt, 2))
-    assert not model.training
+    assert not model.training and not model.generate(prompt, 1).requires_grad
 
 
 def test_a_context_of_one_still_generates():
     """block_size // 2 is 0 there: an empty window would crash."""
     model = small(block_size=1)
     assert model.generate(ids(1, 1), 5).shape == (1, 6)
-
-
-def test_stream_is_generate():
-    """The app streams, the notebooks generate: the same text."""
-    model, prompt = small(), ids(2, 4)
-    streamed = torch.stack(list(model.stream(prompt, 12, seed=3)), dim=1)
-    assert torch.equal(model.generate(prompt, 12, seed=3)[:, 4:], streamed)
 
 
 def test_seed():
@@ -229,25 +205,17 @@ def test_seed():
     torch.manual_seed(0)
     a, b, c = (model.generate(prompt, 40, seed=s) for s in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c) and torch.equal(torch.rand(1), want)
-
-
-def test_temperature_zero_ignores_the_seed():
-    """Greedy that still draws is not greedy."""
-    model, prompt = small(), ids(1, 4)
-    assert torch.equal(model.generate(prompt, 30, temperature=0, seed=1), model.generate(prompt, 30, temperature=0))
-
-
-@pytest.mark.parametrize("k", [None, 0, -3, V, 10_000])
-def test_top_k_all(k):
-    """None, 0, a negative number or more than there are: all."""
-    logits = torch.randn(2, V)
-    torch.testing.assert_close(filter_probs(logits, top_k=k), logits.softmax(-1))
+    assert torch.equal(*(model.generate(prompt, 30, temperature=0, seed=s) for s in (1, 2)))  # greedy draws nothing
+    assert torch.equal(a[0, 4:], torch.cat(list(model.stream(prompt, 40, seed=1))))
 
 
 def test_filter_probs():
     """Off by one in top-k or top-p, and a temperature that overflows."""
     probs = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
     logits = probs.log()
+    for k in (None, 0, -3, 4, 10_000):  # all of them
+        torch.testing.assert_close(filter_probs(logits, top_k=k), probs)
+    assert torch.equal(filter_probs(logits, 0), torch.tensor([[1.0, 0, 0, 0]]))
     torch.testing.assert_close(filter_probs(logits, top_k=2), torch.tensor([[0.625, 0.375, 0, 0]]))
     torch.testing.assert_close(filter_probs(logits, top_p=0.75), torch.tensor([[0.625, 0.375, 0, 0]]))
     torch.testing.assert_close(filter_probs(logits, top_p=1e-9), torch.tensor([[1.0, 0, 0, 0]]))
@@ -273,14 +241,6 @@ def test_padding_rows_are_never_sampled():
     """50,257 tokens in 50,304 rows: the tail has no text."""
     model = small(n_tokens=10)
     assert model.generate(ids(8, 3) % 10, 50, temperature=5.0, seed=0).max() < 10
-
-
-def test_mode_is_restored_and_dropout_is_off():
-    """Dropout live in the deployed app was a student project's bug."""
-    model = small(dropout=0.5).train()
-    a = model.generate(ids(1, 4), 10, temperature=0)
-    assert model.training and torch.equal(a, model.generate(ids(1, 4), 10, temperature=0))
-    assert not model.eval().generate(ids(1, 4), 1).requires_grad and not model.training
 
 
 @pytest.mark.parametrize("weights, tolerance", [("bf16", 0.06), ("int8", 0.12)])
@@ -518,43 +478,34 @@ def test_a_config_that_is_too_deep_or_too_long(text, tmp_path):
         GPT.from_pretrained(tmp_path)
 
 
-def damage(folder, how):
-    weights, config = folder / "model.safetensors", folder / "config.json"
-    state = load_file(weights)
-    if how == "cut off":
-        weights.write_bytes(weights.read_bytes()[:-1000])
-    elif how == "no weights":
-        weights.unlink()
-    elif how == "no config":
-        config.unlink()
-    elif how == "not json":
-        config.write_text("<html>")
-    elif how == "a list":
-        config.write_text("[1, 2]")
-    elif how == "one tensor lacks":
-        save_file({k: v for k, v in state.items() if k != "transformer.h.1.mlp.c_fc.weight"}, weights)
-    elif how == "embedding lacks":
-        save_file({k: v for k, v in state.items() if k != "transformer.wte.weight"}, weights)
-    elif how == "other shape":
-        save_file({**state, "transformer.wpe.weight": torch.zeros(8, 32)}, weights)
-    elif how == "one too many":
-        save_file({**state, "transformer.h.3.ln_1.bias": torch.zeros(32)}, weights)
-    elif how == "other model":
-        config.write_text(json.dumps({**json.loads(config.read_text()), "model_type": "llama"}))
-    elif how == "no model type":
-        config.write_text(json.dumps({"n_embd": 32}))
-    elif how == "other activation":
-        config.write_text(json.dumps({**json.loads(config.read_text()), "activation_function": "relu"}))
+def without(weights, name):
+    save_file({k: v for k, v in load_file(weights).items() if k != name}, weights)
 
 
-@pytest.mark.parametrize("how", ["cut off", "no weights", "no config", "not json", "a list", "one tensor lacks",
-                                 "embedding lacks", "other shape", "one too many", "other model", "no model type",
-                                 "other activation"])
+DAMAGE = {
+    "cut off": lambda weights, config: weights.write_bytes(weights.read_bytes()[:-1000]),
+    "no weights": lambda weights, config: weights.unlink(),
+    "no config": lambda weights, config: config.unlink(),
+    "not json": lambda weights, config: config.write_text("<html>"),
+    "a list": lambda weights, config: config.write_text("[1, 2]"),
+    "one tensor lacks": lambda weights, config: without(weights, "transformer.h.1.mlp.c_fc.weight"),
+    "embedding lacks": lambda weights, config: without(weights, "transformer.wte.weight"),
+    "other shape": lambda weights, config: save_file(
+        {**load_file(weights), "transformer.ln_f.weight": torch.zeros(8)}, weights),
+    "one too many": lambda weights, config: save_file(
+        {**load_file(weights), "transformer.h.2.ln_9.bias": torch.zeros(32)}, weights),
+    "other model": lambda weights, config: changed_config(weights.parent, model_type="llama"),
+    "no model type": lambda weights, config: config.write_text('{"n_embd": 32}'),
+    "other activation": lambda weights, config: changed_config(weights.parent, activation_function="relu"),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
 def test_bad_files(how, tmp_path):
     """A damaged or foreign folder is one sentence that names the place, never a model with random weights."""
     model = small()
     model.save_pretrained(tmp_path)
-    damage(tmp_path, how)
+    DAMAGE[how](tmp_path / "model.safetensors", tmp_path / "config.json")
     with pytest.raises(ValueError, match=str(tmp_path)):
         GPT.from_pretrained(tmp_path)
 
