@@ -27,6 +27,7 @@ from data.corpus import corpus_from_text
 from data.files import DataError, say
 from data.shakespeare import load_corpus
 from data.shards import open_shards
+from data.standin import SYMBOLS
 from data.text import load_text
 from data.tokenizer import BPETokenizer, TokenizerError
 from gpt2.best import write_best
@@ -308,7 +309,7 @@ def build(run, grow_it):
     run.raw = GPT(model_config(c, run.corpus.tokenizer.vocab_size)).to(device)
     if c.grow_from and grow_it:
         run.raw = grown(c, run.raw.config, run.corpus).to(device)
-    run.teachers = [GPT.from_pretrained(folder).to(device) for folder in c.teacher.split(",") if folder]
+    run.teachers = [model.to(device) for model in load_models(c.teacher, "--teacher")]
     run.micro = from_first(pick_micro_batch(c, run.raw, dtype, device, world), world)
     run.model = try_compile(run.raw, run.micro, dtype, device, run.log.say) if c.compile else run.raw
     if world > 1:
@@ -316,11 +317,19 @@ def build(run, grow_it):
     run.optimizers = make_optimizers(run.raw, c, dtype)
 
 
+def load_models(folders, flag):
+    """The models of several folders, commas between them."""
+    try:
+        return [GPT.from_pretrained(folder) for folder in folders.split(",") if folder]
+    except ValueError as error:
+        raise TrainError(f"{flag}: {error}") from error
+
+
 def grown(config, shape, corpus):
     """The model that the folders of --grow-from make together."""
+    models = load_models(config.grow_from, "--grow-from")
+    T = models[0].config.block_size
     try:
-        models = [GPT.from_pretrained(folder) for folder in config.grow_from.split(",")]
-        T = models[0].config.block_size
         return grow(models, shape, corpus.train[: 16 * T].view(16, T)).train()
     except ValueError as error:
         raise TrainError(f"--grow-from: {error}") from error
@@ -360,7 +369,7 @@ def loop(run, signals, callback=None):
     stopped = why_stop(run, False)
     if stopped:
         run.log.say(f"nothing to do: the run in {config.out_dir} stands at step {p.step} ({stopped}); it is kept, and "
-                    f"{'more --minutes' if config.minutes else 'more --max-steps'} go on with it.", True)
+                    f"another --{stopped.replace('_', '-')} goes on with it.", True)
     while not stopped:
         start = time.perf_counter()
         lr = lr_at(config, p.step, horizon(run))
@@ -447,9 +456,7 @@ def next_batches(run):
 def validate(run):
     """The exact loss, the same on all processes; the best model kept; a sample."""
     p, c, began = run.progress, run.config, time.monotonic()
-    ids = share_of(run.corpus.val, run.raw.config.block_size, run.rank, run.world)
-    total = evaluate(run.raw, ids) * (len(ids) - 1)
-    p.val_loss = run.world * mean_over([total], run.device, run.world)[0] / (len(run.corpus.val) - 1)
+    p.val_loss = shared_evaluation(run)
     better, per_char = p.val_loss < p.best_loss, p.val_loss / chars_per_token(run.corpus)
     if better:
         p.best_loss, p.best_step, p.stale = p.val_loss, p.step, 0
@@ -466,6 +473,16 @@ def validate(run):
         run.log.sample(p.step, sample(run))
     p.eval_seconds, p.clock = mean_over([time.monotonic() - began, time.monotonic() - run.began], run.device, run.world)
     return record
+
+
+def shared_evaluation(run):
+    """evaluate() on the validation text, each process with its share of it."""
+    ids, T = run.corpus.val, run.raw.config.block_size
+    if run.world == 1:
+        return evaluate(run.raw, ids)
+    mine = share_of(ids, T, run.rank, run.world)
+    total = run.world * mean_over([evaluate(run.raw, mine) * (len(mine) - 1)], run.device, run.world)[0]
+    return total / (len(ids) - 1)
 
 
 def save_due(run):
@@ -525,7 +542,7 @@ def vocabulary_size(config):
         return 50257
     if config.data:
         return open_shards(config.data).tokenizer.vocab_size
-    return load_text(config.text, quiet=True).tokenizer.vocab_size if config.text else 65
+    return load_text(config.text, quiet=True).tokenizer.vocab_size if config.text else len(SYMBOLS)
 
 
 def main(argv=None):

@@ -104,10 +104,11 @@ def read_checkpoint(path):
 
 
 def look_into(folder):
-    """{"step", "config", ...} of a folder's newest checkpoint, without reading its tensors; None if there is none."""
+    """{"step", "config"} of a folder's newest checkpoint, without reading its tensors; None if there is none."""
     for path in checkpoints(folder):
         with contextlib.suppress(*UNREADABLE):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return {"step": saved["step"], "config": saved["config"]}
     return None
 
 
@@ -216,8 +217,9 @@ def refuse_another_run(saved, now, folder, flag="--out-dir", warn=lambda text: N
         over = ", or start over with --resume overwrite" if flag == "--out-dir" else ""
         raise TrainError(f"{folder} holds a run with other settings ({'; '.join(differ)}): use them again, "
                          f"choose another {flag}{over}.")
-    if saved["horizon"] != now["horizon"]:
-        warn(f"note: the learning rate now falls over {now['horizon']} steps, it was {saved['horizon']}.")
+    before, after = (f"{h} steps" if isinstance(h, int) else h for h in (saved["horizon"], now["horizon"]))
+    if before != after:
+        warn(f"note: the learning rate now falls over {after}, it was {before}.")
 
 
 # ---- Folders that are replaced whole

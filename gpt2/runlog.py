@@ -9,7 +9,7 @@ import time
 
 from data.files import say, write_atomic
 
-FIRST_WORD, EVERY = 10, 60  # seconds of silence on the screen before a run says where it stands, then and later
+FIRST_WORD, EVERY = 10, 60  # seconds until a run says how long it will take; then, of silence on the screen
 
 
 def log_line(r):
@@ -41,7 +41,8 @@ class RunLog:
     def __init__(self, folder, step, config, speaks=True):
         self.speaks, self.log_every, self.records = speaks, config.log_every, []
         self.file = self.history = self.board = self.bar = None
-        self.shown_at, self.wait = time.monotonic(), FIRST_WORD
+        self.opened_at = self.shown_at = time.monotonic()
+        self.told = False  # how long it will take
         if speaks and config.bar:
             self.bar = self._open_bar(step, config)
         if speaks and folder:
@@ -116,14 +117,15 @@ class RunLog:
                     self.board.add_scalar(name, value, record["step"])
 
     def step(self, record, end, seconds_left):
-        """A step: its line, the bar, the history; now and then on a silent screen how long it will take still."""
+        """A step: its line, the bar, the history; once, and later on a silent screen, how long it will take still."""
         self.say(log_line(record), bool(self.log_every) and record["step"] % self.log_every == 0)
         with self._or_without("bar"):
             if self.bar is not None:
                 self.bar.update()
         self.keep(record)
-        if time.monotonic() - self.shown_at > self.wait:
-            self.wait = EVERY
+        now = time.monotonic()
+        if not self.told and now - self.opened_at > FIRST_WORD or now - self.shown_at > EVERY:
+            self.told = True
             until = datetime.datetime.now() + datetime.timedelta(seconds=seconds_left)
             self.say(f"step {record['step']:,}{end} | loss {record['loss']:.3f} | {in_words(seconds_left)} left, "
                      f"until {until:%H:%M}", True)
