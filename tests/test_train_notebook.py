@@ -1,87 +1,18 @@
 """gpt2_training.ipynb: its exercises can be solved and cannot be fooled; its measurements measure."""
 
-import importlib.util
-import inspect
 import random
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from data.shakespeare import corpus_from_text
 from data.tokenizer import CharTokenizer
 from lab import exercises_training, reading, training
-from lab.checks import WrongAnswer
-from lab.notebook import read
 from model_gpt2 import GPT, GPTConfig
 from train_gpt2 import TrainConfig, train
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKS = {"my_lr": 1, "exact_loss": 2, "accumulated": 3, "longest_copy": 4}
-
-
-@pytest.fixture(scope="module")
-def solutions():
-    path = ROOT / "notebooks" / "solutions" / "gpt2_training.py"
-    spec = importlib.util.spec_from_file_location("training_solutions", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def check(name, answer, strict=True):
-    return getattr(exercises_training, f"check_{CHECKS[name]}")(answer, strict=strict)
-
-
-@pytest.mark.parametrize("name", CHECKS)
-def test_solutions_are_right(solutions, name):
-    """A check that refuses the right answer."""
-    assert check(name, getattr(solutions, name))
-
-
-@pytest.mark.parametrize("name", CHECKS)
-def test_stubs_do_not_pass(name, capsys):
-    """A check that praises an exercise nobody has tried, or that stops Run all."""
-    def stub(*_):
-        raise NotImplementedError
-
-    assert check(name, stub, strict=False) is False and "not tried yet" in capsys.readouterr().out
-    with pytest.raises(NotImplementedError):
-        check(name, stub)
-
-
-def mean_of_windows(model, ids):
-    model.eval()
-    parts = [(ids[s : s + 9][:-1], ids[s : s + 9][1:]) for s in range(0, len(ids) - 1, 8)]
-    return sum(model(x[None], y[None])[1].item() for x, y in parts) / len(parts)
-
-
-WRONG = {
-    "my_lr": [lambda s, w, n, p, low: p,
-              lambda s, w, n, p, low: p * s / w if s < w else low + (p - low) * (n - s) / (n - w)],
-    "exact_loss": [mean_of_windows, lambda model, ids: model(ids[None, :8], ids[None, :8])[1].item()],
-    "accumulated": [lambda model, pieces: [model(x, y)[1].backward() for x, y in pieces],
-                    lambda model, pieces: model(*pieces[-1])[1].backward(), lambda model, pieces: None],
-    "longest_copy": [lambda text, source: len(text), lambda text, source: 0,
-                     lambda text, source: next((n for n in range(len(text), 0, -1) if text[:n] in source), 0)],
-}
-
-
-@pytest.mark.parametrize("name, answer", [(name, answer) for name in WRONG for answer in WRONG[name]])
-def test_wrong_answers_are_told(name, answer):
-    """A check that a usual mistake passes."""
-    with pytest.raises((WrongAnswer, IndexError)) as error:
-        check(name, answer)
-    assert error.type is not WrongAnswer or "expected" in str(error.value)
-
-
-def test_the_folded_solutions_are_the_tested_ones(solutions):
-    """A solution in the notebook that differs from the one under test."""
-    prose = "\n".join(cell.source for cell in read(ROOT / "gpt2_training.ipynb").cells if cell.cell_type == "markdown")
-    for name in CHECKS:
-        assert inspect.getsource(getattr(solutions, name)).strip() in prose, name
-
 
 # ---- measurements
 
