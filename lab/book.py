@@ -19,7 +19,7 @@ import nbformat
 from lab.notebook import alt_text, read, write
 from lab.project import MAIN, ROOT, notebooks, project_path, read_json
 
-PAGES = ["bench/README.md", "data/README.md", "ARCHITECTURE.md"]  # further pages, those that exist
+PAGES = ["bench/README.md", "data/README.md", "ARCHITECTURE.md", "AGENTS.md"]  # further pages, those that exist
 GLOSSARY = "notebooks/glossary.md"
 EXERCISE = re.compile(r"^(?:#+ |\*\*)Exercise (\w+)\W*?(★+)(.*)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")
