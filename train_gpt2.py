@@ -57,13 +57,23 @@ from gpt2.plan import (
     try_compile,
 )
 from gpt2.processes import StopSignals, agree, first_does, from_first, mean_over, start_processes
-from gpt2.report import chars_per_token, check_skips, explain_errors, farewell, metrics, record_step, sample, say_hello
+from gpt2.report import (
+    chars_per_token,
+    check_skips,
+    explain_errors,
+    farewell,
+    metrics,
+    record_step,
+    sample,
+    say_hello,
+)
 from gpt2.runlog import RunLog
 from gpt2.settings import LAW_FIELDS, PRESETS, SHAPE_FIELDS, TrainConfig, parse_command
 from gpt2.teacher import soft_loss, soft_targets
 from model_gpt2 import GPT
 
-__all__ = ["PRESETS", "TrainConfig", "TrainError", "TrainResult", "Muon", "evaluate", "lr_at", "make_optimizers",
+__all__ = ["PRESETS", "TrainConfig", "TrainError", "TrainResult", "Muon", "evaluate", "lr_at",
+           "make_optimizers",
            "main", "micro_batches", "model_config", "optimizer_step", "orthogonalize", "pick_device",
            "pick_precision", "train"]
 
@@ -74,7 +84,7 @@ COPY_SECONDS = 20 * 60  # between copies to --copy-to
 
 
 def lr_at(config, step, horizon=None):
-    """AdamW's learning rate at a step (0 is the first): up over warmup_steps, then down to min_lr at the horizon.
+    """AdamW's learning rate at a step (0 is the first): up over warmup_steps, then down to min_lr.
 
     horizon: how many steps the fall takes; by default those that the config says. A clock gives its own.
     """
@@ -87,7 +97,8 @@ def lr_at(config, step, horizon=None):
     if step >= horizon:
         return c.min_lr
     left = (horizon - step) / (horizon - warmup)  # 1 after the warm-up, 0 at the end
-    share = {"linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left), "wsd": min(1.0, 5 * left)}[c.schedule]
+    shares = {"linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left), "wsd": min(1.0, 5 * left)}
+    share = shares[c.schedule]
     return c.min_lr + share * (c.lr - c.min_lr)
 
 
@@ -98,17 +109,19 @@ def set_lr(optimizers, config, lr):
 
 
 def optimizer_step(model, optimizers, scaler, micro_batches, dtype=torch.float32, grad_clip=1.0):
-    """One whole step: the gradients of all micro-batches, then scale, unscale, clip, step, update, in this order.
+    """One whole step: the gradients of all micro-batches, then scale, unscale, clip, step, update.
 
-    micro_batches: list of (x, y) on the model's device; x (B, T), y (B, T), or (B, T, V) from teachers. Returns (mean
-    loss, gradient norm before clipping, whether the weights moved). A norm that is not finite moves nothing. We decide
-    that ourselves: the scaler keeps found_inf for each optimizer apart, so one could step without the other.
+    micro_batches: list of (x, y) on the model's device; x (B, T), y (B, T), or (B, T, V) from teachers.
+    Returns (mean loss, gradient norm before clipping, whether the weights moved). A norm that is not finite
+    moves nothing. We decide that ourselves: the scaler keeps found_inf for each optimizer apart, so one
+    could step without the other.
     """
     loss_sum = 0.0
     for i, (x, y) in enumerate(micro_batches):
-        last = i == len(micro_batches) - 1  # processes exchange gradients once a step, with the last micro-batch
-        hold = contextlib.nullcontext() if last or not isinstance(model, DistributedDataParallel) else model.no_sync()
-        with hold:
+        # processes exchange gradients once a step, with the last micro-batch
+        last = i == len(micro_batches) - 1
+        waits = isinstance(model, DistributedDataParallel) and not last
+        with model.no_sync() if waits else contextlib.nullcontext():
             with torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32):
                 loss = model(x, y)[1] if y.dim() == 2 else soft_loss(model, x, y)
                 loss = loss / len(micro_batches)
@@ -129,7 +142,7 @@ def optimizer_step(model, optimizers, scaler, micro_batches, dtype=torch.float32
 
 @torch.no_grad()
 def evaluate(model, ids):
-    """Exact loss in nats per token: every target of ids (N,) scored once, in windows of block_size, in fp32."""
+    """Exact loss in nats a token: every target of ids (N,) once, in windows of block_size, in fp32."""
     device, T = next(model.parameters()).device, model.config.block_size
     was_training = model.training
     model.eval()
@@ -142,7 +155,7 @@ def evaluate(model, ids):
 
 
 def share_of(ids, T, rank, world):
-    """This process's part of the text, cut where windows of T begin: together the windows are those of the whole."""
+    """This process's part of ids, cut where windows of T begin: together they are those of the whole."""
     first, last = (T * (r * ((len(ids) - 1) // T) // world) for r in (rank, rank + 1))
     return ids[first : last + 1] if rank < world - 1 else ids[first:]
 
@@ -151,14 +164,16 @@ def share_of(ids, T, rank, world):
 
 
 def load_data(config, quiet=False):
-    """The corpus of a run: token shards, the reader's own text, or Tiny Shakespeare, in the tokenizer asked for."""
+    """The corpus of a run: token shards, the reader's own text, or Tiny Shakespeare."""
     if config.data:
         corpus = open_shards(config.data)
         if corpus.tokenizer_kind != config.tokenizer:
-            raise TrainError(f"The shards in {config.data} were made with the {corpus.tokenizer_kind} tokenizer: "
-                             f"add --tokenizer {corpus.tokenizer_kind}.")
+            kind = corpus.tokenizer_kind
+            raise TrainError(f"The shards in {config.data} were made with the {kind} tokenizer: "
+                             f"add --tokenizer {kind}.")
         return corpus
-    bpe = BPETokenizer() if config.tokenizer == "bpe" else None  # before the text: offline, this is what fails
+    # before the text: offline, this is what fails
+    bpe = BPETokenizer() if config.tokenizer == "bpe" else None
     corpus = load_text(config.text, quiet=quiet) if config.text else load_corpus(quiet=quiet)
     return corpus_from_text(corpus.text, corpus.name, bpe) if bpe else corpus
 
@@ -167,17 +182,19 @@ def check_data(config, corpus):
     for name in ("train", "val"):
         n, need = len(getattr(corpus, name)), config.block_size + 1 if name == "train" else 2
         if n < need:
-            raise TrainError(f"The {name} split has {n} tokens, not {need}: lower --block-size or bring more text.")
+            raise TrainError(f"The {name} split has {n} tokens, not {need}: "
+                             "lower --block-size or bring more text.")
 
 
 def micro_batches(corpus, config, step, micro, device, rank=0, world=1, T=None):
-    """This process's share of the step's batch in pieces of `micro` sequences: [(x, y), ...], each (micro, T)."""
+    """This process's share of the step's batch in pieces: [(x, y), ...], each (micro, T)."""
     T = T or config.block_size
     micro = micro * config.block_size // T  # as many tokens at once
     draw = shuffled_batch if config.order == "shuffled" else get_batch
     x, y = draw(corpus.train, T, config.tokens_per_step // T, config.seed, step)  # (sequences, T) each
     mine = slice(rank * len(x) // world, (rank + 1) * len(x) // world)  # of the whole global batch
-    return [(a.to(device), b.to(device)) for a, b in zip(x[mine].split(micro), y[mine].split(micro), strict=True)]
+    pieces = zip(x[mine].split(micro), y[mine].split(micro), strict=True)
+    return [(a.to(device), b.to(device)) for a, b in pieces]
 
 
 # ---- The run
@@ -255,7 +272,8 @@ def train(config, corpus=None, callback=None):
     """Train as config says, from the start or from out_dir's checkpoint. Returns a TrainResult.
 
     corpus: as data.text.load_text gives it; None loads what the config names.
-    callback(record, model): called after each step and each validation with the line of history; True stops the run.
+    callback(record, model): called after each step and each validation with its line of history; True
+    stops the run.
     Sets torch's global seed. Raises TrainError or DataError, in one sentence, for what the user can mend.
     """
     began = time.monotonic()
@@ -368,14 +386,15 @@ def loop(run, signals, callback=None):
     config, p = run.config, run.progress
     stopped = why_stop(run, False)
     if stopped:
-        run.log.say(f"nothing to do: the run in {config.out_dir} stands at step {p.step} ({stopped}); it is kept, and "
-                    f"another --{stopped.replace('_', '-')} goes on with it.", True)
+        run.log.say(f"nothing to do: the run in {config.out_dir} stands at step {p.step} ({stopped}); "
+                    f"it is kept, and another --{stopped.replace('_', '-')} goes on with it.", True)
     while not stopped:
         start = time.perf_counter()
         lr = lr_at(config, p.step, horizon(run))
         set_lr(run.optimizers, config, lr)
         batches = next_batches(run)
-        loss, norm, moved = optimizer_step(run.model, run.optimizers, run.scaler, batches, run.dtype, config.grad_clip)
+        loss, norm, moved = optimizer_step(run.model, run.optimizers, run.scaler, batches, run.dtype,
+                                           config.grad_clip)
         p.step += 1
         mine = [loss.item(), time.monotonic() - run.began, float(signals.asked), float(save_due(run))]
         loss, p.clock, asked, due = mean_over(mine, run.device, run.world)
@@ -384,7 +403,8 @@ def loop(run, signals, callback=None):
         if p.step % config.eval_every == 0 or is_done(run):
             records.append(validate(run))
         wishes = [bool(callback(record, run.raw)) for record in records] if callback else []
-        stopped = "callback" if mean_over([float(any(wishes))], run.device, run.world)[0] else why_stop(run, asked)
+        wish = mean_over([float(any(wishes))], run.device, run.world)[0]  # of any process
+        stopped = "callback" if wish else why_stop(run, asked)
         if stopped or (due and moved):  # never right after a step that was skipped
             save(run)
         run.owner.beat()
@@ -396,7 +416,7 @@ def loop(run, signals, callback=None):
 
 
 def time_validation(run):
-    """What the last validation will take, from a part of one, so that the clock keeps it back from the start."""
+    """What the last validation will take, from a part of one: the clock keeps it back from the start."""
     ids = run.corpus.val
     part, began = ids[: max(2, len(ids) // 16)], time.monotonic()
     evaluate(run.raw, part)
@@ -412,7 +432,7 @@ def clock_share(run):
 
 
 def horizon(run):
-    """Over how many steps the rate falls: those of the config, or as many as the clock will allow at this pace."""
+    """Over how many steps the rate falls: those of the config, or what the clock allows at this pace."""
     p, c = run.progress, run.config
     if not c.minutes or not p.step:
         return c.horizon
@@ -471,7 +491,8 @@ def validate(run):
         save_best(c.out_dir, lambda folder: write_best(folder, run.raw, run.corpus, metrics(run), dtype))
     if run.rank == 0 and c.sample_chars:
         run.log.sample(p.step, sample(run))
-    p.eval_seconds, p.clock = mean_over([time.monotonic() - began, time.monotonic() - run.began], run.device, run.world)
+    p.eval_seconds, p.clock = mean_over([time.monotonic() - began, time.monotonic() - run.began],
+                                        run.device, run.world)
     return record
 
 
@@ -491,7 +512,7 @@ def save_due(run):
 
 
 def save(run, last=False):
-    """last.pt now (all processes must call it: each hands in its random state), and the copy when it is due."""
+    """last.pt now (all processes call it: each hands in its random state), and the copy when it is due."""
     c, p = run.config, run.progress
     if not c.out_dir:
         return
@@ -511,11 +532,13 @@ def copy(run):
     if there and not same_run(there["config"], identity_of(run)):
         return run.log.say(f"warning: no copy in {c.copy_to}, which now holds another run.", True)
     if there and there["step"] > run.saved_step and c.resume != "overwrite":
-        return run.log.say(f"warning: no copy in {c.copy_to}, which holds a later step ({there['step']}).", True)
+        step = there["step"]
+        return run.log.say(f"warning: no copy in {c.copy_to}, which holds a later step ({step}).", True)
     try:
         copy_run(c.out_dir, c.copy_to)
     except OSError as error:
-        run.log.say(f"warning: no copy in {c.copy_to} ({error.strerror or error}); the run itself is safe.", True)
+        why = error.strerror or error
+        run.log.say(f"warning: no copy in {c.copy_to} ({why}); the run itself is safe.", True)
 
 
 # ---- The command
@@ -531,7 +554,8 @@ def show_plan(config, vocab_size, summary=False):
     world = int(os.environ.get("WORLD_SIZE", 1))
     micro = config.batch_size if config.batch_size != "auto" else config.sequences
     say(f"{config.preset}: {reason}")
-    say(plan_text(g, min(micro, config.sequences // world), dtype, config.optimizer, config.sequences, device))
+    say(plan_text(g, min(micro, config.sequences // world), dtype, config.optimizer, config.sequences,
+                  device))
     for line in disk_text(config, g):
         say(line)
 

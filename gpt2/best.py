@@ -1,4 +1,5 @@
-"""What out_dir/best holds: a GPT-2 folder, its tokenizer, what was measured, and letter counts to compare it with."""
+"""What out_dir/best holds: a GPT-2 folder, its tokenizer, what was measured, and letter counts to compare
+it with."""
 
 import contextlib
 import functools

@@ -1,8 +1,8 @@
 """The files of a run: checkpoints, the best model, the copy in a second folder.
 
     OUT_DIR/last.pt         all that is needed to go on, bit for bit; last.prev.pt is the one before
-    OUT_DIR/best/           the model with the lowest validation loss: a GPT-2 folder, metrics.json, ngram5.npz
-    OUT_DIR/history.jsonl   a line a step (step, loss, lr, norm, dt_ms, tok_s), a line an evaluation (step, val_loss)
+    OUT_DIR/best/           the model with the lowest validation loss: a GPT-2 folder, its measurements
+    OUT_DIR/history.jsonl   a line a step: step, loss, lr, norm, dt_ms, tok_s; an evaluation: step, val_loss
     OUT_DIR/log-DATE.txt    what was said, with the time;  OUT_DIR/tb/  the same for TensorBoard
     OUT_DIR/owner.json      who writes here: see owner.py
 
@@ -33,7 +33,8 @@ ADVICE = {errno.ENOSPC: "free some space or choose another --out-dir",
 
 def disk_error(error, what, then=""):
     """An OSError, named for what it is, as the one sentence for the user."""
-    code = error.errno if isinstance(error, OSError) else errno.ENOSPC  # torch's writer hides it in a RuntimeError
+    # torch's writer hides it in a RuntimeError
+    code = error.errno if isinstance(error, OSError) else errno.ENOSPC
     why = getattr(error, "strerror", None) or str(error).splitlines()[0]
     advice = ADVICE.get(code, "choose another --out-dir or look after the disk")
     return TrainError(f"Could not write {what} ({why}): {advice}. {then}".strip())
@@ -104,7 +105,7 @@ def read_checkpoint(path):
 
 
 def look_into(folder):
-    """{"step", "config"} of a folder's newest checkpoint, without reading its tensors; None if there is none."""
+    """{"step", "config"} of a folder's newest checkpoint, without reading its tensors, or None."""
     for path in checkpoints(folder):
         with contextlib.suppress(*UNREADABLE):
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -123,7 +124,8 @@ def has_run(folder):
 
 def remove_run(folder):
     """Delete what a run left, and nothing else."""
-    for name in ("last.pt", "last.prev.pt", "last.pt.damaged", "last.prev.pt.damaged", "history.jsonl", "ngram5.npz"):
+    for name in ("last.pt", "last.prev.pt", "last.pt.damaged", "last.prev.pt.damaged", "history.jsonl",
+                 "ngram5.npz"):
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(folder, name))
     for name in ("best", "best.old", "best.tmp", "tb"):
@@ -152,7 +154,7 @@ def set_rng_state(state, device):
 def prepare_folders(config, identity, owner, warn=print):
     """Take out_dir and copy_to, and leave the run to go on with in out_dir. Returns its checkpoint, or None.
 
-    Raises TrainError for a folder that cannot be used: another run's, another process's, a Drive that is not there.
+    Raises TrainError for a folder that cannot be used: another run's, another process's, no Drive.
     """
     c = config
     for folder in (c.out_dir, c.copy_to):
@@ -180,8 +182,8 @@ def prepare_folders(config, identity, owner, warn=print):
 
 def take_folder(folder, owner):
     if not_mounted(folder):
-        raise TrainError(f"{folder} lies on Google Drive, which is not mounted: run `from google.colab import drive; "
-                         f"drive.mount('{DRIVE}')` first, or name another folder.")
+        raise TrainError(f"{folder} lies on Google Drive, which is not mounted: run `from "
+                         f"google.colab import drive; drive.mount('{DRIVE}')` first, or name another folder.")
     try:
         os.makedirs(folder, exist_ok=True)
         owner.take(folder)
@@ -190,7 +192,7 @@ def take_folder(folder, owner):
 
 
 def not_mounted(folder):
-    """Whether a folder is meant to be on Colab's Drive while no Drive is there: it would be lost with the machine."""
+    """Whether a folder is meant to be on Colab's Drive while none is there: it would be lost in silence."""
     inside = os.path.abspath(folder).startswith(DRIVE + os.sep)
     return inside and not os.path.ismount(DRIVE)
 
@@ -202,7 +204,7 @@ def refuse_a_run(folder, there, flag):
 
 
 def differences(saved, now):
-    """What decides the numbers and is not the same; older checkpoints lack newer settings, which changes nothing."""
+    """What decides the numbers and is not the same; a setting that an older checkpoint lacks is no matter."""
     return [f"{name} {saved[name]!r} there, {now[name]!r} here" for name in now
             if name != "horizon" and name in saved and saved[name] != now[name]]
 
@@ -253,7 +255,7 @@ def save_best(folder, write):
 
 
 def copy_run(source, target):
-    """Copy the checkpoint, best/ and history, each replaced whole: for a Drive that outlives the session, and back."""
+    """Copy checkpoint, best/ and history, each replaced whole: to a Drive that outlives us, and back."""
     os.makedirs(target, exist_ok=True)
     for name in ("history.jsonl", "last.pt"):
         path = os.path.join(source, name)

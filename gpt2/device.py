@@ -21,7 +21,8 @@ def pick_device(name="auto"):
         name = best_device(local)
     if name.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise TrainError("--device cuda asks for a GPU and torch sees none: choose --device cpu, or switch one on.")
+            raise TrainError("--device cuda asks for a GPU and torch sees none: choose --device cpu, or "
+                             "switch one on.")
         index = int(name[5:]) if ":" in name else local
         if index >= torch.cuda.device_count():
             raise TrainError(f"Card {index} is asked for and this machine has {torch.cuda.device_count()}: "
@@ -34,12 +35,12 @@ def pick_device(name="auto"):
 
 @functools.cache  # so that the line is said once
 def best_device(local):
-    """The name of the fastest device that works. A card without kernels in this torch is passed over, with a line."""
+    """The name of the fastest device that works; a card without kernels in this torch is passed over."""
     if torch.cuda.is_available() and local < torch.cuda.device_count():
         if matmul_works(torch.device("cuda", local)):
             return "cuda"
-        say(f"This torch has no kernels for the card ({torch.cuda.get_device_name(local)}): going on by CPU. For a "
-            "GPU, choose T4 x2 on Kaggle, elsewhere another card.")
+        say(f"This torch has no kernels for the card ({torch.cuda.get_device_name(local)}): going on by CPU. "
+            "For a GPU, choose T4 x2 on Kaggle, elsewhere another card.")
         return "cpu"
     if torch.cuda.is_available():
         return "cuda"  # one card too few: pick_device says so
@@ -47,35 +48,41 @@ def best_device(local):
 
 
 def pick_precision(device):
-    """-> (dtype of the matmuls, whether gradients need a scaler, the reason). TrainError for a card without kernels.
+    """-> (dtype of the matmuls, whether gradients need a scaler, the reason).
 
-    Decided by compute capability: torch.cuda.is_bf16_supported() says True on a T4, which only emulates bf16.
+    TrainError for a card without kernels. Decided by compute capability: torch.cuda.is_bf16_supported() says
+    True on a T4, which only emulates bf16.
     """
     device = torch.device(device)
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         card = f"compute capability {major}.{minor}"
         if not matmul_works(device):
-            raise TrainError(f"This torch has no kernels for the card ({torch.cuda.get_device_name(device)}, {card}): "
+            name = torch.cuda.get_device_name(device)
+            raise TrainError(f"This torch has no kernels for the card ({name}, {card}): "
                              "on Kaggle choose T4 x2, elsewhere another card or --device cpu.")
         if major >= 8:
             return torch.bfloat16, False, f"bf16: {card} has bf16 units, and bf16 has the range of fp32"
         if major == 7:
-            return torch.float16, True, f"fp16 with a gradient scaler: {card} has fp16 units and no bf16 units"
+            return torch.float16, True, (f"fp16 with a gradient scaler: {card} has fp16 units and no bf16 "
+                                         "units")
         return torch.float32, False, f"fp32: {card} has no fast half precision"
     if device.type == "mps":
         return torch.float32, False, "fp32: on Apple GPUs half precision is not checked here"
     if not cpu_has_bf16():
         return torch.float32, False, "fp32: this CPU has no bf16 units"
     rounds = [(matmul_seconds(torch.float32), matmul_seconds(torch.bfloat16)) for _ in range(8)]
-    fp32, bf16 = (min(seconds) for seconds in zip(*rounds, strict=True))  # in turns: other programs disturb both alike
+    fp32, bf16 = (min(seconds) for seconds in zip(*rounds, strict=True))  # in turns: disturbed alike
     speedup = fp32 / bf16
     reason = f"this CPU has bf16 units, and a matmul runs {speedup:.1f} x as fast with them as in fp32"
-    return (torch.bfloat16, False, f"bf16: {reason}") if speedup > 1.2 else (torch.float32, False, f"fp32: {reason}")
+    if speedup > 1.2:
+        return torch.bfloat16, False, f"bf16: {reason}"
+    return torch.float32, False, f"fp32: {reason}"
 
 
 def cpu_has_bf16():
-    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
 def matmul_seconds(dtype, n=512):
@@ -88,6 +95,6 @@ def choose_precision(config, device, before=None):
     """The precision of a run: the one asked for, or that of the run which goes on, or the device's own."""
     if config.precision != "auto":
         return DTYPES[config.precision], config.precision == "fp16", f"{config.precision}: asked for"
-    if before and device.type == "cpu":  # a timed choice could fall the other way, and the run would not be the same
+    if before and device.type == "cpu":  # a timed choice could fall the other way, for another run
         return DTYPES[before], before == "fp16", f"{before}: as the run began"
     return pick_precision(device)

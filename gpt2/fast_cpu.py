@@ -1,4 +1,5 @@
-"""GPT-2 in bf16 or int8 on a CPU, where torch's general ways are slow (results/cpu_kernels.json, generate.json)."""
+"""GPT-2 in bf16 or int8 on a CPU, where torch's general ways are slow (results/cpu_kernels.json,
+generate.json)."""
 
 import contextlib
 import ctypes
@@ -65,9 +66,11 @@ def can_pack(device):
 
 
 def keep_freed_memory():
-    """Tell glibc to keep the memory of each step for the next one, about a tenth of a step saved; elsewhere, nothing.
+    """Tell glibc to keep the memory of each step for the next one, about a tenth of a step saved;
+    elsewhere, nothing.
 
-    By default large blocks go back to the system when they are freed, and every page is fetched and cleared anew.
+    By default large blocks go back to the system when they are freed, and every page is fetched and
+    cleared anew.
     """
     settings = ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20))
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another libc, Windows, macOS

@@ -1,4 +1,5 @@
-"""What this machine is: facts for every measured number, and whether its card works. Imports torch only to ask it."""
+"""What this machine is: facts for every measured number, and whether its card works. Imports torch only to
+ask it."""
 
 import contextlib
 import datetime
@@ -33,14 +34,16 @@ def machine_facts(device):
 
 
 def gpu_facts():
-    """The accelerator that torch sees: device "cuda", "mps" or "cpu", and a card's name, memory and capability."""
+    """The accelerator that torch sees: device "cuda", "mps" or "cpu", and a card's name, memory and
+    capability."""
     if importlib.util.find_spec("torch") is None:
         return {"device": "cpu", "gpu": None}
     import torch
 
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
-        facts = {"gpu": card.name, "gpus": torch.cuda.device_count(), "gpu_gb": round(card.total_memory / 2**30, 1)}
+        facts = {"gpu": card.name, "gpus": torch.cuda.device_count(),
+                 "gpu_gb": round(card.total_memory / 2**30, 1)}
         return {"device": "cuda", **facts, "capability": f"{card.major}.{card.minor}"}
     if torch.backends.mps.is_available():
         return {"device": "mps", "gpu": "Apple GPU"}
@@ -89,7 +92,8 @@ def version_of(package):
 def commit():
     """{"commit": short hash, None outside a checkout, "dirty": whether tracked files differ from it}"""
     head = git("rev-parse", "--short=12", "HEAD")
-    return {"commit": head or None, "dirty": bool(head and git("status", "--porcelain", "--untracked-files=no"))}
+    return {"commit": head or None, "dirty": bool(head and git("status", "--porcelain",
+                                                               "--untracked-files=no"))}
 
 
 def git(*arguments):

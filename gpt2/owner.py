@@ -1,8 +1,10 @@
 """A folder has one writer: a file in it says who, and until when to believe it.
 
-    FOLDER/owner.json   {"pid": 123, "host": "name", "started": ..., "since": "17:05", "beat": seconds since 1970}
+    FOLDER/owner.json   {"pid": 123, "host": "name", "started": ..., "since": "17:05", "beat": seconds
+    since 1970}
 
-An owner that died does not block. On the same machine the process is looked up; an owner on another machine is believed
+An owner that died does not block. On the same machine the process is looked up; an owner on another
+machine is believed
 while its last sign of life is younger than PATIENCE.
 """
 
@@ -36,7 +38,8 @@ class Owner:
                 return
             held = read(path)
             if held is not None and is_alive(held):
-                raise TrainError(f"{folder} is in use by a run on {held['host']} (process {held['pid']}, since "
+                raise TrainError(f"{folder} is in use by a run on {held['host']} (process {held['pid']}, "
+                                 "since "
                                  f"{held['since']}): wait for it, stop it, or choose another folder.")
             put_away(path, held)
         raise TrainError(f"{folder} is just being taken by another run: choose another folder.")
@@ -119,7 +122,8 @@ def is_alive(held):
 
 
 def started(pid):
-    """When a process began, in the kernel's own count since the machine did; None where the system does not tell."""
+    """When a process began, in the kernel's own count since the machine did; None where the system does
+    not tell."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             boot = file.read().strip()

@@ -1,4 +1,5 @@
-"""What a training run needs, before it starts: parameters, memory, arithmetic, and how many sequences fit at once.
+"""What a training run needs, before it starts: parameters, memory, arithmetic, and how many sequences fit
+at once.
 
     python train_gpt2.py --preset gpt2-char --plan
 
@@ -39,10 +40,14 @@ def count_params(g):
 def memory_plan(g, micro, dtype=torch.float32, optimizer="adamw"):
     """Bytes that training a GPTConfig needs, with `micro` sequences at once.
 
-    Activations, a block and token, in numbers of C each: two fp32 copies of the residual stream, which the LayerNorms
-    keep; in the type of the matmuls the LayerNorms' outputs (2), q, k, v (3), attention's output (1), the GELU's input
-    and output (8). In half precision autocast also keeps a copy of each matrix. Dropout keeps a byte a number.
-    Left out: in bf16 on a CPU attention is written out and keeps its pattern too, T x T numbers a head (results/
+    Activations, a block and token, in numbers of C each: two fp32 copies of the residual stream, which the
+    LayerNorms
+    keep; in the type of the matmuls the LayerNorms' outputs (2), q, k, v (3), attention's output (1), the
+    GELU's input
+    and output (8). In half precision autocast also keeps a copy of each matrix. Dropout keeps a byte a
+    number.
+    Left out: in bf16 on a CPU attention is written out and keeps its pattern too, T x T numbers a head
+    (results/
     cpu_kernels.json says why it is done there).
     """
     n, matrices = count_params(g)
@@ -58,13 +63,15 @@ def memory_plan(g, micro, dtype=torch.float32, optimizer="adamw"):
 
 
 def eval_batch(g):
-    """How many windows an evaluation scores at once: their logits, and a copy of them, stay within EVAL_BYTES."""
+    """How many windows an evaluation scores at once: their logits, and a copy of them, stay within
+    EVAL_BYTES."""
     tokens = min(16384, EVAL_BYTES // (8 * g.vocab_size))
     return max(1, tokens // g.block_size)
 
 
 def disk_plan(g, optimizer, best_dtype="fp32"):
-    """Bytes of (a checkpoint, best/). A run keeps two checkpoints and best/, and needs room for one more while it
+    """Bytes of (a checkpoint, best/). A run keeps two checkpoints and best/, and needs room for one more
+    while it
     saves; its copy elsewhere is one checkpoint and best/."""
     memory = memory_plan(g, 1, torch.float32, optimizer)
     n = count_params(g)[0]
@@ -95,7 +102,8 @@ def free_disk(folder):
 
 
 def flops_per_token(g):
-    """Arithmetic of forward and backward for one token: 6 a parameter that multiplies, and attention's own 12 L C T."""
+    """Arithmetic of forward and backward for one token: 6 a parameter that multiplies, and attention's own
+    12 L C T."""
     return 6 * (count_params(g)[1] + g.vocab_size * g.n_embd) + 12 * g.n_layer * g.n_embd * g.block_size
 
 
@@ -128,9 +136,11 @@ def free_memory(device):
 
 
 def pick_micro_batch(config, model, dtype, device, world=1):
-    """How many sequences go at once: the largest number that divides a process's share of the step and fits."""
+    """How many sequences go at once: the largest number that divides a process's share of the step and
+    fits."""
     if config.sequences % world:
-        raise TrainError(f"A step has {config.sequences} sequences, which {world} processes cannot share evenly: "
+        raise TrainError(f"A step has {config.sequences} sequences, which {world} processes cannot share "
+                         "evenly: "
                          f"set --tokens-per-step to a multiple of {world * config.block_size}.")
     share = config.sequences // world
     divisors = [d for d in range(share, 0, -1) if share % d == 0]
@@ -184,7 +194,8 @@ def try_compile(model, micro, dtype, device, say):
 
 
 def peak_memory(device):
-    """(bytes, what they are): the most in use so far; on a CPU that of the whole process, with Python and torch."""
+    """(bytes, what they are): the most in use so far; on a CPU that of the whole process, with Python and
+    torch."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device), "peak of the card"
     try:
@@ -207,7 +218,8 @@ def plan_text(g, micro, dtype, optimizer, sequences, device):
              f"arithmetic: {sequences * g.block_size * flops_per_token(g) / 1e12:.2f} TFLOP a step",
              f"memory with {micro} sequences at once, matmuls in {name}:"]
     lines += [f"  {part:<12} {size / MB:>10,.1f} MB" for part, size in plan.items()]
-    lines += [f"  {'together':<12} {total / MB:>10,.1f} MB" + (f" of {free / MB:,.0f} MB free" if free else "")]
+    lines += [f"  {'together':<12} {total / MB:>10,.1f} MB" + (f" of {free / MB:,.0f} MB free"
+                                                               if free else "")]
     if free and total > free:
         lines += ["this does not fit: --batch-size auto, or a lower one, makes the activations smaller"]
     return "\n".join(lines)

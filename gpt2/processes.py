@@ -53,7 +53,8 @@ def agree(what, value, world):
     dist.all_gather_object(values, value)
     other = [rank for rank in range(world) if values[rank] != values[0]]
     if other:
-        raise TrainError(f"Process {other[0]} was started with another {what} than process 0: give every machine the "
+        raise TrainError(f"Process {other[0]} was started with another {what} than process 0: give every "
+                         "machine the "
                          "same command and the same text.")
 
 

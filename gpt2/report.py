@@ -1,4 +1,5 @@
-"""What a run says of itself: its first and last lines, a line a step, its metrics, and what went wrong, in words.
+"""What a run says of itself: its first and last lines, a line a step, its metrics, and what went wrong, in
+words.
 
 `run` is always train_gpt2.Run.
 """
@@ -24,7 +25,8 @@ def say_hello(run, reason):
     c, g, p, log = run.config, run.raw.config, run.progress, run.log
     each = f" on each of {run.world} processes" if run.world > 1 else ""
     log.say(f"text: {run.corpus.name}, {len(run.corpus.train):,} tokens to learn from")
-    log.say(f"model: {g.n_layer} layers, {g.n_embd} wide, context {g.block_size}, {run.raw.num_params():,} parameters")
+    log.say(f"model: {g.n_layer} layers, {g.n_embd} wide, context {g.block_size}, {run.raw.num_params():,} "
+            "parameters")
     log.say(f"precision on {run.device}: {reason}")
     log.say(f"a step: {c.tokens_per_step:,} tokens in {c.sequences} sequences, {run.micro} at once{each}; "
             f"an epoch: {run.steps_per_epoch} steps")
@@ -93,9 +95,12 @@ def metrics(run):
     p, c, corpus = run.progress, run.config, run.corpus
     used, what = peak_memory(run.device)
     text = corpus.facts() if hasattr(corpus, "facts") else {"name": corpus.name, "sha256": corpus.sha256}
-    return {"val_loss": p.val_loss, "val_loss_char": p.val_loss / chars_per_token(corpus), "train_loss": p.train_loss,
-            "step": p.step, "tokens": p.step * c.tokens_per_step, "seconds": p.seconds, "skipped_steps": p.skipped,
-            "parameters": run.raw.num_params(), "precision": NAMES[run.dtype], "processes": run.world, "corpus": text,
+    return {"val_loss": p.val_loss, "val_loss_char": p.val_loss / chars_per_token(corpus),
+            "train_loss": p.train_loss,
+            "step": p.step, "tokens": p.step * c.tokens_per_step, "seconds": p.seconds,
+            "skipped_steps": p.skipped,
+            "parameters": run.raw.num_params(), "precision": NAMES[run.dtype], "processes": run.world,
+            "corpus": text,
             "memory": {"predicted_bytes": planned(run), "measured_bytes": used, "measured_is": what},
             "config": dataclasses.asdict(c), "machine": machine_facts(run.device)}
 
@@ -109,7 +114,8 @@ def farewell(run, stopped):
     used, what = peak_memory(run.device)
     skipped = f", {p.skipped} steps skipped" if p.skipped else ""
     lines = [f"stopped at step {p.step}{end_text(c)} ({stopped}) after {p.seconds:.1f} s in steps{skipped}",
-             f"memory: {planned(run) / 1e6:,.0f} MB planned" + (f", {used / 1e6:,.0f} MB {what}" if used else "")]
+             f"memory: {planned(run) / 1e6:,.0f} MB planned" + (f", {used / 1e6:,.0f} MB {what}"
+                                                                if used else "")]
     if p.best_step:
         lines.append(f"best validation {p.best_loss:.4f} nats a token at step {p.best_step}"
                      + (f", kept in {os.path.join(c.out_dir, 'best')}" if c.out_dir else ""))
@@ -128,7 +134,8 @@ def check_skips(run):
         return
     where = f" The last good checkpoint is that of step {run.saved_step} in {folder}."
     scale = f", gradient scale {run.scaler.get_scale():g}" if run.scaler.is_enabled() else ""
-    raise TrainError(f"The gradient was not finite {TOO_MANY_SKIPS} times in a row (last loss {p.train_loss:.4g}"
+    raise TrainError(f"The gradient was not finite {TOO_MANY_SKIPS} times in a row (last loss "
+                     f"{p.train_loss:.4g}"
                      f"{scale}): the run has diverged, start it with a lower --lr or more --warmup-steps."
                      + (where if folder and has_run(folder) else ""))
 
@@ -146,7 +153,8 @@ def explain_errors(run):
         if run.world == 1:
             raise
         raise TrainError(f"Process {run.rank} lost the others after step {run.progress.step} "
-                         f"({str(error).splitlines()[0][:200]}): start again with the same command and --resume auto "
+                         f"({str(error).splitlines()[0][:200]}): start again with the same command and "
+                         "--resume auto "
                          f"to go on after step {run.saved_step}.") from error
 
 

@@ -1,4 +1,5 @@
-"""What a run says and keeps: the screen, a log file, history.jsonl, a bar, TensorBoard. None of it can end the run."""
+"""What a run says and keeps: the screen, a log file, history.jsonl, a bar, TensorBoard. None of it can end
+the run."""
 
 import contextlib
 import datetime
@@ -28,7 +29,8 @@ def in_words(seconds):
 def read_history(folder, up_to=math.inf):
     """The records of history.jsonl up to a step; a last line that a kill cut off is left out."""
     records = []
-    with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, "history.jsonl"), encoding="utf-8") as f:
+    with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, "history.jsonl"),
+                                                      encoding="utf-8") as f:
         for line in f:
             with contextlib.suppress(ValueError):
                 records.append(json.loads(line))
@@ -69,7 +71,8 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter
             return SummaryWriter(os.path.join(folder, "tb"), purge_step=step + 1)
         except ImportError:
-            self.say("note: no TensorBoard log, the package tensorboard is missing (pip install tensorboard).", True)
+            self.say("note: no TensorBoard log, the package tensorboard is missing (pip install "
+                     "tensorboard).", True)
             return None
 
     def say(self, text, screen=None):
@@ -117,7 +120,8 @@ class RunLog:
                     self.board.add_scalar(name, value, record["step"])
 
     def step(self, record, end, seconds_left):
-        """A step: its line, the bar, the history; once, and later on a silent screen, how long it will take still."""
+        """A step: its line, the bar, the history; once, and later on a silent screen, how long it will
+        take still."""
         self.say(log_line(record), bool(self.log_every) and record["step"] % self.log_every == 0)
         with self._or_without("bar"):
             if self.bar is not None:
@@ -127,7 +131,8 @@ class RunLog:
         if not self.told and now - self.opened_at > FIRST_WORD or now - self.shown_at > EVERY:
             self.told = True
             until = datetime.datetime.now() + datetime.timedelta(seconds=seconds_left)
-            self.say(f"step {record['step']:,}{end} | loss {record['loss']:.3f} | {in_words(seconds_left)} left, "
+            self.say(f"step {record['step']:,}{end} | loss {record['loss']:.3f} | {in_words(seconds_left)} "
+                     "left, "
                      f"until {until:%H:%M}", True)
 
     def sample(self, step, text):

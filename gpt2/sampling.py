@@ -1,6 +1,7 @@
 """Writing with a GPT-2: the cache of keys and values, the filters, one id a step.
 
-Positions are learned, so a window that moves makes every cached key wrong. The rule: a prompt is cut to its last
+Positions are learned, so a window that moves makes every cached key wrong. The rule: a prompt is cut to
+its last
 block_size ids; when the window is full, the last block_size // 2 ids start afresh from position 0.
 """
 
@@ -79,13 +80,17 @@ def generate(model, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None
 def stream(model, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=None, use_cache=True):
     """Sample one id a step for each row of idx (B, T); yields (B,) int64.
 
-    temperature: 0 is greedy, 1 the model's own distribution. top_k: only the k likeliest; None, 0 or negative: all.
-    top_p: only the fewest that together hold this probability. seed: same seed, same text. use_cache=False: a slow
-    reference. Raises ValueError at once (a generator's body would wait until its first id is asked for) for an empty
+    temperature: 0 is greedy, 1 the model's own distribution. top_k: only the k likeliest; None, 0 or
+    negative: all.
+    top_p: only the fewest that together hold this probability. seed: same seed, same text.
+    use_cache=False: a slow
+    reference. Raises ValueError at once (a generator's body would wait until its first id is asked for)
+    for an empty
     prompt, ids out of range or impossible settings.
     """
     if idx.dim() != 2 or idx.is_floating_point() or idx.numel() == 0:
-        raise ValueError(f"idx must be whole numbers of shape (B, T), not {idx.dtype} of shape {tuple(idx.shape)}; "
+        raise ValueError(f"idx must be whole numbers of shape (B, T), not {idx.dtype} of shape "
+                         f"{tuple(idx.shape)}; "
                          "an empty prompt may begin with a newline.")
     model.check_ids(idx)
     check_settings(temperature, top_k, top_p)
@@ -121,7 +126,8 @@ def _steps(model, idx, max_new_tokens, pick, use_cache):
 
 @contextlib.contextmanager
 def evaluating(model):
-    """The model without dropout, and back: between two ids of a stream it may be trained, or write another."""
+    """The model without dropout, and back: between two ids of a stream it may be trained, or write
+    another."""
     was_training = model.training
     if was_training:
         model.eval()

@@ -49,7 +49,8 @@ class TrainConfig:
                                    least=1)
     max_steps: int = setting(4200, "optimizer steps of the whole run; given alone, no clock ends it", least=1)
     minutes: float = setting(0.0, "most minutes of the run, its last validation included: the learning rate "
-                                  "falls to its end with the clock; 0: only steps count; given alone, only the "
+                                  "falls to its end with the clock; 0: only steps count; given alone, only "
+                                  "the "
                                   "clock does", least=0)
     optimizer: str = setting("muon", "muon: Muon on the blocks' matrices, AdamW on the rest; adamw: AdamW on "
                                      "all", choices=("adamw", "muon"))
@@ -64,7 +65,8 @@ class TrainConfig:
     weight_decay: float = setting(0.1, "pull towards zero, on matrices only", least=0)
     beta1: float = setting(0.9, "AdamW's memory of the gradient")
     beta2: float = setting(0.99, "AdamW's memory of its square")
-    grad_clip: float = setting(1.0, "longest gradient (its norm) that passes unshortened; 0: no limit", least=0)
+    grad_clip: float = setting(1.0, "longest gradient (its norm) that passes unshortened; 0: no limit",
+                               least=0)
     eval_every: int = setting(500, "steps between exact validations, each over the whole validation text",
                               least=1)
     patience: int = setting(0, "stop after this many validations without a better one; 0: never", least=0)
@@ -75,13 +77,16 @@ class TrainConfig:
     save_every: int = setting(500, "steps between checkpoints; 0: only by time", least=0)
     save_minutes: float = setting(10.0, "minutes between checkpoints", least=0)
     copy_to: str = setting("", "second folder (Drive, say) that gets a copy every 20 minutes and at the end")
-    windows: str = setting("", "window lengths in turn with their shares of the run, 128:0.6,1024:0.4; empty: "
+    windows: str = setting("",
+                           "window lengths in turn with their shares of the run, 128:0.6,1024:0.4; empty: "
                                "block_size")
     grow_from: str = setting("", "begin as the models of these folders (best/), side by side, commas between")
     teacher: str = setting("", "folders of models, commas between them, whose mean probabilities are targets "
                                "beside the text")
-    teacher_weight: float = setting(0.5, "weight of the teachers' probabilities; the text has the rest", least=0)
-    order: str = setting("shuffled", "shuffled: each window once an epoch, in a fresh order; random: drawn anew "
+    teacher_weight: float = setting(0.5, "weight of the teachers' probabilities; the text has the rest",
+                                    least=0)
+    order: str = setting("shuffled",
+                         "shuffled: each window once an epoch, in a fresh order; random: drawn anew "
                                      "each time", choices=("shuffled", "random"))
     seed: int = setting(1337, "decides first weights, batches and samples", least=0)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1 or mps")
@@ -101,7 +106,8 @@ class TrainConfig:
                              f"choose one of {', '.join(PRESETS)}.")
         unknown = overrides.keys() - {f.name for f in dataclasses.fields(cls)}
         if unknown:
-            raise TrainError(f"Unknown setting {min(unknown)!r}: `python train_gpt2.py --help` lists them all.")
+            raise TrainError(f"Unknown setting {min(unknown)!r}: `python train_gpt2.py --help` lists them "
+                             "all.")
         c = cls(**{"preset": name, **PRESETS[name], **overrides})
         by_steps, by_clock = overrides.keys() & {"max_steps", "decay_steps"}, bool(overrides.get("minutes"))
         if by_steps and "minutes" not in overrides:
@@ -161,7 +167,8 @@ PRESETS = {
                       eval_every=50, save_every=50),
     "gpt2-bpe": dict(tokenizer="bpe", n_layer=12, n_head=12, n_embd=768, block_size=1024, dropout=0.2,
                      batch_size=4, tokens_per_step=32 * 1024, max_steps=1000, optimizer="adamw", lr=6e-4,
-                     min_lr=6e-5, schedule="cosine", order="random", eval_every=50, patience=5, save_every=200),
+                     min_lr=6e-5, schedule="cosine", order="random", eval_every=50, patience=5,
+                     save_every=200),
 }
 
 
@@ -186,7 +193,8 @@ def check_settings(c):
         value = getattr(c, name)
         refuse(not 0 <= value < 1, f"{flag(name)} is {value}: it must be at least 0 and below 1.")
     refuse(not c.lr > 0, "--lr is 0: nothing would be learned.")
-    refuse(c.min_lr > c.lr, f"--min-lr {c.min_lr} is above --lr {c.lr}: the rate falls from the one to the other.")
+    refuse(c.min_lr > c.lr,
+           f"--min-lr {c.min_lr} is above --lr {c.lr}: the rate falls from the one to the other.")
     refuse(c.n_embd % c.n_head, f"--n-embd {c.n_embd} cannot be split into --n-head {c.n_head} equal heads: "
            f"choose a width that is a multiple of {c.n_head}.")
     check_batch(c)
@@ -194,7 +202,8 @@ def check_settings(c):
     refuse(c.text and c.data, "--text and --data name two texts: give one of them.")
     refuse(c.out_dir and os.path.isfile(c.out_dir), f"--out-dir {c.out_dir} is a file: name a folder.")
     refuse(c.copy_to and os.path.isfile(c.copy_to), f"--copy-to {c.copy_to} is a file: name a folder.")
-    refuse(c.copy_to and same_folder(c.copy_to, c.out_dir), "--copy-to is --out-dir itself: name another folder.")
+    refuse(c.copy_to and same_folder(c.copy_to, c.out_dir),
+           "--copy-to is --out-dir itself: name another folder.")
     refuse(not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", c.device),
            f"--device is {c.device!r}: choose auto, cpu, mps, cuda or cuda:N.")
 
@@ -210,13 +219,15 @@ def check_value(f, value):
 
 def check_batch(c):
     near = max(1, round(c.tokens_per_step / c.block_size)) * c.block_size
-    refuse(c.tokens_per_step % c.block_size, f"--tokens-per-step {c.tokens_per_step} is not a whole number of "
+    refuse(c.tokens_per_step % c.block_size,
+           f"--tokens-per-step {c.tokens_per_step} is not a whole number of "
            f"sequences of --block-size {c.block_size}: try {near}.")
     if c.batch_size == "auto":
         return
     refuse(not isinstance(c.batch_size, int) or c.batch_size < 1,
            f"--batch-size is {c.batch_size!r}: give a whole number of at least 1, or auto.")
-    refuse(c.batch_size > c.sequences, f"--batch-size {c.batch_size} is more than the {c.sequences} sequences of "
+    refuse(c.batch_size > c.sequences,
+           f"--batch-size {c.batch_size} is more than the {c.sequences} sequences of "
            f"one step: raise --tokens-per-step (now {c.tokens_per_step}) or lower it.")
 
 
@@ -246,7 +257,8 @@ def parse_command(argv=None):
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
         word = unknown[0].split("=")[0]
-        raise TrainError(f"Unknown argument {unknown[0]!r}{did_you_mean(word, known)}: --help lists them all.")
+        raise TrainError(f"Unknown argument {unknown[0]!r}{did_you_mean(word, known)}: --help lists them "
+                         "all.")
     given = vars(args)
     plan, summary, name = (given.pop(key) for key in ("plan", "summary", "preset"))
     given = {key: value for key, value in given.items() if value is not None}
@@ -264,9 +276,12 @@ def make_parser():
     """One flag a field."""
     parser = OneSentence(prog="train_gpt2.py", formatter_class=argparse.RawDescriptionHelpFormatter,
                          allow_abbrev=False, epilog=presets_text(),
-                         description="Train a GPT-2. Choose a preset; every other flag changes one of its settings.")
-    parser.add_argument("--plan", action="store_true", help="only show parameters, memory and arithmetic, by formula")
-    parser.add_argument("--summary", action="store_true", help="only show the layers (torchinfo) and the plan")
+                         description="Train a GPT-2. Choose a preset; every other flag changes one of its "
+                                     "settings.")
+    parser.add_argument("--plan", action="store_true",
+                        help="only show parameters, memory and arithmetic, by formula")
+    parser.add_argument("--summary", action="store_true",
+                        help="only show the layers (torchinfo) and the plan")
     for f in dataclasses.fields(TrainConfig):
         text = f.metadata["help"] + (f" [{f.default}]" if f.default != "" else "")
         parser.add_argument(flag(f.name), help=text.replace("%", "%%"), **how_to_parse(f))
@@ -289,13 +304,16 @@ def number_or_auto(text):
 
 
 def presets_text():
-    lines = ["presets (layers / heads / width / context, tokens a step, length); in [ ] above: the values of cpu"]
+    lines = ["presets (layers / heads / width / context, tokens a step, length); in [ ] above: the values "
+             "of cpu"]
     for name in PRESETS:
         c = TrainConfig(preset=name, **PRESETS[name])
         length = f"{c.minutes:g} minutes or {c.max_steps:,} steps" if c.minutes else f"{c.max_steps:,} steps"
         lines.append(f"  {name:<10} {c.n_layer} / {c.n_head} / {c.n_embd} / {c.block_size}, "
                      f"{c.tokens_per_step:,}, {length}, {c.tokenizer}, {c.optimizer}")
-    lines += ["", "example: python train_gpt2.py --preset gpt2-char --batch-size auto --out-dir out/char --resume auto"]
+    lines += ["",
+              "example: python train_gpt2.py --preset gpt2-char --batch-size auto --out-dir out/char "
+              "--resume auto"]
     return "\n".join(lines)
 
 

@@ -1,7 +1,9 @@
 """GPT-2's file format, as Hugging Face writes it, both ways.
 
-A folder holds config.json, generation_config.json and model.safetensors, or its parts and an index. Names begin with
-`transformer.`; three matrices of a block are stored transposed, as OpenAI's Conv1D had them. What is read may be
+A folder holds config.json, generation_config.json and model.safetensors, or its parts and an index. Names
+begin with
+`transformer.`; three matrices of a block are stored transposed, as OpenAI's Conv1D had them. What is read
+may be
 anybody's: nothing is allocated before config.json and the file's header agree.
 """
 
@@ -17,8 +19,10 @@ from data.files import write_atomic
 WEIGHTS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 SIZES = ("n_positions", "vocab_size", "n_layer", "n_head", "n_embd")
-FIELDS = (("n_positions", "block_size"), ("vocab_size", "vocab_size"), ("n_layer", "n_layer"), ("n_head", "n_head"),
-          ("n_embd", "n_embd"), ("embd_pdrop", "dropout"), ("attn_pdrop", "dropout"), ("resid_pdrop", "dropout"),
+FIELDS = (("n_positions", "block_size"), ("vocab_size", "vocab_size"), ("n_layer", "n_layer"), ("n_head",
+                                                                                                "n_head"),
+          ("n_embd", "n_embd"), ("embd_pdrop", "dropout"), ("attn_pdrop", "dropout"), ("resid_pdrop",
+                                                                                       "dropout"),
           ("tie_word_embeddings", "tie_weights"), ("bias", "bias"), ("n_tokens", "n_tokens"))  # theirs, ours
 FIXED = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "n_inner": None,
          "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}
@@ -31,12 +35,14 @@ LARGEST_JSON = 5_000_000  # bytes
 def save_pretrained(model, folder, dtype=torch.float32, start_id=0):
     """Write config.json, generation_config.json and model.safetensors as Hugging Face's GPT-2 has them.
 
-    dtype: torch.float32, or torch.float16 for half the size. start_id: what an empty prompt begins with. Each file is
+    dtype: torch.float32, or torch.float16 for half the size. start_id: what an empty prompt begins with.
+    Each file is
     replaced in one step, so a save that is cut off spoils nothing.
     """
     from safetensors.torch import save_file
     state = to_hugging_face(model, dtype)
-    config = {**FIXED, **{theirs: getattr(model.config, ours) for theirs, ours in FIELDS}, "bos_token_id": None,
+    config = {**FIXED, **{theirs: getattr(model.config, ours) for theirs, ours in FIELDS},
+              "bos_token_id": None,
               "eos_token_id": None, "dtype": str(dtype).split(".")[1], "architectures": ["GPT2LMHeadModel"]}
     generation = {"bos_token_id": start_id, "eos_token_id": None, "do_sample": True}
     os.makedirs(folder, exist_ok=True)
@@ -51,7 +57,8 @@ def save_pretrained(model, folder, dtype=torch.float32, start_id=0):
 def to_hugging_face(model, dtype):
     """Our state_dict -> the tensors as they are stored."""
     if not isinstance(model.lm_head, torch.nn.Linear):
-        raise ValueError("A copy made by for_inference cannot be saved: save the model that it was made from.")
+        raise ValueError("A copy made by for_inference cannot be saved: save the model that it was made "
+                         "from.")
     state = {}
     for name, tensor in model.state_dict().items():
         state[name] = (tensor.t() if name.endswith(CONV1D) else tensor).to("cpu", dtype).contiguous()
@@ -68,7 +75,8 @@ def to_hugging_face(model, dtype):
 def from_pretrained(cls, make_config, source, revision=None):
     """A GPT-2, ours or OpenAI's, from a folder or Hub repo, in fp32 and eval mode.
 
-    cls: GPT; make_config: GPTConfig. Raises ValueError, in one sentence, for what is damaged, of another kind or NaN.
+    cls: GPT; make_config: GPTConfig. Raises ValueError, in one sentence, for what is damaged, of another
+    kind or NaN.
     """
     source = str(source)
     fields = read_fields(read_json(find(source, "config.json", revision)), source)
@@ -91,8 +99,10 @@ def check_finite(state, source):
     """Raise ValueError for weights (name -> tensor) that are no numbers: such a model cannot write."""
     bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if bad:
-        raise ValueError(f"{source}: {len(bad)} of {len(state)} tensors, as {bad[0]}, hold NaN or infinity, and such "
-                         "a model cannot write: its training broke off, take an earlier checkpoint or train anew.")
+        raise ValueError(f"{source}: {len(bad)} of {len(state)} tensors, as {bad[0]}, hold NaN or infinity, "
+                         "and such "
+                         "a model cannot write: its training broke off, take an earlier checkpoint or train "
+                         "anew.")
 
 
 def from_hugging_face(state, model, source):
@@ -122,7 +132,8 @@ def shapes_of(model):
 def check_same(found, wanted, source):
     wrong = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
     if wrong:
-        raise ValueError(f"{source}: {WEIGHTS} and config.json differ in {len(wrong)} tensors, as {wrong[0]}.")
+        raise ValueError(f"{source}: {WEIGHTS} and config.json differ in {len(wrong)} tensors, as "
+                         f"{wrong[0]}.")
 
 
 # ---- What config.json says, and whether the file's header says the same
@@ -137,10 +148,12 @@ def read_fields(hf, source):
         kind = int if theirs in SIZES or theirs == "n_tokens" else float if theirs.endswith("pdrop") else bool
         value = hf.get(theirs)
         if theirs in hf and not is_a(value, kind) and not (theirs == "n_tokens" and value is None):
-            raise ValueError(f"{source}: config.json has {theirs} = {str(value)[:40]!r}, not a {kind.__name__}.")
+            raise ValueError(f"{source}: config.json has {theirs} = {str(value)[:40]!r}, not a "
+                             f"{kind.__name__}.")
     fields = {ours: hf[theirs] for theirs, ours in FIELDS if theirs in hf}
     if fields.get("n_tokens") is not None and not 0 < fields["n_tokens"] <= fields.get("vocab_size", 0):
-        raise ValueError(f"{source}: config.json has n_tokens = {fields['n_tokens']}, which its vocabulary lacks.")
+        raise ValueError(f"{source}: config.json has n_tokens = {fields['n_tokens']}, which its vocabulary "
+                         "lacks.")
     return fields
 
 
@@ -160,7 +173,8 @@ def is_a(value, kind):
 
 
 def check_sizes(fields, shapes, source):
-    """Before anything is built, however large: the tables and the number of blocks, against the file's header."""
+    """Before anything is built, however large: the tables and the number of blocks, against the file's
+    header."""
     found = {our_name(name): shape for name, shape in shapes.items()}
     layers = {match[1] for name in found if name and (match := re.match(r"transformer\.h\.(\d+)\.", name))}
     wte, wpe = (found.get(f"transformer.{name}.weight", ()) for name in ("wte", "wpe"))
@@ -196,8 +210,10 @@ def weight_files(source, revision):
             raise ValueError(f"{index} is damaged: save or download it again.")
         return [find(source, name, revision) for name in names]
     if find(source, PICKLE, revision, required=False):
-        raise ValueError(f"{source} has only {PICKLE}, a pickle, which can run code and is not opened here: convert it "
-                         "once with transformers, AutoModelForCausalLM.from_pretrained(NAME).save_pretrained(FOLDER).")
+        raise ValueError(f"{source} has only {PICKLE}, a pickle, which can run code and is not opened here: "
+                         "convert it "
+                         "once with transformers, "
+                         "AutoModelForCausalLM.from_pretrained(NAME).save_pretrained(FOLDER).")
     return [find(source, WEIGHTS, revision)]
 
 

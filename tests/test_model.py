@@ -56,7 +56,8 @@ def test_first_loss(tie, n_layer, n_embd):
 
 
 def test_residual_init_is_scaled_not_replaced():
-    """The student projects set c_proj to 1/sqrt(2 n_layer) instead of 0.02/sqrt(2 n_layer): 50 times too large."""
+    """The student projects set c_proj to 1/sqrt(2 n_layer) instead of 0.02/sqrt(2 n_layer): 50 times too
+    large."""
     torch.manual_seed(0)
     block = GPT(GPTConfig(8, V, 8, 4, 128)).transformer.h[3]
     for proj in (block.attn.c_proj, block.mlp.c_proj):
@@ -109,7 +110,8 @@ def test_the_future_changes_nothing(path):
         other[:, t + 1:] = (other[:, t + 1:] + 1 + t) % V
         after = path(model, other)
         torch.testing.assert_close(after[:, :t + 1], before[:, :t + 1], rtol=0, atol=1e-6)
-        assert (after[:, t + 1:] - before[:, t + 1:]).abs().max() > 1e-2  # and the past does change the future
+        # and the past does change the future
+        assert (after[:, t + 1:] - before[:, t + 1:]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("path", PATHS[1:])
@@ -154,8 +156,10 @@ def test_greedy_cached_equals_uncached(T, n):
 
 
 def test_window_rule():
-    """When the window is full, the last block_size // 2 ids start afresh from position 0; sliding by one is not it."""
-    model = small(std=0.4, tie_weights=False)  # a tied random model repeats itself, and any window gives the same id
+    """When the window is full, the last block_size // 2 ids start afresh from position 0; sliding by one
+    is not it."""
+    # a tied random model repeats itself, and any window gives the same id
+    model = small(std=0.4, tie_weights=False)
     out = model.generate(ids(20, 16), 2, temperature=0)
     with torch.no_grad():
         assert torch.equal(out[:, 16], model(out[:, :16])[0][:, -1].argmax(-1))
@@ -174,7 +178,8 @@ def test_a_prompt_beyond_the_context_keeps_all_that_fits():
 
 
 def test_two_streams_at_once():
-    """The first stream to end switches dropout on for the second, and the second leaves the model in eval mode."""
+    """The first stream to end switches dropout on for the second, and the second leaves the model in eval
+    mode."""
     model, prompt = small(dropout=0.5).train(), ids(1, 4)
     want = [model.generate(prompt, n, temperature=0)[0, 4:].tolist() for n in (3, 6)]
     short, long = model.stream(prompt, 3, temperature=0), model.stream(prompt, 6, temperature=0)
@@ -205,7 +210,8 @@ def test_seed():
     torch.manual_seed(0)
     a, b, c = (model.generate(prompt, 40, seed=s) for s in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c) and torch.equal(torch.rand(1), want)
-    assert torch.equal(*(model.generate(prompt, 30, temperature=0, seed=s) for s in (1, 2)))  # greedy draws nothing
+    # greedy draws nothing
+    assert torch.equal(*(model.generate(prompt, 30, temperature=0, seed=s) for s in (1, 2)))
     assert torch.equal(a[0, 4:], torch.cat(list(model.stream(prompt, 40, seed=1))))
 
 
@@ -226,7 +232,8 @@ def test_filter_probs():
 
 
 def test_sampling_follows_the_distribution():
-    """Chi-square over 20,000 draws of the first id: a wrong softmax or a stuck generator fails (p < 1e-6 if right)."""
+    """Chi-square over 20,000 draws of the first id: a wrong softmax or a stuck generator fails (p < 1e-6
+    if right)."""
     model = small(std=0.3)
     prompt = ids(1, 5).repeat(20_000, 1)
     with torch.no_grad():
@@ -263,7 +270,8 @@ def test_for_inference(weights, tolerance):
 @pytest.mark.parametrize("weights, tolerance", [("bf16", 0.06), ("int8", 0.12)])
 @torch.no_grad()
 def test_for_inference_reads_the_cache(weights, tolerance):
-    """A prompt, single positions and a few at once take three kernels each: a bias or scale lost in one shows here."""
+    """A prompt, single positions and a few at once take three kernels each: a bias or scale lost in one
+    shows here."""
     model, idx = small(n_embd=64), ids(2, 16)
     fast, exact = model.for_inference(weights), model(idx)[0]
     rough = logits_in_pieces(fast, idx.split([10, 1, 3, 1, 1], dim=1)).float()
@@ -354,9 +362,11 @@ def test_ours_reads_transformers(tie, tmp_path):
 
 @torch.no_grad()
 def test_openai_form(tmp_path):
-    """OpenAI's own file has no `transformer.` prefix and carries the causal masks; its config lacks our keys."""
+    """OpenAI's own file has no `transformer.` prefix and carries the causal masks; its config lacks our
+    keys."""
     theirs = hugging_face()
-    state = {k.removeprefix("transformer."): v.clone() for k, v in theirs.state_dict().items() if k != "lm_head.weight"}
+    state = {k.removeprefix("transformer."): v.clone() for k,
+             v in theirs.state_dict().items() if k != "lm_head.weight"}
     for layer in range(3):
         state[f"h.{layer}.attn.bias"] = torch.ones(1, 1, 16, 16).tril()
     save_file(state, tmp_path / "model.safetensors")
@@ -546,7 +556,8 @@ def test_missing_folder_asks_the_hub_and_says_so(monkeypatch):
 # ---- errors that name the mend
 
 def test_errors_at_the_door():
-    """Each of these otherwise surfaces deep inside torch, or on CUDA as an assertion that kills the session."""
+    """Each of these otherwise surfaces deep inside torch, or on CUDA as an assertion that kills the
+    session."""
     model = small()
     with pytest.raises(ValueError, match="context"):
         model(ids(1, 17))

@@ -1,4 +1,5 @@
-"""gpt2/checkpoint.py and resuming: checkpoints that survive kills, damage, full disks; runs that go on bit for bit."""
+"""gpt2/checkpoint.py and resuming: checkpoints that survive kills, damage, full disks; runs that go on bit
+for bit."""
 
 import errno
 import json
@@ -25,7 +26,8 @@ from train_gpt2 import TrainConfig, TrainError, train
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = dict(n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=4, tokens_per_step=64, max_steps=20,
-            warmup_steps=2, eval_every=10, save_every=5, sample_chars=0, device="cpu", log_every=0, dropout=0.1)
+            warmup_steps=2, eval_every=10, save_every=5, sample_chars=0, device="cpu", log_every=0,
+            dropout=0.1)
 
 
 def words(n=3000):
@@ -64,7 +66,8 @@ def same(a, b):
 
 
 def result_of(folder):
-    """What must not depend on interruptions: weights, moments, generators, and the history without its times."""
+    """What must not depend on interruptions: weights, moments, generators, and the history without its
+    times."""
     saved = load_checkpoint(folder)
     saved = {k: saved[k] for k in ("model", "optimizer", "scaler", "rng", "step", "best")}
     times = ("dt_ms", "tok_s")
@@ -78,11 +81,13 @@ def result_of(folder):
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_resume_is_bit_exact(corpus, tmp_path, kind, precision):
-    """Anything that last.pt forgets: a moment, the scaler, the generator of dropout, the place in the data."""
+    """Anything that last.pt forgets: a moment, the scaler, the generator of dropout, the place in the
+    data."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(tiny(whole, optimizer=kind, precision=precision), corpus)
     for stop in (7, 10, 13):
-        train(tiny(parts, optimizer=kind, precision=precision), corpus, lambda r, m, stop=stop: r["step"] == stop)
+        train(tiny(parts, optimizer=kind, precision=precision), corpus, lambda r, m,
+              stop=stop: r["step"] == stop)
         torch.rand(5)  # another session has another random state
     train(tiny(parts, optimizer=kind, precision=precision), corpus)
     assert same(result_of(whole), result_of(parts))
@@ -131,7 +136,8 @@ def test_a_run_is_not_thrown_away_by_accident(corpus, tmp_path):
 def test_one_damaged_byte_falls_back(corpus, tmp_path):
     """torch.load does not check sums: a byte that a disk turned around would live on in the weights, unseen.
 
-    False pass: a byte that carries nothing (padding, a time stamp) may load; then the content must be the same.
+    False pass: a byte that carries nothing (padding, a time stamp) may load; then the content must be the
+    same.
     """
     train(tiny(tmp_path), corpus)
     whole, r = (tmp_path / "last.pt").read_bytes(), random.Random(0)
@@ -258,8 +264,10 @@ def child(folder, shards):
 
 
 def test_twenty_kills(shards, tmp_path):
-    """A moment without a whole checkpoint, a torn history, a lost step: killed twenty times, it ends as if never."""
-    server = multiprocessing.get_context("forkserver")  # torch is imported once, and forked while no thread runs
+    """A moment without a whole checkpoint, a torn history, a lost step: killed twenty times, it ends as if
+    never."""
+    # torch is imported once, and forked while no thread runs
+    server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["train_gpt2"])
     folder, r, step, killed = tmp_path / "killed", random.Random(7), 0, 0
     for _ in range(20):
@@ -305,7 +313,8 @@ def wait_for_a_step(folder, step, process, seconds=30):
 def test_a_signal_saves_and_says_how_to_go_on(shards, tmp_path, number):
     """Ctrl-C or a scheduler's SIGTERM that loses the work since the last autosave."""
     command = [sys.executable, "train_gpt2.py", "--preset", "quick", "--data", shards, "--block-size", "16",
-               "--out-dir", str(tmp_path / "run"), "--max-steps", "99999", "--save-every", "0", "--eval-every", "99999"]
+               "--out-dir", str(tmp_path / "run"), "--max-steps", "99999", "--save-every", "0",
+               "--eval-every", "99999"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in process.stdout:
         if line.startswith("step 5 "):

@@ -1,4 +1,5 @@
-"""Folders of a run: who owns them, whose run lies in them, the copy that brings it back; and what is said meanwhile."""
+"""Folders of a run: who owns them, whose run lies in them, the copy that brings it back; and what is said
+meanwhile."""
 
 import errno
 import io
@@ -32,7 +33,8 @@ def until(step):
 
 
 def test_a_new_machine_goes_on_from_the_copy(corpus, tmp_path):
-    """The machine is gone, the copy on Drive is not: the run began at step 1 and replaced the copy, 150 -> 10."""
+    """The machine is gone, the copy on Drive is not: the run began at step 1 and replaced the copy, 150 ->
+    10."""
     drive = str(tmp_path / "drive")
     train(tiny(tmp_path / "old", copy_to=drive), corpus, until(12))
     again = train(tiny(tmp_path / "new", copy_to=drive), corpus)
@@ -146,11 +148,13 @@ def held_by(folder, **changes):
 
 def test_two_runs_in_one_folder(corpus, tmp_path):
     """One died with "free some space", and the survivor's history was torn."""
-    code = ("import sys, time; from gpt2.owner import Owner; Owner().take(sys.argv[1]); print(1, flush=True); "
+    code = ("import sys, time; from gpt2.owner import Owner; Owner().take(sys.argv[1]); print(1, "
+            "flush=True); "
             "time.sleep(60)")
     other = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, stdout=subprocess.PIPE)
     other.stdout.readline()
-    with pytest.raises(TrainError, match=rf"in use by a run on .* \(process {other.pid}, since \d\d:\d\d\)") as error:
+    with pytest.raises(TrainError,
+                       match=rf"in use by a run on .* \(process {other.pid}, since \d\d:\d\d\)") as error:
         train(tiny(tmp_path), corpus)
     assert "\n" not in str(error.value)
     with pytest.raises(TrainError, match=f"process {other.pid}"):
@@ -216,7 +220,8 @@ def test_a_console_that_cannot_show_a_letter(tmp_path, monkeypatch):
 def test_a_closed_pipe_ends_the_talking(tmp_path):
     """train_gpt2.py ... | head: nothing was saved, and "free some space"."""
     (tmp_path / "text.txt").write_text(words())
-    flags = (f"--preset quick --text {tmp_path / 'text.txt'} --n-embd 16 --block-size 16 --tokens-per-step 64 "
+    flags = (f"--preset quick --text {tmp_path / 'text.txt'} --n-embd 16 --block-size 16 --tokens-per-step "
+             "64 "
              f"--max-steps 40 --device cpu --out-dir {tmp_path / 'run'}")
     command = [sys.executable, "train_gpt2.py", *flags.split()]
     run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -250,10 +255,12 @@ def test_a_full_log_disk_does_not_end_the_run(corpus, tmp_path, monkeypatch, cap
     assert capsys.readouterr().out.count(f"goes on without its {what}") == 1
 
 
-@pytest.mark.parametrize("code, says", [(errno.ENOSPC, "free some space"), (errno.EACCES, "may not be written"),
+@pytest.mark.parametrize("code, says", [(errno.ENOSPC, "free some space"), (errno.EACCES,
+                                                                            "may not be written"),
                                         (errno.EIO, "look after the disk")])
 def test_an_os_error_is_named_for_what_it_is(corpus, tmp_path, monkeypatch, code, says):
-    """Told to free some space for a folder that may not be written to; a traceback where it is full at the start."""
+    """Told to free some space for a folder that may not be written to; a traceback where it is full at the
+    start."""
     def fails(*_):
         raise OSError(code, os.strerror(code))
 

@@ -49,9 +49,16 @@ def corpus():
 def tiny(**changes):
     """Settings of a run that takes a second."""
     base = dict(n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=4, tokens_per_step=64, max_steps=20,
-                optimizer="adamw", lr=1e-2, warmup_steps=2, eval_every=10, save_every=10, sample_chars=0, device="cpu",
+                optimizer="adamw", lr=1e-2, warmup_steps=2, eval_every=10, save_every=10, sample_chars=0,
+                device="cpu",
                 precision="fp32", log_every=0)
     return TrainConfig.preset_of("quick", **{**base, **changes})
+
+
+def raising(error):
+    def fails(*_):
+        raise error
+    return fails
 
 
 def small_model(seed=0, **changes):
@@ -200,7 +207,8 @@ def one_step(model, kind, scale=None, n_micro=1, clip=1.0, seed=0):
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 @pytest.mark.parametrize("n_micro", [2, 4, 8])
 def test_accumulation_is_the_same_step(kind, n_micro):
-    """A loss that is not divided by the number of micro-batches, or gradients that are not kept between them."""
+    """A loss that is not divided by the number of micro-batches, or gradients that are not kept between
+    them."""
     whole, parts = small_model(), small_model()
     (loss, norm, _), *_ = one_step(whole, kind)
     (loss_parts, norm_parts, _), *_ = one_step(parts, kind, n_micro=n_micro)
@@ -223,7 +231,8 @@ def test_clipping_comes_after_unscaling(kind):
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 @pytest.mark.parametrize("where", ["transformer.h.0.mlp.c_fc.weight", "transformer.wte.weight"])
 def test_overflow_moves_nothing(kind, where):
-    """With two optimizers, the scaler lets the one step whose own gradients are finite: half a step is taken."""
+    """With two optimizers, the scaler lets the one step whose own gradients are finite: half a step is
+    taken."""
     model = small_model()
     before = weights(model)
     hook = dict(model.named_parameters())[where].register_hook(lambda g: g * math.inf)
@@ -252,7 +261,8 @@ def test_ranks_and_micro_batches_share_one_batch(corpus):
     for world, micro in ((1, 2), (2, 4), (2, 1), (4, 2)):
         parts = [p for rank in range(world) for p in micro_batches(corpus, c, 3, micro, CPU, rank, world)]
         assert all(len(a) == micro for a, _ in parts)
-        assert torch.equal(torch.cat([a for a, _ in parts]), x) and torch.equal(torch.cat([b for _, b in parts]), y)
+        assert torch.equal(torch.cat([a for a, _ in parts]), x) and torch.equal(torch.cat([b for _,
+                                                                                           b in parts]), y)
 
 
 # ---- exact loss
@@ -260,7 +270,8 @@ def test_ranks_and_micro_batches_share_one_batch(corpus):
 
 @pytest.mark.parametrize("n", [2, 17, 16 * 5 + 1, 16 * 5 + 9])
 def test_evaluate_scores_every_target_once(n):
-    """A last short window that is dropped or weighs as much as a whole one; dropout live; mode not put back."""
+    """A last short window that is dropped or weighs as much as a whole one; dropout live; mode not put
+    back."""
     model = small_model(dropout=0.5).train()
     ids = torch.randint(11, (n,), generator=torch.Generator().manual_seed(n))
     total = 0.0
@@ -294,14 +305,16 @@ def test_it_learns(corpus):
 
 
 def test_it_learns_shakespeare(shakespeare):
-    """The preset that everybody tries first, on the real text: 200 steps stay above 3 when the loop is broken."""
+    """The preset that everybody tries first, on the real text: 200 steps stay above 3 when the loop is
+    broken."""
     result = train(TrainConfig.preset_of("quick", log_every=0, sample_chars=0, device="cpu"), shakespeare)
     assert 1.9 < result.progress.val_loss < 2.45  # the bigram table has 2.482
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_a_faked_t4_trains_in_fp16_with_a_scaler(corpus, kind):
-    """fp16 with GradScaler for real, on the CPU: a first scale that overflows must cost steps and nothing else."""
+    """fp16 with GradScaler for real, on the CPU: a first scale that overflows must cost steps and nothing
+    else."""
     result = train(tiny(precision="fp16", optimizer=kind, max_steps=40), corpus)
     losses = result.train_losses
     assert all("scale" in r for r in result.history if "loss" in r)
@@ -357,7 +370,8 @@ def test_what_a_run_leaves(corpus, tmp_path, capsys):
     assert evaluate(model, corpus.val) == metrics["val_loss"] == result.progress.best_loss
     assert {"name": "words", "sha256": corpus.sha256, "floor": None}.items() <= metrics["corpus"].items()
     assert metrics["parameters"] == model.num_params() and metrics["ngram5_val_loss"] > 0
-    assert {"tokenizer.json", "config.json", "model.safetensors", "ngram5.npz"} <= set(os.listdir(tmp_path / "best"))
+    assert {"tokenizer.json", "config.json", "model.safetensors",
+            "ngram5.npz"} <= set(os.listdir(tmp_path / "best"))
 
 
 def test_checkpoint_has_the_promised_keys(corpus, tmp_path):
@@ -365,15 +379,18 @@ def test_checkpoint_has_the_promised_keys(corpus, tmp_path):
     train(tiny(out_dir=str(tmp_path)), corpus)
     saved = torch.load(tmp_path / "last.pt", weights_only=True)
     assert {"model", "optimizer", "scaler", "rng", "step", "best", "config"} <= saved.keys()
-    assert saved["step"] == 20 and not any("_orig_mod" in k or k.startswith("module.") for k in saved["model"])
+    assert saved["step"] == 20 and not any("_orig_mod" in k or k.startswith("module.")
+                                           for k in saved["model"])
 
 
 @pytest.mark.parametrize("schedule", ["linear", "wsd"])
 @pytest.mark.parametrize("pace", [0.4, 3.0])
 def test_minutes_are_minutes(corpus, monkeypatch, schedule, pace, tmp_path):
-    """A preset "of five minutes" that is 4,200 steps: on a slower machine it stood at 2,592, its rate still high.
+    """A preset "of five minutes" that is 4,200 steps: on a slower machine it stood at 2,592, its rate
+    still high.
 
-    The clock is made: each step takes `pace` seconds, a validation 6; half way the machine becomes half as fast.
+    The clock is made: each step takes `pace` seconds, a validation 6; half way the machine becomes half as
+    fast.
     """
     clock, real_step, real_eval = [0.0], train_gpt2.optimizer_step, train_gpt2.evaluate
     made = types.SimpleNamespace(monotonic=lambda: clock[0], perf_counter=lambda: clock[0])
@@ -389,8 +406,10 @@ def test_minutes_are_minutes(corpus, monkeypatch, schedule, pace, tmp_path):
 
     monkeypatch.setattr(train_gpt2, "optimizer_step", step)
     monkeypatch.setattr(train_gpt2, "evaluate", validation)
-    c = tiny(minutes=2, max_steps=10**6, schedule=schedule, eval_every=30, out_dir=str(tmp_path), resume="auto")
-    first = train(c, corpus, lambda record, model: clock[0] > 40)  # the session dies; the next begins much later
+    c = tiny(minutes=2, max_steps=10**6, schedule=schedule, eval_every=30, out_dir=str(tmp_path),
+             resume="auto")
+    # the session dies; the next begins much later
+    first = train(c, corpus, lambda record, model: clock[0] > 40)
     clock[0] += 1000
     result = train(c, corpus)
     lrs = [r["lr"] for r in result.history if "lr" in r]
@@ -403,12 +422,14 @@ def test_minutes_are_minutes(corpus, monkeypatch, schedule, pace, tmp_path):
 def test_the_clock_and_the_steps_together(corpus):
     """A fast machine that reaches max_steps with the rate still high, since the clock has not run out."""
     result = train(tiny(minutes=60, max_steps=20), corpus)
-    assert result.stopped == "max_steps" and result.history[-2]["lr"] == train(tiny(), corpus).history[-2]["lr"]
+    assert result.stopped == "max_steps" and result.history[-2]["lr"] == train(tiny(),
+                                                                               corpus).history[-2]["lr"]
 
 
 def test_compile_falls_back(corpus, monkeypatch, capsys, tmp_path):
-    """A machine without a compiler that kills the run; a compiled model whose weights are saved as _orig_mod.*."""
-    monkeypatch.setattr(torch, "compile", lambda model: (_ for _ in ()).throw(RuntimeError("no compiler")))
+    """A machine without a compiler that kills the run; a compiled model whose weights are saved as
+    _orig_mod.*."""
+    monkeypatch.setattr(torch, "compile", raising(RuntimeError("no compiler")))
     plain = train(tiny(), corpus)
     assert train(tiny(compile=True), corpus).train_losses == plain.train_losses
     assert len(re.findall("torch.compile does not work here", capsys.readouterr().out)) == 1
@@ -448,7 +469,7 @@ def test_auto_batch_size_keeps_tokens_a_step(corpus, monkeypatch):
 
 def test_out_of_memory_names_the_mend(corpus, monkeypatch):
     """A traceback of forty lines where one flag would do."""
-    monkeypatch.setattr(train_gpt2, "optimizer_step", lambda *a: (_ for _ in ()).throw(torch.OutOfMemoryError("x")))
+    monkeypatch.setattr(train_gpt2, "optimizer_step", raising(torch.OutOfMemoryError("x")))
     with pytest.raises(TrainError, match="4 sequences at once: --batch-size 2"):
         train(tiny(), corpus)
     with pytest.raises(TrainError, match="one sequence at once: lower --block-size"):
@@ -460,7 +481,8 @@ def test_dropout_leaves_the_batches_alone(corpus):
     seen = {}
     for dropout in (0.0, 0.3):
         result = train(tiny(max_steps=3, dropout=dropout), corpus)
-        seen[dropout] = [torch.cat([x for x, _ in micro_batches(corpus, tiny(), s, 4, CPU)]) for s in range(3)]
+        seen[dropout] = [torch.cat([x for x, _ in micro_batches(corpus, tiny(), s, 4,
+                                                                CPU)]) for s in range(3)]
         assert len(result.train_losses) == 3
     assert all(torch.equal(a, b) for a, b in zip(*seen.values(), strict=True))
 
@@ -479,7 +501,7 @@ def test_bpe_trains(monkeypatch, corpus, gpt2_vocabulary):
 def test_bpe_offline_is_one_sentence(monkeypatch):
     """The traceback of a failed download, forty lines of it."""
     tiktoken = pytest.importorskip("tiktoken")
-    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: (_ for _ in ()).throw(ConnectionError("no network")))
+    monkeypatch.setattr(tiktoken, "get_encoding", raising(ConnectionError("no network")))
     with pytest.raises(ValueError, match="TIKTOKEN_CACHE_DIR") as error:
         train(tiny(tokenizer="bpe"))
     assert "\n" not in str(error.value)

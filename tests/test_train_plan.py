@@ -27,7 +27,8 @@ def test_the_presets_have_the_sizes_they_promise():
     """A preset that is no longer GPT-2's shape."""
     char, bpe = TrainConfig.preset_of("gpt2-char"), TrainConfig.preset_of("gpt2-bpe")
     assert count_params(model_config(char, 65))[0] == 85_892_352
-    assert count_params(model_config(TrainConfig.preset_of("gpt2-char", tie_weights=False), 65))[0] == 85_942_272
+    assert count_params(model_config(TrainConfig.preset_of("gpt2-char", tie_weights=False),
+                                     65))[0] == 85_942_272
     assert count_params(model_config(bpe, 50257))[0] == 124_475_904
     assert model_config(bpe, 50257).vocab_size == 50304 and model_config(char, 65).vocab_size == 65
 
@@ -38,7 +39,8 @@ def kept_for_backward(model, x, dtype):
     kept = {}
 
     def keep(t):
-        kept[t.untyped_storage().data_ptr()] = (t.untyped_storage().nbytes(), t)  # held, or its address is used again
+        # held, or its address is used again
+        kept[t.untyped_storage().data_ptr()] = (t.untyped_storage().nbytes(), t)
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
@@ -57,8 +59,10 @@ def test_memory_by_formula(dtype, shape):
     model = GPT(g)
     x = torch.zeros(8, 64, dtype=torch.long)
     plan, scores = memory_plan(g, 8, dtype), x.numel() * g.vocab_size * 4
-    patterns = 2 * g.n_layer * 8 * g.n_head * 64 * 64 if dtype == torch.bfloat16 else 0  # on a CPU; see memory_plan
-    assert plan["activations"] + scores + patterns == pytest.approx(kept_for_backward(model, x, dtype), rel=0.1)
+    # on a CPU; see memory_plan
+    patterns = 2 * g.n_layer * 8 * g.n_head * 64 * 64 if dtype == torch.bfloat16 else 0
+    assert plan["activations"] + scores + patterns == pytest.approx(kept_for_backward(model, x, dtype),
+                                                                    rel=0.1)
     assert plan["logits"] >= 2 * scores  # at its peak, the backward pass holds them and their gradient
 
 
@@ -91,9 +95,11 @@ def test_arithmetic_by_formula():
 
 
 @pytest.mark.parametrize("name, half", [("Tesla T4", 65), ("NVIDIA A100-SXM4-40GB", 312),
-                                        ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA L4", 121),
+                                        ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756),
+                                        ("NVIDIA L4", 121),
                                         ("NVIDIA L40S", 362),
-                                        ("Tesla P100-PCIE-16GB", 18.7), ("NVIDIA T400", None), ("GeForce 256", None)])
+                                        ("Tesla P100-PCIE-16GB", 18.7), ("NVIDIA T400", None),
+                                        ("GeForce 256", None)])
 def test_peak_is_the_cards_own(monkeypatch, name, half):
     """MFU against the wrong card: an L40S taken for an L4, or a number for a card nobody has looked up."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: name)

@@ -22,7 +22,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     (folder / "texts" / "more").mkdir(parents=True)
     (folder / "texts" / "a.txt").write_text(words())
-    (folder / "texts" / "more" / "b.txt").write_text("green stones, and \u00e9t\u00e9\n" * 200, encoding="utf-8")
+    (folder / "texts" / "more" / "b.txt").write_text("green stones, and \u00e9t\u00e9\n" * 200,
+                                                     encoding="utf-8")
     write_shards(folder / "texts", folder / "shards", shard_tokens=1000, say=lambda line: None)
     return folder
 
@@ -42,14 +43,16 @@ def test_a_run_on_shards(folder):
 
 
 def torchrun(n, script, *args, timeout=120):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}", script, *args]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}",
+               script, *args]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout,
                           env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
 
 
 def flags(folder, out, *more):
     return ["--preset", "quick", "--data", str(folder / "shards"), "--out-dir", str(out), "--device", "cpu",
-            "--precision", "fp32", "--max-steps", "8", "--eval-every", "4", "--save-every", "4", "--batch-size", "4",
+            "--precision", "fp32", "--max-steps", "8", "--eval-every", "4", "--save-every", "4",
+            "--batch-size", "4",
             "--log-every", "1", *more]
 
 
@@ -59,7 +62,8 @@ def losses(out):
 
 
 def test_two_processes_are_one(folder, tmp_path):
-    """Ranks with the same slice, gradients summed and not averaged, an exchange left out: another loss than alone."""
+    """Ranks with the same slice, gradients summed and not averaged, an exchange left out: another loss
+    than alone."""
     done = torchrun(2, "train_gpt2.py", *flags(folder, tmp_path / "two"))
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("step ") and "tok/s" in line]
@@ -92,13 +96,15 @@ except train_gpt2.TrainError as error:
 
 @pytest.fixture
 def machines(folder, tmp_path, monkeypatch):
-    """Start two processes, as on two machines, each with a folder of its own; the first one's folder is returned."""
+    """Start two processes, as on two machines, each with a folder of its own; the first one's folder is
+    returned."""
     (tmp_path / "machines.py").write_text(MACHINES)
 
     def run(**environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        command = flags(folder, tmp_path / "node", "--resume", "auto", "--dropout", "0.1", "--save-every", "3")
+        command = flags(folder, tmp_path / "node", "--resume", "auto", "--dropout", "0.1", "--save-every",
+                        "3")
         return torchrun(2, str(tmp_path / "machines.py"), *command), tmp_path / "node0"
 
     return run
@@ -107,7 +113,8 @@ def machines(folder, tmp_path, monkeypatch):
 def test_two_machines_resume(machines):
     """Node 0 restored, node 1 began anew, and the farewell was that of a good run with a wrong model.
 
-    last.pt is cut off too: each process moved it away, and the second died of its absence. And two processes that drop
+    last.pt is cut off too: each process moved it away, and the second died of its absence. And two
+    processes that drop
     out the same activations would have the same generator.
     """
     done, first = machines()
