@@ -24,7 +24,7 @@ const written = (stream) => [...stream].filter((step) => "id" in step).map((step
 const jobs = {
   async model({ folder, kernels, ids, n }) {
     const model = await GPT.from_pretrained(opener(folder), { kernels });
-    const patterns = [], logits = [...finish(model.read(ids, patterns))];
+    const patterns = [], logits = [...finish(model.read(ids, { patterns }))];
     return { kernels: model.kernels, logits, patterns: patterns.map((p) => [...p]), parameters: model.num_params(),
       greedy: written(model.stream(ids, n, { temperature: 0 })), heap: model.bytes, file: model.file_bytes };
   },
@@ -37,8 +37,8 @@ const jobs = {
     for (const step of model.stream(ids, n, ask)) {
       if (!("id" in step)) continue;
       again.push(step.id);
-      if (again.length % 3 === 0) finish(model.read(ids.slice(0, 5), []));                // somebody looks inside
-      if (again.length % 7 === 0) finish(model.read([1, 2, 3], []));
+      if (again.length % 3 === 0) finish(model.read(ids.slice(0, 5), { patterns: [] }));                // somebody looks inside
+      if (again.length % 7 === 0) finish(model.read([1, 2, 3], { patterns: [] }));
     }
     return { fresh, again, other: written(model.stream(ids, n, { ...ask, seed: 6 })) };
   },

@@ -1,7 +1,7 @@
 // gpt2.js: GPT-2 in plain JavaScript. Read it beside model_gpt2.py: the same names in the same order.
 //
 // Shapes in the comments, with GPT-2 small's numbers. There is no batch: B = 1.
-//     T positions worked on at once (16 while reading, 1 while writing), S positions seen so far, at most block_size
+//     T positions worked on at once (64 while reading, 1 while writing), S positions seen so far, at most block_size
 //     V vocab_size, C n_embd = 768, nh n_head = 12, hs head size = 64, so nh * hs = C
 //
 // Everything lies in one heap (kernels.js). A Tensor is an address in it; row(t) is the address of its row t.
@@ -9,8 +9,7 @@
 import { hasWasm, makeKernels } from "./kernels.js";
 import { openSafetensors } from "./safetensors.js";
 
-const CHUNK = 16;                                            // positions read at once: a weight fetched once serves all
-const STRIP = 16;                                            // rows of a weight that are worked on at once
+const CHUNK = 64;                                            // positions read at once: a weight fetched once serves all
 
 export class GPTConfig {
   /** hf: the content of config.json. Throws one sentence for anything but a GPT-2. */
@@ -56,17 +55,10 @@ class Conv1D {
   }
 
   forward(y, x, T) {                                         // x (T, in) -> y (T, out)
-    const { heap, cols, half } = this.weight, rows = x.cols;
-    for (let t = 0; t < T; t++) y.data(t * cols, cols).set(this.bias.data(0, cols));
-    if (T === 1) {
-      (half ? heap.vecmat16 : heap.vecmat32)(y.row(0), x.row(0), this.weight.row(0), rows, cols);
-      return y;
-    }
-    for (let i = 0; i < rows; i += STRIP) {                  // a strip of rows stays in the processor's cache for all T
-      const n = Math.min(STRIP, rows - i), w = half ? this.strip.address : this.weight.row(i);
-      if (half) heap.widen16(w, this.weight.row(i), n * cols);
-      for (let t = 0; t < T; t++) heap.vecmat32(y.row(t), x.row(t) + 4 * i, w, n, cols);
-    }
+    const { heap, cols, half } = this.weight, rows = x.cols, T4 = T === 1 ? 1 : pad4(T);
+    for (let t = 0; t < T4; t++) y.data(t * cols, cols).set(this.bias.data(0, cols));
+    if (T === 1) (half ? heap.vecmat16 : heap.vecmat32)(y.row(0), x.row(0), this.weight.row(0), rows, cols);
+    else heap.matmul(y.row(0), x.row(0), this.weight.row(0), T4, rows, cols, half, this.strip.address);
     return y;
   }
 }
@@ -96,6 +88,7 @@ class LayerNorm {
 class CausalSelfAttention {
   constructor(config, params, name) {
     this.n_head = config.n_head;
+    this.layer = Number(name.split(".")[1]);
     this.c_attn = new Conv1D(params, name + ".c_attn");      // query, key, value in one
     this.c_proj = new Conv1D(params, name + ".c_proj");
     this.k = params.room(config.n_head * pad4(config.block_size), config.n_embd / config.n_head);  // (nh, block_size, hs)
@@ -103,7 +96,8 @@ class CausalSelfAttention {
     this.rows = pad4(config.block_size);
   }
 
-  forward(room, x, T, start, patterns) {                     // x (T, C) at positions start..start+T-1
+  /** look.patterns collects what each head looked at; look.off(h) is true for a head that is switched off. */
+  forward(room, x, T, start, look) {                         // x (T, C) at positions start..start+T-1
     const { heap } = x, nh = this.n_head, C = x.cols, hs = C / nh, scale = 1 / Math.sqrt(hs);
     const qkv = this.c_attn.forward(room.qkv, x, T);         // (T, 3C)
     for (let t = 0; t < T; t++) {
@@ -121,8 +115,9 @@ class CausalSelfAttention {
         heap.matvec32(room.pattern.address, q, this.k.row(h * this.rows), S, hs);          // scores (S)
         softmax(room.pattern.data(0, S), scale);
         room.pattern.data(S, pad4(S) - S).fill(0);           // the kernel takes four rows at a time
+        look.patterns?.push(room.pattern.data(0, S).slice());
+        if (look.off?.(this.layer, h)) continue;             // it says nothing: its part of y stays 0
         heap.vecmat32(room.y.row(t) + 4 * h * hs, room.pattern.address, this.v.row(h * this.rows), pad4(S), hs);
-        patterns?.push(room.pattern.data(0, S).slice());
       }
     }
     return this.c_proj.forward(room.out, room.y, T);         // heads side by side again: (T, C)
@@ -150,9 +145,12 @@ class Block {
     this.mlp = new MLP(config, params, name + ".mlp");
   }
 
-  forward(room, x, T, start, patterns) {
-    add(x, this.attn.forward(room, this.ln_1.forward(room.ln, x, T), T, start, patterns), T);      // look back
+  forward(room, x, T, start, look) {
+    const station = () => look.path?.push(x.data((T - 1) * x.cols, x.cols).slice());
+    add(x, this.attn.forward(room, this.ln_1.forward(room.ln, x, T), T, start, look), T);          // look back
+    station();
     add(x, this.mlp.forward(room, this.ln_2.forward(room.ln, x, T), T), T);                        // think
+    station();
   }
 }
 
@@ -169,33 +167,70 @@ export class GPT {
       y: params.room(CHUNK, C), out: params.room(CHUNK, C), hidden: params.room(CHUNK, 4 * C),
       pattern: params.room(1, pad4(config.block_size) + 4), logits: params.room(1, config.vocab_size) };
     this.window = [];                                        // the ids whose keys and values are in the cache
+    this.off = new Set();                                    // the heads that are switched off
   }
 
   /**
    * Run ids, at most CHUNK of them, behind the `start` positions that are in the cache.
-   * Returns the logits (V) of the last one. patterns: an empty array gets n_layer * nh attention patterns per position.
+   * Returns the logits (V) of the last one. What `look` holds is filled: patterns, n_layer * nh for each position;
+   * path, the last position's vector after each station; each(logits, position) is called for every position.
    */
-  forward(ids, start = 0, patterns = null) {
-    const { config, room } = this, C = config.n_embd, T = ids.length;
+  forward(ids, start = 0, look = {}) {
+    const { config, room } = this, C = config.n_embd, T = ids.length, off = this.off.size ? this.is_off : null;
     ids.forEach((id, t) => embed(room.x.data(t * C, C), this.wte, id, this.wpe, start + t));       // (T, C)
-    for (const block of this.h) block.forward(room, room.x, T, start, patterns);
+    look.path?.push(room.x.data((T - 1) * C, C).slice());
+    for (const block of this.h) block.forward(room, room.x, T, start, { ...look, off });
     this.ln_f.forward(room.ln, room.x, T);
-    const matvec = this.lm_head.half ? room.x.heap.matvec16 : room.x.heap.matvec32;
-    matvec(room.logits.address, room.ln.row(T - 1), this.lm_head.address, config.vocab_size, C);
+    for (let t = look.each ? 0 : T; t < T - 1; t++) look.each(this.head(t), start + t);
+    const logits = this.head(T - 1);
+    look.each?.(logits, start + T - 1);
     if (ids.some((id, t) => this.window[start + t] !== id)) this.window = [...this.window.slice(0, start), ...ids];
-    return room.logits.data(0, config.n_tokens);             // the padding rows are never looked at
+    return logits;
   }
 
-  /** Make the cache hold `window`, reusing what it has in common with it. Yields after each chunk; returns the logits. */
-  *read(window, patterns = null) {
-    let start = 0;
-    while (start < window.length - 1 && start < this.window.length && this.window[start] === window[start]) start++;
-    let logits;
+  /** The logits (V) of row t of room.ln; the padding rows are never looked at. They are overwritten by the next call. */
+  head(t) {
+    const { room, config, lm_head } = this, matvec = lm_head.half ? room.x.heap.matvec16 : room.x.heap.matvec32;
+    matvec(room.logits.address, room.ln.row(t), lm_head.address, config.vocab_size, config.n_embd);
+    return room.logits.data(0, config.n_tokens);
+  }
+
+  /** What a vector (C) from the middle of the model would say: straight through the last norm and the head ("logit lens"). */
+  lens(vector) {
+    this.room.out.data(0, vector.length).set(vector);
+    this.ln_f.forward(this.room.ln, this.room.out, 1);
+    return this.head(0).slice();
+  }
+
+  /** Switch heads off: a Set of layer * n_head + head. What the cache holds came through other heads, so it is dropped. */
+  switch_off(heads) {
+    this.off = heads;
+    this.window = [];
+  }
+
+  /** The two vectors (C) that a letter starts from: what it is, and where it stands. */
+  embedding(id, position) {
+    const C = this.config.n_embd, sum = new Float32Array(C), where = this.wpe.data(position * C, C).slice();
+    embed(sum, this.wte, id, this.wpe, position);
+    return { what: sum.map((x, i) => x - where[i]), where };
+  }
+
+  is_off = (layer, head) => this.off.has(layer * this.config.n_head + head);
+
+  /**
+   * Make the cache hold `window`, reusing what it has in common with it. Yields after each chunk; returns the logits.
+   * look: as in forward; patterns and path are of the last position; each sees every position from look.from on.
+   */
+  *read(window, look = {}) {
+    const first = Math.min(window.length - 1, look.each ? look.from ?? 0 : Infinity), one = look.patterns || look.path;
+    let start = 0, logits;
+    while (start < first && start < this.window.length && this.window[start] === window[start]) start++;
     while (start < window.length) {
       const end = Math.min(start + CHUNK, window.length);
       // a picture shows one position: the last one goes alone
-      const stop = patterns && end === window.length && end - start > 1 ? end - 1 : end;
-      logits = this.forward(window.slice(start, stop), start, stop === window.length ? patterns : null);
+      const stop = one && end === window.length && end - start > 1 ? end - 1 : end;
+      const { each } = look;
+      logits = this.forward(window.slice(start, stop), start, stop === window.length ? look : { each });
       start = stop;
       if (start < window.length) yield { read: start, of: window.length };
     }
@@ -230,16 +265,17 @@ export class GPT {
 
   /**
    * Load config.json and model.safetensors. open(name) gives a Response (fetch, or a file in node).
-   * progress(done, total) in bytes; kernels "auto", "wasm" or "plain". Throws one sentence for a missing or damaged file.
+   * kernels "auto", "wasm" or "plain"; line(response): what openSafetensors does while it downloads.
+   * Throws one sentence for a missing or damaged file.
    */
-  static async from_pretrained(open, { progress, kernels = "auto", half = true } = {}) {
-    const config = new GPTConfig(await readJSON(open, "config.json"));
-    const file = await openSafetensors(await open("model.safetensors"), "model.safetensors", progress);
+  static async from_pretrained(open, { line = () => ({}), kernels = "auto", half = true } = {}) {
+    const config = new GPTConfig(await readJSON(open, "config.json")), response = await open("model.safetensors");
+    const file = await openSafetensors(response, "model.safetensors", line(response));
     try {
       return await load(config, file, kernels, half);
     } catch (error) {
       file.cancel();
-      if (error instanceof RangeError && half) return GPT.from_pretrained(open, { progress, kernels, half: false });
+      if (error instanceof RangeError && half) return GPT.from_pretrained(open, { line, kernels, half: false });
       throw error;
     }
   }
@@ -323,7 +359,7 @@ function parameters(config, heap, found, plan) {
     return new Tensor(heap, address, shape.at(-1), half);
   };
   params.room = (rows, cols) => new Tensor(heap, plan.room(4 * rows * cols), cols);
-  params.strip = params.room(STRIP, 4 * config.n_embd);
+  params.strip = params.room(4 * config.n_embd, 8);          // eight columns of the largest weight
   return params;
 }
 
@@ -362,8 +398,8 @@ function softmax(scores, scale) {                            // (S) -> (S), in p
 
 function gelu(x) {                                           // GPT-2's own, with tanh
   for (let i = 0; i < x.length; i++) {
-    const u = x[i];
-    x[i] = 0.5 * u * (1 + Math.tanh(0.7978845608028654 * (u + 0.044715 * u * u * u)));
+    const u = x[i];                                          // 0.5 (1 + tanh z) is 1 / (1 + exp(-2z)), and faster so
+    x[i] = u / (1 + Math.exp(-1.5957691216057308 * (u + 0.044715 * u * u * u)));
   }
 }
 

@@ -1,7 +1,8 @@
-// kernels.js: the two inner loops of GPT-2, once in plain JavaScript and once in WebAssembly.
+// kernels.js: the inner loops of GPT-2, once in plain JavaScript and once in WebAssembly.
 //
-//   vecmat(y, x, w, rows, cols)   y[j] += sum_i x[i] * w[i][j]    y = x @ W, the way a Conv1D weight lies in the file
-//   matvec(y, x, w, rows, cols)   y[i]  = sum_j w[i][j] * x[j]    y = W @ x, the way wte and the key cache lie
+//   vecmat(y, x, w, rows, cols)     y[j] += sum_i x[i] * w[i][j]    y = x @ W, the way a Conv1D weight lies in the file
+//   matvec(y, x, w, rows, cols)     y[i]  = sum_j w[i][j] * x[j]    y = W @ x, the way wte and the key cache lie
+//   matmul(y, x, w, T, rows, cols)  vecmat for T rows of x and y at once: each weight is fetched once for all of them
 //
 // y, x and w are byte addresses in one shared heap; x and y are float32, w is float32 or (names ending in 16) float16.
 // The WebAssembly is the text below: this file assembles it when the page loads, so the source is what runs and there
@@ -151,18 +152,56 @@ export const SOURCE = String.raw`
     end
   end
 
-  ;; y[i] = w[i], float16 to float32: for many positions at once a strip of weights is widened once
-  func widen16 param i32 y i32 w i32 n
+  ;; y[t][0..7] += x[t] @ panel for T positions, four at a time: the sums stay in registers. panel is (rows, 8).
+  func panel32 param i32 y i32 x i32 w i32 rows i32 T i32 stride
+    local i32 xbytes i32 wend i32 tend i32 p i32 x0 i32 x1 i32 x2 i32 x3 v128 u v128 v v128 s
+      v128 a0 v128 b0 v128 a1 v128 b1 v128 a2 v128 b2 v128 a3 v128 b3
+    get rows  i32.const 4  i32.mul  set xbytes
+    get w  get rows  i32.const 32  i32.mul  i32.add  set wend
+    get y  get T  get stride  i32.mul  i32.add  set tend
+    loop positions
+      get x  tee x0  get xbytes  i32.add  tee x1  get xbytes  i32.add  tee x2  get xbytes  i32.add  tee x3
+      get xbytes  i32.add  set x
+      f32.const0  f32x4.splat  tee a0  tee b0  tee a1  tee b1  tee a2  tee b2  tee a3  set b3
+      get w  set p
+      loop four
+        ${[0, 1, 2, 3].map((k) => `get p  v128.load ${32 * k}  set u  get p  v128.load ${32 * k + 16}  set v
+        ${[0, 1, 2, 3].map((t) => `get x${t}  v128.load32_splat ${4 * k}  tee s  get u  f32x4.mul  get a${t}  f32x4.add  set a${t}
+        get s  get v  f32x4.mul  get b${t}  f32x4.add  set b${t}`).join("\n")}`).join("\n")}
+        ${[0, 1, 2, 3].map((t) => `get x${t}  i32.const 16  i32.add  set x${t}`).join("\n")}
+        get p  i32.const 128  i32.add  tee p
+        get wend  i32.lt_u  br_if four
+      end
+      ${[0, 1, 2, 3].map((t) => `get y  get y  v128.load 0  get a${t}  f32x4.add  v128.store 0
+      get y  get y  v128.load 16  get b${t}  f32x4.add  v128.store 16  get y  get stride  i32.add  set y`).join("\n")}
+      get y  get tend  i32.lt_u  br_if positions
+    end
+  end
+
+  ;; eight columns of w (stride bytes a row) side by side as a panel (rows, 8); 16: widened to float32 on the way
+  func pack32 param i32 y i32 w i32 rows i32 stride
+    local i32 yend
+    get y  get rows  i32.const 32  i32.mul  i32.add  set yend
+    loop rows_
+      get y  get w  v128.load 0   v128.store 0
+      get y  get w  v128.load 16  v128.store 16
+      get w  get stride  i32.add  set w
+      get y  i32.const 32  i32.add  tee y
+      get yend  i32.lt_u  br_if rows_
+    end
+  end
+
+  func pack16 param i32 y i32 w i32 rows i32 stride
     local i32 yend v128 mask v128 up
     i32.const -1879056384  i32x4.splat  set mask
     i32.const 1920991232   i32x4.splat  set up
-    get y  get n  i32.const 4  i32.mul  i32.add  set yend
-    loop numbers
+    get y  get rows  i32.const 32  i32.mul  i32.add  set yend
+    loop rows_
       get y  get w  v128.load16x4_s 0  i32.const 13  i32x4.shl  get mask  v128.and  get up  f32x4.mul  v128.store 0
       get y  get w  v128.load16x4_s 8  i32.const 13  i32x4.shl  get mask  v128.and  get up  f32x4.mul  v128.store 16
-      get w  i32.const 16  i32.add  set w
+      get w  get stride  i32.add  set w
       get y  i32.const 32  i32.add  tee y
-      get yend  i32.lt_u  br_if numbers
+      get yend  i32.lt_u  br_if rows_
     end
   end
 `;
@@ -269,7 +308,7 @@ function table16() {
 
 /**
  * A heap of `bytes` bytes with the loops that work on it.
- * kind: "wasm", "plain", or "auto" (wasm where the browser has SIMD). Returns { kind, buffer, f32, u16, vecmat32, matvec32, ... }.
+ * kind: "wasm", "plain", or "auto" (wasm where the browser has SIMD). Returns { kind, buffer, f32, u16, matmul, vecmat32, ... }.
  */
 export async function makeKernels(bytes, kind = "auto") {
   if (kind !== "plain") {
@@ -277,7 +316,7 @@ export async function makeKernels(bytes, kind = "auto") {
       const pages = Math.ceil(bytes / 65536);
       const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
       const { instance } = await WebAssembly.instantiate(assemble(SOURCE), { page: { memory } });
-      return { kind: "wasm", ...views(memory.buffer), ...instance.exports };
+      return { kind: "wasm", ...views(memory.buffer), ...instance.exports, matmul: panels(instance.exports) };
     } catch (error) {
       if (kind === "wasm") throw error;
     }
@@ -291,10 +330,27 @@ export function hasWasm() {
   try { return WebAssembly.validate(assemble(SOURCE)); } catch { return false; }
 }
 
+/** matmul from the WebAssembly's parts: eight columns of the weight at a time. T is a multiple of 4, `strip` a (rows, 8) room. */
+const panels = ({ pack16, pack32, panel32 }) => (y, x, w, T, rows, cols, half, strip) => {
+  const size = half ? 2 : 4, pack = half ? pack16 : pack32;
+  for (let j = 0; j < cols; j += 8) {
+    pack(strip, w + size * j, rows, size * cols);
+    panel32(y + 4 * j, x, strip, rows, T, 4 * cols);
+  }
+};
+
 const views = (buffer) => ({ buffer, f32: new Float32Array(buffer), u16: new Uint16Array(buffer) });
+
+const STRIP = 16;                                            // rows of a weight that plain JavaScript works on at once
 
 function plainKernels(f32) {
   return {
+    matmul(y, x, w, T, rows, cols) {
+      for (let i = 0; i < rows; i += STRIP) {                // a strip of rows stays in the processor's cache for all T
+        const n = Math.min(STRIP, rows - i);
+        for (let t = 0; t < T; t++) this.vecmat32(y + 4 * t * cols, x + 4 * (t * rows + i), w + 4 * i * cols, n, cols);
+      }
+    },
     vecmat32(y, x, w, rows, cols) {
       y >>= 2; x >>= 2; w >>= 2;                            // addresses -> indices
       let i = 0;

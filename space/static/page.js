@@ -1,205 +1,267 @@
 // page.js: what the visitor touches. The model works in worker.js; this file sends it messages and draws what comes back.
 
-const $ = (id) => document.getElementById(id);
-const EXAMPLES = ["ROMEO:\n", "To be, or not to be", "KATHARINA:\nWhy, sir, ", "The moon", "Enough, you fool"];
-const GLYPHS = { " ": "\u2423", "\n": "\u23CE", "\t": "\u21E5" };
-const NAMES = { " ": "space", "\n": "new line", "\t": "tab" };
+import { $, app, in_words, learned_text, make, megabytes, mean, plural, problem, set_state, status } from "./shared.js";
+import { choose, draw_inside, fill_heads, most_surprising, on_heads, redraw_arcs } from "./inside.js";
+import { offer_game, on_counted, on_judged, set_up_play } from "./play.js";
+
 const FULL_SURPRISE = 6;                                     // nats drawn at full height: one chance in 400
 const LARGE = 30e6;                                          // bytes that a phone should not fetch unasked
+const LONGEST_LINK = 1500;                                   // letters of a beginning that an address can carry
 
-let worker, about = null, site = {}, loading = false;
-let job = 0, used_seed = 0, writing = false, pending = false;              // pending: Generate was pressed before the model was here
-let pieces = [], nats = [], n_seed = 0, spoken = 0;
-let chosen = -1, ask = 0, inside = null, picked_head = false;
-
-// ---------------------------------------------------------------- words
-
-/** A piece of text as a person would call it: 'e', space, new line. */
-const name_of = (piece) => NAMES[piece] ?? `\u2018${[...piece].map((c) => GLYPHS[c] ?? c).join("")}\u2019`;
-
-const percent = (p) => p >= 0.995 ? "over 99%" : p >= 0.0995 ? `${(100 * p).toFixed(0)}%` : p >= 0.001 ? `${(100 * p).toFixed(1)}%` : "under 0.1%";
-const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
-const plural = (n, unit) => `${n.toLocaleString("en")} ${unit}${n === 1 ? "" : "s"}`;
-
-/** An element with text and children; text is never read as HTML. */
-function make(tag, text = "", attributes = {}) {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  return element;
-}
-
-function status(message) { if ($("status").textContent !== message) $("status").textContent = message; }
-
-function problem(message) {
-  $("problem").hidden = !message;
-  $("problem").textContent = message;
-}
+let job = 0, ask = 0, pending = null, spoken = 0, typed = false, after = null;    // after: what happens once the text is whole
+const query = new URLSearchParams(location.search);
+const no = () => {};
 
 // ---------------------------------------------------------------- loading
 
 async function start() {
-  for (const example of EXAMPLES) {
-    const button = make("button", example.trim().replace(/\s+/g, " "), { type: "button" });
-    button.onclick = () => { $("seed_text").value = example; $("seed_text").focus(); };
-    $("examples").append(button);
+  set_up_play(load);
+  const repo = query.get("model") ?? window.huggingface?.variables?.MODEL;
+  app.site = await fetch("site.json").then((response) => (response.ok ? response.json() : {})).catch(() => ({}));
+  if (repo) {
+    if (!/^[\w.-]+\/[\w.-]+$/.test(repo)) return on.failed({ what: "load", message: `${repo} is no model's name: give owner/name.` });
+    app.site = { title: repo.split("/")[1] };
   }
-  site = await fetch("site.json").then((response) => (response.ok ? response.json() : {})).catch(() => ({}));
-  if (site.title) document.title = $("title").textContent = site.title;
-  for (const [text, address] of site.links ?? []) $("links").append(make("a", text, { href: address, target: "_blank", rel: "noopener" }));
-  if (site.bytes > LARGE) {
-    status(`The model is ${megabytes(site.bytes)}. It is fetched when you press Generate.`);
-    $("go").disabled = false;
-  } else load();
+  if (app.site.title) document.title = $("title").textContent = app.site.title;
+  add_links(app.site.links ?? []);
+  const { opening } = app.site;
+  if (opening && !query.has("p")) {                          // made when the page was built: there before the model is
+    app.n_prompt = opening.n_prompt;
+    add([...opening.text].map((piece, i) => ({ piece, nats: opening.nats[i] })));
+    $("seed_text").value = opening.text.slice(0, opening.n_prompt);
+    add_examples(opening.text);
+  }
+  if (app.site.bytes > LARGE && !query.has("p")) {
+    status(`The model is ${megabytes(app.site.bytes)}. It is fetched when you press Generate.`);
+    set_state("waiting");
+  } else load({ repo, version: app.site.version });
 }
 
-function load() {
-  loading = true;
+/** place: { repo, files, version }, as fetching.js takes it. A second call replaces the model. */
+function load(place) {
+  if (app.about) { clear(); $("seed_text").value = ""; $("examples").replaceChildren(); app.site = {}; }
+  app.worker?.terminate();
+  app.about = null;
+  set_state("loading");
+  problem("");
   status("Fetching the model.");
-  worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-  worker.onmessage = ({ data }) => on[data.type](data);
-  worker.onerror = (event) => { event.preventDefault(); on.failed({ what: "load", message: "The page's own files could not be loaded: reload the page." }); };
-  worker.postMessage({ type: "load", kernels: new URLSearchParams(location.search).get("kernels") ?? "auto" });
+  // a worker made from a blob lives under this page's content security policy; one made from an address would not
+  const script = new Blob([`import ${JSON.stringify(new URL("worker.js", import.meta.url).href)};`], { type: "text/javascript" });
+  app.worker = new Worker(URL.createObjectURL(script), { type: "module" });
+  app.worker.onmessage = ({ data }) => on[data.type](data);
+  app.worker.onerror = (event) => { event.preventDefault(); on.failed({ what: "load", message: "The page's own files could not be loaded: reload the page." }); };
+  app.worker.postMessage({ type: "load", kernels: query.get("kernels") ?? "auto", place });
 }
 
-/** The model in one line, from its measured numbers only. */
-function describe({ parameters, bytes, card }) {
-  const size = `${(parameters / 1e6).toFixed(parameters < 1e7 ? 2 : 1)} million parameters, ${megabytes(bytes)}`;
+/** Only addresses that open a page: a site.json cannot run anything. */
+function add_links(links) {
+  for (const [text, address] of links) {
+    const url = URL.canParse(address, location.href) ? new URL(address, location.href) : null;
+    if (/^https?:$/.test(url?.protocol)) $("links").append(make("a", text, { href: url.href, target: "_blank", rel: "noopener" }), " ");
+  }
+}
+
+/** The model in words that a friend understands; what is exact and long stands folded. */
+function describe({ parameters, bytes, card, n_layer, n_head, n_embd, block_size, unit, n }) {
+  const text = learned_text(card), { machine = {}, seconds } = card ?? {};
+  const time = !(seconds > 0) ? "" : seconds < 90 ? ` in ${in_words(Math.round(seconds), "second")}`
+    : seconds < 5400 ? ` in ${in_words(Math.round(seconds / 60), "minute")}` : ` in ${in_words(Math.round(seconds / 3600), "hour")}`;
+  const where = machine.device === "cpu" ? ` on ${in_words(machine.threads, "processor core")}` : machine.device ? " on a GPU" : "";
+  const share = (p) => make("b", `${(100 * p).toFixed(1)}%`);
+  $("card").replaceChildren(text ? `Learned ${text}${time}${time && where}, ${unit} by ${unit}. ` : `It writes one ${unit} at a time. `);
+  if (card?.accuracy > 0) $("card").append(`It guesses the next ${unit} right `, share(card.accuracy), " of the time");
+  if (card?.accuracy > 0 && card.ngram_accuracy > 0) $("card").append(`; counting ${in_words(n ?? 5, "letter")}: `, share(card.ngram_accuracy));
+  $("card").append(`${card?.accuracy > 0 ? ". " : ""}It runs on this device: nothing you type leaves it.`);
   const loss = card?.val_loss_char ?? card?.val_loss, counts = card?.ngram5_val_loss;
-  const what = card?.corpus?.name === "standin" ? "stand-in text" : "text";
-  $("card").replaceChildren(size);
-  if (Number.isFinite(loss)) $("card").append(". ", make("b", loss.toFixed(3)), ` nats per character on ${what} it never saw`);
-  if (Number.isFinite(loss) && Number.isFinite(counts)) $("card").append(" (a table of 5-letter counts: ", make("b", counts.toFixed(3)), ")");
-  $("card").append(". It runs on this device: nothing you type leaves it.");
+  $("facts").textContent = `${(parameters / 1e6).toFixed(parameters < 1e7 ? 2 : 1)} million parameters in ${megabytes(bytes)}: ${n_layer} layers, `
+    + `${plural(n_head, "head")} each, vectors of ${n_embd} numbers, ${block_size} ${unit}s of memory.`
+    + (Number.isFinite(loss) ? ` Its average surprise on text that it never saw is ${loss.toFixed(3)} nats a character` : "")
+    + (Number.isFinite(loss) && Number.isFinite(counts) ? `; the table's is ${counts.toFixed(3)}.` : Number.isFinite(loss) ? "." : "")
+    + " A nat is the unit of surprise: minus the logarithm of the chance that was given to what came.";
+}
+
+/** Beginnings out of the model's own text: who speaks, and how lines begin. */
+function add_examples(text) {
+  const lines = [...new Set(text.split("\n").slice(1))].filter((line) => line.length > 3);
+  const speakers = lines.filter((line) => /^[^,.;!?]{2,24}:$/.test(line)).slice(0, 2).map((line) => `${line}\n`);
+  const others = lines.filter((line) => !line.endsWith(":")).slice(0, -1).slice(0, 3).map((line) => line.split(" ").slice(0, 3).join(" "));
+  $("examples").replaceChildren(...[...speakers, ...others].map((example) => {
+    const button = make("button", example.trim(), { type: "button" });
+    button.onclick = () => { $("seed_text").value = example; grow(); generate(); };
+    return button;
+  }));
 }
 
 const on = {
   progress({ done, total }) {
     $("bar").hidden = false;
     $("progress").value = total ? done / total : 0;
-    $("fetched").textContent = `${megabytes(done)} of ${megabytes(total)}`;
+    $("fetched").textContent = total ? `${megabytes(done)} of ${megabytes(total)}` : megabytes(done);
   },
 
-  ready(message) {
-    about = message;
-    loading = false;
+  stalled({ message }) {
+    problem(message);
+    $("retry").hidden = false;
+    status("Waiting.");
+  },
+
+  ready(about) {
+    app.about = about;
     $("bar").hidden = true;
     describe(about);
     fill_heads();
-    $("table_key").hidden = !about.has_table;
-    $("go").disabled = false;
+    offer_game();
+    set_state("ready");
     status("Ready.");
-    if (pending) generate();
+    if (pending) generate(...pending.splice(0));
+    else if (query.has("p")) from_address();
+    else if (app.pieces.length) { read(app.pieces.join(""), app.n_prompt); choose(most_surprising()); }
+    else if ($("seed_text").value) typing();
+    else first_text();
+    keep_for_offline();
   },
 
-  seed(message) {
-    if (message.job !== job) return;
-    show_dropped(message.dropped);
-    n_seed = spoken = message.pieces.length;
-    add(message.pieces.map((piece) => ({ piece, nats: null })));
+  pieces({ ask: from, job: written_by, pieces, dropped }) {
+    if (written_by !== undefined ? written_by !== job : from !== ask) return;
+    show_dropped(dropped);
+    if (written_by !== undefined) app.n_prompt = pieces.length;
+    if (pieces.join("\0") === app.pieces.join("\0")) return;  // the opening is on the page already
+    const known = app.nats;
+    clear();
+    spoken = written_by === undefined ? Infinity : pieces.length;
+    add(pieces.map((piece, i) => ({ piece, nats: known[i] ?? null })));
+    $("empty").hidden = pieces.length > 0;
   },
 
-  reading({ job: from, read, of }) {
-    if (from === job) status(`Reading the text again: ${read} of ${of}.`);
+  nats({ nats, counts }) {
+    [app.nats, app.counts] = [nats, counts];
+    nats.forEach((n, i) => { if ($("text").children[i]) shade($("text").children[i], n); });
+    if (typed) draw_verdict();
+  },
+
+  reading({ job: from, read: done, of }) {
+    if (from === job) status(`Reading the text again: ${done} of ${of}.`);
   },
 
   tokens({ job: from, items, seconds, count }) {
     if (from !== job) return;
     add(items);
     speak();
-    const speed = seconds > 0 ? `, ${Math.round(count / seconds).toLocaleString("en")} tok/s computed` : "";
-    status(`${plural(count, "token")}${speed}, random seed ${used_seed}.`);
+    status(`${plural(count, "token")}${seconds > 0 ? `, ${Math.round(count / seconds).toLocaleString("en")} tok/s` : ""}, seed ${app.used.seed}.`);
   },
 
   done({ job: from, stopped, tokens }) {
     if (from !== job) return;
+    const speed = /, [\d,]+ tok\/s/.exec($("status").textContent)?.[0] ?? "";
     set_writing(false);
-    const speed = /, [\d,]+ tok\/s computed/.exec($("status").textContent)?.[0] ?? "";
-    status(`${stopped ? "Stopped after" : "Done:"} ${plural(tokens, "token")}${speed}, random seed ${used_seed}.`);
+    status(`${stopped ? "Stopped after" : "Done:"} ${plural(tokens, "token")}${speed}, seed ${app.used.seed}.`);
     speak(true);
+    after();
   },
 
-  inside(message) {
-    if (message.ask === ask) { inside = message; draw_inside(); }
-  },
+  inside(message) { draw_inside(message); },
+  heads({ names }) { on_heads(names); },
+  counted(message) { on_counted(message); },
+  judged(message) { on_judged(message); },
 
   failed({ what, message }) {
     problem(message);
-    set_writing(false);
+    if (app.state === "writing") set_writing(false);
     if (what !== "load") return;
     $("bar").hidden = true;
-    $("go").disabled = true;
+    set_state("failed");
     status("There is no model to write with.");
   },
 };
 
+/** A second visit and one without a network find everything here. */
+function keep_for_offline() {
+  if (!("serviceWorker" in navigator) || !window.isSecureContext) return;
+  setTimeout(() => navigator.serviceWorker.register("offline.js").catch(no), 500);
+}
+
 // ---------------------------------------------------------------- writing
 
-function generate() {
-  if (!about) {
-    pending = true;
-    $("go").disabled = true;
-    if (!loading) load();
+const number = (id, otherwise) => ($(id).value === "" ? otherwise : Math.trunc(Number($(id).value)));
+
+const show_surprise = () => { tell_address(); if (app.chosen < 0) choose(most_surprising()); };
+
+/**
+ * swap: { at, id }: that id replaces the letter at `at`, and the model writes on from there.
+ * how: settings of this time only. next: what happens at the end.
+ */
+function generate(swap = null, how = {}, next = show_surprise) {
+  stop();
+  if (!app.about) {
+    pending = [swap, how, next];
+    if (app.state === "waiting") load({ version: app.site.version });
     return;
   }
-  pending = false;
-  clear();
+  if (!$("ask").reportValidity()) { $("settings").open = true; return; }
+  if (!swap) { clear(); app.n_prompt = 0; }
   problem("");
+  [typed, after] = [false, next];
+  $("verdict").hidden = true;
   set_writing(true);
   status("Writing.");
-  const number = (id, otherwise) => ($(id).value === "" ? otherwise : Math.trunc(Number($(id).value)));
-  used_seed = number("seed", crypto.getRandomValues(new Uint32Array(1))[0] % 1e6);
-  worker.postMessage({ type: "generate", job: ++job, text: $("seed_text").value, max: number("max", 100),
-    temperature: Number($("temperature").value), top_k: number("top_k", 0), seed: used_seed, fast: $("fast").checked });
+  app.used = { seed: number("seed", crypto.getRandomValues(new Uint32Array(1))[0] % 1e6), max: number("max", 300), top_k: number("top_k", 0),
+    temperature: Number($("temperature").value), to_line: $("to_line").checked, fast: $("fast").checked, ...how };
+  app.worker.postMessage({ type: "generate", job: ++job, text: $("seed_text").value, swap, ...app.used });
+}
+
+/** The first text, where none was made when the page was built. */
+function first_text() {
+  $("seed_text").value = /^[^,.;!?\n]{2,24}:$/m.exec(app.about.card?.heldout ?? "")?.[0].concat("\n") ?? "";
+  grow();
+  generate(null, { seed: 1, fast: true }, () => { add_examples(app.pieces.join("")); choose(most_surprising()); });
 }
 
 /** The page rests at once; the model ends with the token that it is at. */
 function stop() {
-  pending = false;
-  if (!writing) return;
-  worker.postMessage({ type: "stop" });
+  pending = null;
+  if (app.state !== "writing") return;
+  app.worker.postMessage({ type: "stop" });
   set_writing(false);
 }
 
 function set_writing(now) {
-  writing = now;
-  document.body.classList.toggle("writing", now);
-  $("stop").disabled = !now;
-  $("go").disabled = now || (!about && loading);
-  $("go").textContent = now ? "Writing" : "Generate";
-  $("copy").hidden = now || !pieces.length;
+  set_state(now ? "writing" : "ready");
+  $("stop").setAttribute("aria-disabled", !now);             // never `disabled`: that would throw the focus away
+  $("go").setAttribute("aria-disabled", now);
 }
 
 function clear() {
-  [pieces, nats, n_seed, spoken] = [[], [], 0, 0];
+  [app.pieces, app.nats, app.counts, spoken] = [[], [], [], 0];
   $("text").replaceChildren();
   $("empty").hidden = true;
   $("spoken").textContent = "";
   choose(-1);
 }
 
+function shade(span, n) { span.style.setProperty("--h", n === null || n === undefined ? "0%" : `${Math.min(100, (100 * n) / FULL_SURPRISE).toFixed(0)}%`); }
+
 /** Put new characters on the page; it scrolls along as long as the visitor has not scrolled up. */
 function add(items) {
   const paper = $("paper"), along = paper.scrollHeight - paper.scrollTop - paper.clientHeight < 60;
   const fragment = document.createDocumentFragment();
-  for (const item of items) {
-    const newline = item.piece.includes("\n");
-    const span = make("span", item.piece, { class: `ch${item.nats === null ? " seed" : ""}${newline ? " nl" : ""}` });
-    if (item.nats !== null) span.style.setProperty("--h", `${Math.min(100, (100 * item.nats) / FULL_SURPRISE).toFixed(0)}%`);
+  for (const { piece, nats } of items) {
+    const kind = `${app.pieces.length < app.n_prompt ? " seed" : ""}${piece.includes("\n") ? " nl" : ""}`;
+    const span = make("span", piece, { class: `ch${kind}` });
+    shade(span, nats);
     fragment.append(span);
-    pieces.push(item.piece);
-    nats.push(item.nats);
+    app.pieces.push(piece);
+    app.nats.push(nats ?? null);
   }
   $("text").append(fragment);
-  $("text").setAttribute("aria-valuemax", pieces.length - 1);
-  if (along) paper.scrollTop = paper.scrollHeight;
+  $("text").setAttribute("aria-valuemax", app.pieces.length - 1);
+  if (along && app.state === "writing") paper.scrollTop = paper.scrollHeight;
 }
 
 /** A screen reader hears whole lines, not letters. */
 function speak(all = false) {
-  const end = all ? pieces.length : pieces.findLastIndex((piece) => piece.includes("\n")) + 1;
+  const end = all ? app.pieces.length : app.pieces.findLastIndex((piece) => piece.includes("\n")) + 1;
   if (end <= spoken) return;
-  $("spoken").append(make("p", pieces.slice(spoken, end).join("")));
+  $("spoken").append(make("p", app.pieces.slice(spoken, end).join("")));
   spoken = end;
   while ($("spoken").children.length > 5) $("spoken").firstChild.remove();
 }
@@ -212,180 +274,117 @@ function show_dropped(dropped) {
     + `${dropped.slice(0, 12).map(shown).join(", ")}${more}.`;
 }
 
-// ---------------------------------------------------------------- look inside
+// ---------------------------------------------------------------- typing: every letter is shaded as it comes
 
-/** Look at one character of the text; -1 looks at none. */
-function choose(at) {
-  $("text").children[chosen]?.classList.remove("at");
-  chosen = at;
-  for (const span of $("text").querySelectorAll(".seen")) span.classList.remove("seen");
-  $("arcs").replaceChildren();
-  document.body.classList.toggle("inspecting", at >= 0);
-  $("inside").hidden ||= at < 0;
-  if (at < 0) { inside = null; return; }
-  const span = $("text").children[at];
-  span.classList.add("at");
-  span.scrollIntoView({ block: "nearest" });
-  $("text").setAttribute("aria-valuenow", at);
-  worker.postMessage({ type: "inspect", at, ask: ++ask });
+function read(text, n_prompt) {
+  app.n_prompt = n_prompt;
+  app.worker.postMessage({ type: "score", text, ask: ++ask });
 }
 
-/** The chances of the likeliest ids at one temperature, over all ids. */
-function chances(temperature) {
-  const { logits } = inside, max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
-  const sum = logits.reduce((total, z) => total + Math.exp((z - max) / temperature), 0);
-  return (id) => Math.exp((logits[id] - max) / temperature) / sum;
+function typing() {
+  grow();
+  stop();
+  job++;                                                     // what the model still says of the text before is not heard
+  if (!app.about) return;
+  typed = true;
+  status("Ready.");
+  read($("seed_text").value, 0);
+  if (!$("seed_text").value) { clear(); $("empty").hidden = false; $("verdict").hidden = true; }
 }
 
-function draw_inside() {
-  $("inside").hidden = false;
-  const { at, id, table } = inside, piece = pieces[at];
-  const before = pieces.slice(Math.max(0, at - 24), at).join("");
-  const p = inside.logits ? Math.exp(-inside.nats) : null;
-  const came = $("came");
-  if (p === null) {
-    came.replaceChildren(`${name_of(piece)} is the first: there is nothing before it, so the model did not guess.`);
-  } else {
-    came.replaceChildren("After ", make("q", (at > 24 ? "\u2026" : "") + [...before].map((c) => GLYPHS[c] ?? c).join("")), " came ",
-      make("b", name_of(piece)), `. The model gave it ${percent(p)}: a surprise of `, make("b", `${inside.nats.toFixed(2)} nats`),
-      table ? `. The 5-gram gave it ${percent(table[id])}, ${(-Math.log(table[id])).toFixed(2)} nats.` : ".");
+/** The field is as tall as its text, up to a few lines. */
+function grow() {
+  const field = $("seed_text");
+  field.style.height = "auto";
+  field.style.height = `${Math.min(field.scrollHeight + 2, 130)}px`;
+}
+
+/** How much like its own text the model finds what was typed: nats a letter, lower is more alike. */
+function draw_verdict() {
+  const nats = app.nats.filter((n) => n !== null), counts = app.counts.filter((n) => n !== null), { card, vocab_size, unit } = app.about;
+  $("verdict").hidden = nats.length < 8;
+  if (nats.length < 8) return;
+  const text = learned_text(card), unseen = card?.val_loss_char ?? card?.val_loss, own = mean(nats), widest = Math.log(vocab_size);
+  const scale = make("div", "", { class: "scale", "aria-hidden": "true" });
+  for (const [kind, n] of [["unseen", unseen], ["yours", own]]) {
+    if (!Number.isFinite(n)) continue;
+    const mark = make("i", "", { class: kind });
+    mark.style.setProperty("--x", `${Math.min(100, (100 * n) / widest).toFixed(1)}%`);
+    scale.append(mark);
   }
-  $("text").setAttribute("aria-valuetext", `${name_of(piece)}, ${p === null ? "no guess" : percent(p)}`);
-  draw_bars();
-  draw_heads();
-  draw_attention();
+  $("verdict").replaceChildren(make("b", text ? `How much like ${text}? ` : "How much like what it learned? "),
+    `${own.toFixed(2)} nats of surprise a ${unit}${counts.length ? `; the table of counts: ${mean(counts).toFixed(2)}` : ""}.`
+    + (Number.isFinite(unseen) && text ? ` ${text[0].toUpperCase()}${text.slice(1)} that it never saw: ${unseen.toFixed(2)}.` : "")
+    + ` Blind guessing: ${widest.toFixed(2)}.`, scale);
 }
 
-function draw_bars() {
-  const temperature = Number($("reshape").value), rows = [];
-  $("reshape_out").textContent = temperature.toFixed(2);
-  if (inside?.logits) {
-    const chance = chances(temperature);
-    for (const { id, piece } of inside.names.slice(0, 8)) {
-      const name = make("span", name_of(piece), { class: "char" });
-      if (id === inside.id) name.append(make("b", "\u25C0 came"));
-      const row = make("li");
-      row.append(name, lanes(chance(id), inside.table?.[id]));
-      rows.push(row);
-    }
-    const others = 1 - inside.names.slice(0, 8).reduce((sum, { id }) => sum + chance(id), 0);
-    $("reshape_note").textContent = `The other ${inside.logits.length - rows.length} share ${percent(Math.max(0, others))}. `
-      + `At 1 these are the model's own odds; this text was sampled at ${Number($("temperature").value).toFixed(2)}.`;
-  }
-  $("bars").replaceChildren(...rows);
+// ---------------------------------------------------------------- sharing: the address carries what made the text
+
+/** What makes this text again. Null where the beginning is too long for an address. */
+function address() {
+  const prompt = app.pieces.slice(0, app.n_prompt).join(""), { seed, temperature, top_k, max, to_line } = app.used;
+  if (prompt.length > LONGEST_LINK) return null;
+  const shared = new URLSearchParams({ p: prompt, s: seed, t: temperature, n: max });
+  if (top_k) shared.set("k", top_k);
+  if (to_line === false) shared.set("l", 0);
+  if (app.chosen >= 0) shared.set("at", app.chosen);
+  for (const name of ["model", "kernels"]) if (query.has(name)) shared.set(name, query.get(name));
+  return shared.toString();
 }
 
-function lanes(p, p_table) {
-  const both = make("div");
-  for (const [kind, chance] of [["model", p], ["table", p_table]]) {
-    if (chance === undefined) continue;
-    const lane = make("div", "", { class: "lane" }), bar = make("i", "", { class: kind, "aria-hidden": "true" });
-    bar.style.setProperty("--w", `${(100 * chance).toFixed(1)}%`);
-    lane.append(bar, make("span", `${kind === "table" ? "5-gram " : ""}${percent(chance)}`));
-    both.append(lane);
-  }
-  return both;
+function tell_address() {
+  const shared = address();
+  if (shared === null || app.state === "loading") return;
+  try { history.replaceState(null, "", `?${shared}`); } catch { /* a frame without an address of its own */ }
+  if (window.parent !== window) window.parent.postMessage({ queryString: shared }, "https://huggingface.co");
 }
 
-function fill_heads() {
-  const option = (value, text) => make("option", text, { value });
-  $("layer").replaceChildren(...Array.from({ length: about.n_layer }, (_, l) => option(l, l + 1)));
-  $("head").replaceChildren(...Array.from({ length: about.n_head }, (_, h) => option(h, h + 1)));
-  $("heads").style.setProperty("--n", about.n_head);
-}
-
-const pattern_of = (layer, head) => inside.patterns[layer * about.n_head + head];
-
-/** A small picture of each head; the first time, the head that looks at one character the hardest is picked. */
-function draw_heads() {
-  if (!inside.patterns.length) { $("heads").replaceChildren(); return; }
-  if (!picked_head) {
-    const peaks = inside.patterns.map((pattern) => Math.max(0, ...pattern.subarray(1, -1)));
-    const best = peaks.indexOf(Math.max(...peaks));
-    [$("layer").value, $("head").value] = [Math.floor(best / about.n_head), best % about.n_head];
-    picked_head = true;
-  }
-  $("heads").innerHTML = inside.patterns.map((pattern) =>
-    `<svg viewBox="0 0 60 20" preserveAspectRatio="none"><path d="${outline(pattern)}"/></svg>`).join("");
-  [...$("heads").children].forEach((svg, i) => {
-    svg.onclick = () => {
-      [$("layer").value, $("head").value] = [Math.floor(i / about.n_head), i % about.n_head];
-      draw_attention();
-    };
+function from_address() {
+  const field = { p: "seed_text", s: "seed", t: "temperature", n: "max", k: "top_k" };
+  for (const [name, id] of Object.entries(field)) if (query.has(name)) $(id).value = query.get(name);
+  if (query.get("l") === "0") $("to_line").checked = false;
+  $("temperature").oninput();
+  grow();
+  const at = Number(query.get("at") ?? -1);
+  generate(null, { fast: true }, () => {
+    add_examples(app.pieces.join(""));
+    choose(Number.isInteger(at) && at > 0 && at < app.pieces.length ? at : most_surprising());
   });
+  $("seed").value = "";                                      // the next text is a new one
 }
 
-/** One pattern as an area 60 wide and 20 high, as tall as its peak: the largest weight in each of 60 places. */
-function outline(pattern) {
-  const heights = Array(60).fill(0);
-  pattern.forEach((weight, i) => {
-    const place = Math.min(59, Math.floor((60 * (i + 60 - Math.min(60, pattern.length))) / Math.max(60, pattern.length)));
-    heights[place] = Math.max(heights[place], weight);
-  });
-  const peak = Math.max(...heights);
-  return `M0 20${heights.map((height, x) => `V${(20 - (18 * height) / peak).toFixed(1)}H${x + 1}`).join("")}V20Z`;
-}
-
-function draw_attention() {
-  for (const span of $("text").querySelectorAll(".seen")) span.classList.remove("seen");
-  $("arcs").replaceChildren();
-  if (!inside?.patterns.length) { $("looked").textContent = "Nothing to look at yet."; return; }
-  const [layer, head] = [Number($("layer").value), Number($("head").value)], pattern = pattern_of(layer, head);
-  [...$("heads").children].forEach((svg, i) => svg.classList.toggle("at", i === layer * about.n_head + head));
-  const strongest = [...pattern.keys()].sort((a, b) => pattern[b] - pattern[a]).filter((i) => pattern[i] > 0.02).slice(0, 12);
-  const last = pattern.length - 1;
-  const words = strongest.slice(0, 4).map((i) => `${name_of(pieces[inside.start + i])}`
-    + `${i === last ? " just before" : `, ${last - i + 1} back`} (${percent(pattern[i])})`);
-  $("looked").textContent = `To guess ${name_of(pieces[inside.at])}, head ${head + 1} of layer ${layer + 1} looked most at ${words.join("; ")}.`;
-  for (const i of strongest) arc(inside.start + i, inside.at, pattern[i]);
-}
-
-/** An arc over the text from the character that was guessed to one that a head looked at; wider is more. */
-function arc(from, to, weight) {
-  const page = $("page").getBoundingClientRect(), middle = (i) => {
-    const rect = $("text").children[i].getClientRects()[0] ?? $("text").getBoundingClientRect();
-    return { x: rect.left + rect.width / 2 - page.left, y: rect.top - page.top + 3 };
-  };
-  $("text").children[from].classList.add("seen");
-  const a = middle(to), b = middle(from);
-  const rise = a.y === b.y ? Math.min(26, 7 + Math.abs(a.x - b.x) / 6) : 16;
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  path.setAttribute("d", `M${a.x} ${a.y}C${a.x} ${a.y - rise} ${b.x} ${b.y - rise} ${b.x} ${b.y}`);
-  path.setAttribute("stroke-width", (1 + 3 * weight).toFixed(2));
-  path.setAttribute("opacity", (0.3 + 0.7 * weight).toFixed(2));
-  $("arcs").append(path);
+async function put_on_clipboard(button, text) {
+  const words = button.textContent;
+  await navigator.clipboard.writeText(text).catch(() => getSelection().selectAllChildren($("text")));
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = words; }, 1500);
 }
 
 // ---------------------------------------------------------------- what the visitor does
 
-$("ask").onsubmit = (event) => { event.preventDefault(); if (!writing) generate(); };
+$("ask").onsubmit = (event) => { event.preventDefault(); if (app.state !== "writing") generate(); };
 $("ask").addEventListener("invalid", () => { $("settings").open = true; }, true);      // a browser cannot point at what is folded
+document.addEventListener("swap", ({ detail }) => {                                    // a bar was chosen: what if?
+  const left = Math.max(100, app.pieces.length - detail.at);
+  $("seed_text").value = app.pieces.slice(0, detail.at).join("") + detail.piece;
+  grow();
+  generate(detail, { seed: app.used.seed, max: left }, () => { tell_address(); choose(detail.at); });
+});
+document.addEventListener("chosen", () => { if (!typed && app.state === "ready" && location.search) tell_address(); });
 $("stop").onclick = stop;
-$("seed_text").onkeydown = (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("ask").requestSubmit(); };
+$("retry").onclick = () => { problem(""); status("Fetching the model."); app.worker.postMessage({ type: "retry" }); };
+$("seed_text").oninput = typing;
+$("seed_text").onkeydown = (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); $("ask").requestSubmit(); } };
 document.onkeydown = (event) => { if (event.key === "Escape") stop(); };
 $("temperature").oninput = () => { $("temperature_out").textContent = Number($("temperature").value).toFixed(2); };
 $("shade").onchange = () => $("text").classList.toggle("shade", $("shade").checked);
 $("text").classList.add("shade");
-$("reshape").oninput = draw_bars;
-$("layer").onchange = $("head").onchange = () => { picked_head = true; draw_attention(); };
-addEventListener("resize", () => { if (inside) draw_attention(); });
-
-$("text").onclick = (event) => {
-  const span = event.target.closest(".ch");
-  if (span) choose([...$("text").children].indexOf(span));
+$("copy").onclick = () => put_on_clipboard($("copy"), app.pieces.join(""));
+$("share").onclick = () => {
+  const shared = address();
+  if (shared === null) return problem("This beginning is too long for an address: copy the text instead.");
+  tell_address();
+  put_on_clipboard($("share"), `${location.origin}${location.pathname}?${shared}`);
 };
-$("text").onkeydown = (event) => {
-  const step = { ArrowLeft: -1, ArrowRight: 1, PageUp: -20, PageDown: 20, Home: -Infinity, End: Infinity }[event.key];
-  if (step === undefined || !pieces.length) return;
-  event.preventDefault();
-  const to = chosen < 0 ? n_seed : chosen + step;            // the first key shows the first character that was written
-  choose(Math.min(pieces.length - 1, Math.max(0, to)));
-};
-$("copy").onclick = async () => {
-  await navigator.clipboard.writeText(pieces.join("")).catch(() => getSelection().selectAllChildren($("text")));
-  $("copy").textContent = "Copied";
-  setTimeout(() => { $("copy").textContent = "Copy text"; }, 1500);
-};
-
-if (matchMedia("(max-width: 52rem)").matches) $("settings").open = false;     // a phone shows the text first
+addEventListener("resize", redraw_arcs);
 start();

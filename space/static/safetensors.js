@@ -9,31 +9,51 @@ const BLOCK = 1 << 18;                                       // bytes moved at a
 
 const megabytes = (n) => (n / 1e6).toFixed(1);
 
-/** The bytes of a Response in order, in pieces of the size that we ask for. */
+/** The bytes of a Response in order, in pieces of the size that we ask for. A stream that breaks is asked for again. */
 class ByteReader {
-  constructor(response, progress) {
-    this.source = response.body.getReader();
+  constructor(response, { progress = () => {}, again = null, keep = null }) {
+    Object.assign(this, { progress, again, keep, source: response.body.getReader() });
+    this.total = Number(response.headers.get("Content-Length")) || 0;
     this.piece = new Uint8Array(0);
-    this.done = 0;
-    this.progress = progress;
+    this.arrived = 0;                                        // bytes that came over the line
+    this.done = 0;                                           // bytes that were handed on
+    this.skip = 0;                                           // bytes that come a second time: a server without ranges
+  }
+
+  /** The next piece from the line, or null at the end. */
+  async next() {
+    for (;;) {
+      try {
+        const { value, done } = await this.source.read();
+        if (done) return null;
+        const piece = value.subarray(Math.min(this.skip, value.length));
+        this.skip -= value.length - piece.length;
+        if (!piece.length) continue;
+        this.arrived += piece.length;
+        this.progress(this.arrived, this.total);
+        await this.keep?.write(piece);
+        return piece;
+      } catch (error) {
+        if (!this.again) throw error;
+        const response = await this.again(this.arrived);
+        this.skip = response.status === 206 ? 0 : this.arrived;
+        this.source = response.body.getReader();
+      }
+    }
   }
 
   /** Fill `target`; returns the number of bytes written, fewer than asked only at the end of the file. */
   async fill(target) {
     let at = 0;
     while (at < target.length) {
-      if (!this.piece.length) {
-        const { value, done } = await this.source.read();
-        if (done) break;
-        this.piece = value;
-      }
+      if (!this.piece.length) this.piece = await this.next() ?? new Uint8Array(0);
+      if (!this.piece.length) break;
       const part = this.piece.subarray(0, target.length - at);
       target.set(part, at);
       at += part.length;
       this.piece = this.piece.subarray(part.length);
     }
     this.done += at;
-    this.progress(this.done);
     return at;
   }
 }
@@ -42,11 +62,11 @@ class ByteReader {
  * Open a file: reads the header only.
  * Returns { tensors: [{ name, dtype, shape, start, end }] in file order, bytes, read(place, half) }.
  * place(tensor) gives the byte address at which to put it, or null to skip it.
+ * line: { progress(done, total), again(from) -> Response from that byte on, keep: { write(piece), close(), drop() } }, all optional.
  */
-export async function openSafetensors(response, label, progress = () => {}) {
+export async function openSafetensors(response, label, line = {}) {
   const damaged = (why) => new Error(`${label} ${why}: upload the file again, whole.`);
-  let total = 0;
-  const reader = new ByteReader(response, (done) => progress(done, total));
+  const reader = new ByteReader(response, line);
   const start = new Uint8Array(8);
   if (await reader.fill(start) < 8) throw damaged("is empty or cut off");
   if (new TextDecoder().decode(start) === "version ") throw damaged("is Git LFS's note about the file and not the file");
@@ -70,7 +90,7 @@ export async function openSafetensors(response, label, progress = () => {}) {
     }
     end = t.end;
   }
-  total = 8 + length + end;
+  const total = reader.total = 8 + length + end;
 
   async function read(place, heap) {
     const block = new Uint8Array(BLOCK);
@@ -84,8 +104,9 @@ export async function openSafetensors(response, label, progress = () => {}) {
         if (address !== null) convert(tensor, part, heap, address, (at - tensor.start) / BYTES[tensor.dtype]);
       }
     }
+    line.keep?.close();
   }
-  return { tensors, bytes: total, read, cancel: () => reader.source.cancel() };
+  return { tensors, bytes: total, read, cancel() { line.keep?.drop(); reader.source.cancel(); } };
 }
 
 let halves;

@@ -1,19 +1,29 @@
 // worker.js: the model's own thread, so that the page never freezes. The page sends and receives small messages:
 //
-//   page -> worker   load {kernels} · generate {job, text, max, temperature, top_k, seed, fast} · stop · inspect {at, ask}
-//   worker -> page   progress {name, done, total} · ready {...} · seed {pieces, dropped} · reading {read, of}
-//                    tokens {items, seconds, count} · done {why} · inside {...} · failed {job?, message}
+//   page -> worker   load {kernels, place} · retry · score {text, ask} · generate {job, text, max, to_line, temperature, top_k,
+//                    seed, fast, swap?} · stop · inspect {at, ask} · name_heads · switch_off {heads} · count {n_prompt, max,
+//                    temperature, top_k, seed} · judge {text, last}
+//   worker -> page   progress {done, total} · stalled {message} · ready {...} · pieces {ask?, job?, pieces, dropped}
+//                    nats {from, nats, counts} · reading {read, of} · tokens {items, seconds, count} · done {stopped, tokens}
+//                    inside {...} · heads {names} · counted {pieces} · judged {rounds} · failed {what, message}
 
-import { GPT, readJSON } from "./gpt2.js";
+import { GPT, draw, filter_probs, generator, readJSON } from "./gpt2.js";
+import { makeSource, optional } from "./fetching.js";
+import { name_heads } from "./heads.js";
 import { NGram } from "./ngram.js";
 import { load_tokenizer } from "./tokenizer.js";
 
-const READING_SPEED = 30;                                    // characters a second: a brisk reader's pace
+const READING_SPEED = 45;                                    // characters a second: a brisk reader's pace
 const BREATH = 12;                                           // milliseconds of work between two looks at the mailbox
+const PAST_THE_END = 120;                                    // tokens that a text may be longer, so that it ends at a line
+const MANY_HEADS = 40;                                       // more than this many are not each tried out at every letter
 
 let model, tokenizer, table = null, start_id = 0;
-let text = { ids: [], starts: [] };                          // starts[i]: where the window began that guessed ids[i]
+let text = blank();                                          // the text on the page
 let job = 0;                                                 // the generation that may go on; any other one stops
+
+/** starts[i]: where the window began that guessed ids[i]; nats, counts: what ids[i] cost the model and the 5-gram. */
+function blank() { return { ids: [], starts: [], nats: [], counts: [] }; }
 
 const { port1, port2 } = new MessageChannel();
 port2.onmessage = () => waiting?.();
@@ -22,57 +32,124 @@ let waiting = null;
 const breathe = () => new Promise((resolve) => { waiting = resolve; port1.postMessage(0); });
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-async function open(name) {
-  let response;
-  try { response = await fetch(new URL(`model/${name}`, import.meta.url)); } catch {
-    throw new Error(`${name} could not be fetched: check the connection and reload the page.`);
-  }
-  if (!response.ok) throw new Error(`model/${name} is missing (${response.status}): put the whole model folder beside this page.`);
-  return response;
-}
+// ---------------------------------------------------------------- loading
 
-/** What a page can do without: null where the file is missing or damaged. */
-async function optional(read) { try { return await read(); } catch { return null; } }
+let retry = () => {};
 
-async function load({ kernels }) {
+async function load({ kernels, place }) {
+  const stalled = (message) => new Promise((resolve) => { retry = resolve; postMessage({ type: "stalled", message }); });
+  const source = await makeSource(place, stalled), open = source.open, file = "model.safetensors";
   let told = 0;
-  const progress = (done, total) => {
-    if (done < total && performance.now() - told < 100) return;
-    told = performance.now();
-    postMessage({ type: "progress", done, total });
-  };
+  const line = (response) => ({
+    progress(done, total) {
+      if (done < total && performance.now() - told < 60) return;
+      told = performance.now();
+      postMessage({ type: "progress", done, total });
+    },
+    again: source.again && ((from) => source.again(file, from)),
+    keep: source.keeper?.(file, response),
+  });
   const tokens = load_tokenizer(await readJSON(open, "tokenizer.json"));
-  const gpt = await GPT.from_pretrained(open, { progress, kernels });
+  const [gpt, counts, settings, card] = await Promise.all([
+    GPT.from_pretrained(open, { line, kernels }),
+    optional(async () => NGram.load(await (await open("ngram5.npz")).arrayBuffer())),
+    optional(() => readJSON(open, "generation_config.json")),
+    optional(() => readJSON(open, "metrics.json")),
+  ]);
   if (tokens.vocab_size > gpt.config.vocab_size) throw new Error("tokenizer.json has more symbols than the model: upload both files of one model.");
   gpt.config.n_tokens = Math.min(gpt.config.n_tokens, tokens.vocab_size);
-  const counts = await optional(async () => NGram.load(await (await open("ngram5.npz")).arrayBuffer()));
   table = counts?.vocab_size === tokens.vocab_size ? counts : null;
-  start_id = (await optional(() => readJSON(open, "generation_config.json")))?.bos_token_id ?? 0;
-  const card = await optional(() => readJSON(open, "metrics.json"));
+  start_id = settings?.bos_token_id ?? 0;
   [model, tokenizer] = [gpt, tokens];
-  const { n_layer, n_head, block_size } = gpt.config;
-  postMessage({ type: "ready", n_layer, n_head, block_size, parameters: gpt.num_params(), bytes: gpt.file_bytes,
-    memory: gpt.bytes, kernels: gpt.kernels, card, has_table: table !== null, unit: tokens.chars ? "character" : "token" });
+  const { n_layer, n_head, n_embd, block_size, vocab_size } = gpt.config;
+  postMessage({ type: "ready", n_layer, n_head, n_embd, block_size, vocab_size, parameters: gpt.num_params(), bytes: gpt.file_bytes,
+    memory: gpt.bytes, kernels: gpt.kernels, card, n: table?.n, has_table: table !== null, unit: tokens.chars ? "letter" : "token" });
 }
 
+// ---------------------------------------------------------------- reading a text
+
+/** ids as a text, with everything that is already known about its beginning. */
+function text_of(ids, known = text) {
+  let same = 0;
+  while (same < ids.length && ids[same] === known.ids[same]) same++;
+  const next = { ids, starts: known.starts.slice(0, same), nats: known.nats.slice(0, same), counts: known.counts.slice(0, same) };
+  const { block_size } = model.config;
+  for (let i = same; i < ids.length; i++) {                  // a full window starts afresh from its last half
+    const start = next.starts[i - 1] ?? 0;
+    next.starts.push(i - start > block_size ? i - Math.max(1, block_size >> 1) : start);
+  }
+  return next;
+}
+
+/** Fill in what every letter of `t` cost, and tell the page. each(logits, i) sees the guess for letter i. */
+async function read_through(t, given_up, each = () => {}, tell = true) {
+  const send = () => {
+    for (let i = t.counts.length; i < t.nats.length; i++) t.counts.push(i && table ? table_nats(t.ids, i) : null);
+    if (tell) postMessage({ type: "nats", from: 0, nats: t.nats, counts: t.counts });
+  };
+  while (t.nats.length < t.ids.length && !given_up()) {
+    const i = t.nats.length, start = t.starts[i];
+    if (i === 0) { t.nats.push(null); continue; }            // nothing is before the first: no guess
+    let end = i;
+    while (end + 1 < t.ids.length && t.starts[end + 1] === start) end++;
+    const look = { from: i - 1 - start, each(logits, position) {
+      const at = start + position + 1;
+      if (at < i) return;
+      each(logits, at);
+      t.nats[at] = surprise(logits, t.ids[at]);
+    } };
+    await alone(() => finish(model.read(t.ids.slice(start, end), look), given_up, send));
+  }
+  send();
+}
+
+/** Run a reading to its end, with breaks in which messages come in; null if it was given up. */
+async function finish(reading, given_up, between = () => {}) {
+  while (!given_up()) {
+    const { value, done } = reading.next();
+    if (done) return value;
+    between();
+    await breathe();
+  }
+  return null;
+}
+
+const table_nats = (ids, i) => -Math.log(table.next_probs(ids.slice(Math.max(0, i - table.n), i))[ids[i]]);
+
+let scored = 0;
+
+async function score({ text: typed, ask }) {
+  const ids = tokenizer.encode(typed), mine = (text = text_of(ids));
+  postMessage({ type: "pieces", ask, pieces: ids.map((id) => tokenizer.piece(id)), dropped: tokenizer.dropped(typed) });
+  await read_through(mine, () => ask !== scored || text !== mine);
+}
+
+// ---------------------------------------------------------------- writing
+
 async function generate(ask) {
-  const stopped = () => job !== ask.job, prompt = tokenizer.encode(ask.text);
+  const stopped = () => job !== ask.job;
+  const prompt = ask.swap ? [...text.ids.slice(0, ask.swap.at), ask.swap.id] : tokenizer.encode(ask.text);
   if (!prompt.length) prompt.push(start_id);
-  text = { ids: [...prompt], starts: prompt.map((_, i) => Math.max(0, i - model.config.block_size)) };
-  postMessage({ type: "seed", job: ask.job, pieces: prompt.map((id) => tokenizer.piece(id)), dropped: tokenizer.dropped(ask.text) });
-  const sender = new Sender(ask), stream = model.stream(prompt, ask.max, ask);
+  const mine = (text = text_of(prompt));
+  postMessage({ type: "pieces", job: ask.job, pieces: prompt.map((id) => tokenizer.piece(id)), dropped: ask.swap ? [] : tokenizer.dropped(ask.text) });
+  if (prompt.length <= model.config.block_size) await read_through(mine, stopped);
+  const sender = new Sender(ask), stream = model.stream(prompt, ask.max + (ask.to_line ? PAST_THE_END : 0), ask);
   while (!stopped()) {
     const step = await alone(() => next_id(stream, stopped, ask, sender.count === 0));
     if (!step) break;
-    text.starts.push(text.ids.length - step.window);
-    text.ids.push(step.id);
-    await sender.add(step.id, surprise(step.logits, step.id), step.seconds);
+    mine.starts.push(mine.ids.length - step.window);
+    while (mine.nats.length < mine.ids.length) { mine.nats.push(null); mine.counts.push(null); }
+    mine.nats.push(surprise(step.logits, step.id));
+    mine.ids.push(step.id);
+    mine.counts.push(table ? table_nats(mine.ids, mine.ids.length - 1) : null);
+    await sender.add(step.id, mine.nats.at(-1), step.seconds);
+    if (ask.to_line && sender.count >= ask.max && tokenizer.piece(step.id).includes("\n")) break;
   }
   sender.flush();
-  postMessage({ type: "done", job: ask.job, stopped: stopped(), tokens: text.ids.length - prompt.length });
+  postMessage({ type: "done", job: ask.job, stopped: stopped(), tokens: sender.count });
 }
 
-/** The stream's next id with the seconds it took (reading the seed text is not counted); null at the end and after Stop. */
+/** The stream's next id with the seconds it took (reading the prompt is not counted); null at the end and after Stop. */
 async function next_id(stream, stopped, ask, first) {
   let began = performance.now(), seconds = 0;
   while (!stopped()) {
@@ -123,6 +200,20 @@ class Sender {
   }
 }
 
+/** The 5-gram goes on from the same beginning, with the same seed and settings. */
+async function count({ n_prompt, max, temperature, top_k, seed }) {
+  const ids = text.ids.slice(0, n_prompt), random = generator(seed), pieces = [];
+  while (pieces.length < max + PAST_THE_END && !(pieces.length >= max && pieces.at(-1).includes("\n"))) {
+    const p = table.next_probs(ids.slice(-table.n)), logits = p.map(Math.log);
+    const id = temperature === 0 ? p.indexOf(Math.max(...p)) : draw(filter_probs(logits, temperature, top_k), random());
+    ids.push(id);
+    pieces.push(tokenizer.piece(id));
+  }
+  postMessage({ type: "counted", pieces });
+}
+
+// ---------------------------------------------------------------- looking inside
+
 /** -log p of id under the model itself (temperature 1), in nats. */
 function surprise(logits, id) {
   let max = -Infinity, sum = 0;
@@ -131,43 +222,89 @@ function surprise(logits, id) {
   return Math.log(sum) + max - logits[id];
 }
 
-/** Everything about place `at` of the text: the model's logits there, the 5-gram's law, every head's attention. */
+let asked = 0;
+
+/** Everything about place `at` of the text: the model's logits there, the 5-gram's law, each head, each layer. */
 async function inspect({ at, ask }) {
-  const patterns = [], window = text.ids.slice(text.starts[at], at);
-  const logits = window.length ? await alone(() => read(window, patterns, () => ask !== asked)) : null;
-  if (ask !== asked) return;                                 // another character was chosen meanwhile
-  postMessage({ type: "inside", at, ask, id: text.ids[at], start: text.starts[at], logits,
-    nats: logits && surprise(logits, text.ids[at]), patterns, names: best_names(logits),
-    table: table && table.next_probs(text.ids.slice(0, at)) });
+  const t = text, window = t.ids.slice(t.starts[at], at), id = t.ids[at], given_up = () => ask !== asked;
+  const found = window.length ? await alone(() => look_at(window, id, given_up)) : {};
+  if (given_up() || !found) return;                          // another character was chosen meanwhile
+  postMessage({ type: "inside", at, ask, id, start: t.starts[at], names: best_names(found.logits, 50), patterns: [], path: [],
+    table: table && table.next_probs(t.ids.slice(0, at)), ...found });
 }
 
-/** The logits behind `window`, and the patterns of its last position. */
-async function read(window, patterns, given_up) {
-  const reading = model.read(window, patterns);
-  while (!given_up()) {
-    const { value, done } = reading.next();
-    if (done) return value.slice();
-    await breathe();
-  }
-  return null;
+async function look_at(window, id, given_up) {
+  const patterns = [], path = [];
+  const logits = (await finish(model.read(window, { patterns, path }), given_up))?.slice();
+  if (!logits) return null;
+  const { what, where } = model.embedding(window.at(-1), window.length - 1);
+  const stations = path.map((values) => ({ values, ...said(model.lens(values), id) }));
+  return { logits, nats: surprise(logits, id), patterns, path: stations, what, where, effects: effects(window, id) };
 }
 
-/** The pieces of the ids that bars can show: all of a small vocabulary, else the 50 likeliest. */
-function best_names(logits) {
+/** The three likeliest pieces and the chance of `id`, from logits. */
+function said(logits, id) {
+  const chance = (k) => Math.exp(-surprise(logits, k));
+  return { top: best_names(logits, 3).map((name) => ({ ...name, p: chance(name.id) })), p: chance(id) };
+}
+
+/** For each head, the chance of `id` if that head alone says nothing at this letter; null where there are too many heads. */
+function effects(window, id) {
+  const { n_layer, n_head } = model.config, before = model.off, at = window.length - 1, last = [window.at(-1)];
+  if (n_layer * n_head > MANY_HEADS) return null;
+  const found = Array.from({ length: n_layer * n_head }, (_, head) => {
+    model.off = new Set([...before, head]);
+    return Math.exp(-surprise(model.forward(last, at), id));
+  });
+  model.off = before;
+  model.forward(last, at);                                   // the cache holds the whole model's keys again
+  return found;
+}
+
+/** The pieces of the likeliest ids. */
+function best_names(logits, n) {
   if (!logits) return [];
-  const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]).slice(0, 50);
+  const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a]).slice(0, n);
   return order.map((id) => ({ id, piece: tokenizer.piece(id) }));
 }
 
-let asked = 0, queue = Promise.resolve();
-const actions = { load, generate, inspect };
+/** What each head does, measured on the text that is on the page. */
+async function tell_heads() {
+  const names = await alone(() => name_heads(model, text.ids.slice(0, Math.min(128, model.config.block_size)), tokenizer));
+  postMessage({ type: "heads", names });
+}
+
+async function switch_off({ heads }) {
+  await alone(() => model.switch_off(new Set(heads)));
+  text = { ...text, nats: [], counts: [] };
+  await read_through(text, ((mine) => () => text !== mine)(text));
+}
+
+/** What model and 5-gram would have guessed for the last letters of a text that is not on the page. */
+async function judge({ text: unseen, last }) {
+  const ids = tokenizer.encode(unseen), rounds = [], from = ids.length - last;
+  await read_through(text_of(ids, blank()), () => false, (logits, i) => {
+    if (i < from) return;
+    const p = table?.next_probs(ids.slice(0, i)), best = said(logits, ids[i]).top[0], counted = p ? p.indexOf(Math.max(...p)) : 0;
+    rounds.push({ piece: tokenizer.piece(ids[i]), nats: surprise(logits, ids[i]), best: best.piece, p: best.p,
+      counted: p && { piece: tokenizer.piece(counted), p: p[counted], nats: -Math.log(p[ids[i]]) } });
+  }, false);
+  postMessage({ type: "judged", rounds });
+}
+
+// ---------------------------------------------------------------- the mailbox
+
+const actions = { load, score, generate, inspect, count, judge, switch_off, name_heads: tell_heads };
+let queue = Promise.resolve();
 
 onmessage = ({ data }) => {
+  if (data.type === "retry") return retry();
   if (data.type === "stop") { job = -1; return; }
   if (data.type === "generate") job = data.job;              // a generation that still runs ends at its next step
+  if (data.type === "score") { job = -1; scored = data.ask; }
   if (data.type === "inspect") asked = data.ask;
   const run = () => actions[data.type](data).catch((error) => postMessage({ type: "failed", what: data.type, message: sentence(error) }));
-  if (data.type === "generate") queue = queue.then(run); else run();
+  if (data.type === "inspect" || data.type === "load") run(); else queue = queue.then(run);
 };
 
 function sentence(error) {
