@@ -6,12 +6,11 @@ It draws with the generator of space/static/gpt2.js, so the page's own Generate 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import torch
 
 from data.tokenizer import load_tokenizer
-from gpt2.sampling import filter_probs
+from gpt2.sampling import _steps, filter_probs
 from model_gpt2 import GPT
 
 SEED, TEMPERATURE, LENGTH, PAST_THE_END = 1, 0.7, 300, 120  # tokens; it ends at the end of a line
@@ -25,3 +24,28 @@ def numbers(seed: int):
         z = ((counter ^ (counter >> 16)) * 0x85EBCA6B) & low
         z = ((z ^ (z >> 13)) * 0xC2B2AE35) & low
         yield (z ^ (z >> 16)) / 2**32
+
+
+def opening(folder, heldout: str = "") -> dict:
+    """{"text", "n_prompt", "nats"} of a character model's folder: one number a character, None in the prompt.
+
+    The prompt is the first speaker of `heldout`, where there is one, else what the model starts from.
+    """
+    model, tokenizer = GPT.from_pretrained(folder), load_tokenizer(folder)
+    speaker = re.search(r"^[^,.;!?\n]{2,24}:$", heldout, re.M)
+    ids = tokenizer.encode(f"{speaker[0]}\n") if speaker else []
+    ids = ids or [tokenizer.start_id]
+    n_prompt, nats, draws = len(ids), [None] * len(ids), numbers(SEED)
+
+    def pick(logits):  # (1, V) -> (1, 1), as `draw` in gpt2.js does it
+        logits = logits[:, : tokenizer.vocab_size].double()
+        id = torch.searchsorted(filter_probs(logits, TEMPERATURE)[0].cumsum(0), next(draws), right=True)
+        id = id.clamp(max=logits.size(1) - 1)
+        nats.append(round(-float(logits.log_softmax(-1)[0, id]), 2))
+        return id.view(1, 1)
+
+    for new in _steps(model, torch.tensor([ids]), LENGTH + PAST_THE_END, pick, use_cache=True):
+        ids.append(int(new))
+        if len(ids) >= n_prompt + LENGTH and tokenizer.decode(ids[-1:]) == "\n":
+            break
+    return {"text": tokenizer.decode(ids), "n_prompt": n_prompt, "nats": nats}
