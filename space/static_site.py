@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import http.server
 import json
 import os
@@ -17,10 +18,10 @@ import tempfile
 from pathlib import Path
 
 from space.folder import TABLE, FolderError, copy, read_json, source
+from space.opening import opening
 
 PAGE = Path(__file__).resolve().parent / "static"
-PAGE_FILES = ["index.html", "style.css", "page.js", "worker.js", "gpt2.js", "kernels.js", "safetensors.js",
-              "tokenizer.js", "ngram.js"]  # fmt: skip
+PAGE_FILES = sorted(path.name for path in PAGE.iterdir() if path.suffix in (".html", ".css", ".js"))
 NEEDED = ["config.json", "tokenizer.json", "model.safetensors"]
 OPTIONAL = ["generation_config.json", "metrics.json", TABLE]
 HALF_ABOVE = 20_000_000  # bytes: a larger model is published in float16, half the download
@@ -58,11 +59,21 @@ def build_static(model_folder, out_folder, links: dict[str, str] | None = None, 
             (out / "model" / name).unlink(missing_ok=True)
     if (weights := source(model_folder, "model.safetensors")).stat().st_size > HALF_ABOVE:
         write_half(weights, out / "model" / "model.safetensors")
-    site = {"title": title, "bytes": (out / "model" / "model.safetensors").stat().st_size,
-            "links": [[text, address] for text, address in (links or {}).items()]}  # fmt: skip
+    weights = (out / "model" / "model.safetensors").read_bytes()
+    site = {"title": title, "bytes": len(weights), "version": hashlib.sha256(weights).hexdigest()[:16],
+            "opening": _opening(out / "model"), "links": [*map(list, (links or {}).items())]}  # fmt: skip
     _write(out / "site.json", json.dumps(site, ensure_ascii=False, indent=1))
     _write(out / "README.md", readme(title, model_repo, license))
     return out
+
+
+def _opening(folder: Path) -> dict | None:
+    """The text that the page opens with; None where this model cannot write one here: then the page tries on load."""
+    try:
+        heldout = read_json(folder / "metrics.json").get("heldout", "") if (folder / "metrics.json").exists() else ""
+        return opening(folder, heldout)
+    except (ValueError, RuntimeError, KeyError, OSError):
+        return None
 
 
 def front_matter(fields: dict) -> str:

@@ -2,7 +2,8 @@
 
 import fs from "node:fs";
 import { GPT, draw, filter_probs, generator } from "../space/static/gpt2.js";
-import { assemble, makeKernels, scale16, SOURCE, table16 } from "../space/static/kernels.js";
+import { name_heads } from "../space/static/heads.js";
+import { makeKernels, scale16, table16 } from "../space/static/kernels.js";
 import { NGram } from "../space/static/ngram.js";
 import { load_tokenizer } from "../space/static/tokenizer.js";
 
@@ -23,50 +24,83 @@ const written = (stream) => [...stream].filter((step) => "id" in step).map((step
 
 const jobs = {
   async model({ folder, kernels, ids, n }) {
-    const model = await GPT.from_pretrained(opener(folder), { kernels });
-    const patterns = [], logits = [...finish(model.read(ids, { patterns }))];
-    return { kernels: model.kernels, logits, patterns: patterns.map((p) => [...p]), parameters: model.num_params(),
+    const model = await GPT.from_pretrained(opener(folder), { kernels }), all = [], patterns = [], path = [];
+    finish(model.read(ids, { each: (logits) => all.push([...logits]) }));
+    const logits = [...finish(model.read(ids, { patterns, path }))];
+    return { kernels: model.kernels, logits, all, patterns: patterns.map((p) => [...p]), parameters: model.num_params(),
+      lens: path.filter((_, i) => i % 2 === 0).map((x) => [...model.lens(x)]),
       greedy: written(model.stream(ids, n, { temperature: 0 })), heap: model.bytes, file: model.file_bytes };
+  },
+
+  async off({ folder, ids, heads }) {
+    const model = await GPT.from_pretrained(opener(folder)), on = [...finish(model.read(ids))];
+    model.switch_off(new Set(heads));
+    return { on, off: [...finish(model.read(ids))] };
+  },
+
+  async sample({ folder, ids, n, seed, temperature }) {
+    const model = await GPT.from_pretrained(opener(folder)), nats = [];
+    const written = [];
+    for (const { id, logits } of model.stream(ids, n, { seed, temperature })) {
+      if (id === undefined) continue;
+      written.push(id);
+      nats.push(Math.log(logits.reduce((sum, z) => sum + Math.exp(z - logits[id]), 0)));
+    }
+    return { ids: written, nats };
   },
 
   /** The same text however the cache was used before. */
   async cache({ folder, ids, n }) {
     const model = await GPT.from_pretrained(opener(folder)), ask = { temperature: 0.9, seed: 5 };
-    const fresh = written(model.stream(ids, n, ask));
-    const again = [];
+    const fresh = written(model.stream(ids, n, ask)), again = [];
     for (const step of model.stream(ids, n, ask)) {
       if (!("id" in step)) continue;
       again.push(step.id);
-      if (again.length % 3 === 0) finish(model.read(ids.slice(0, 5), { patterns: [] }));                // somebody looks inside
-      if (again.length % 7 === 0) finish(model.read([1, 2, 3], { patterns: [] }));
+      if (again.length % 3 === 0) finish(model.read(ids.slice(0, 5), { patterns: [] }));  // somebody looks inside
+      if (again.length % 7 === 0) finish(model.read([1, 2, 3], { path: [] }));
     }
-    return { fresh, again, other: written(model.stream(ids, n, { ...ask, seed: 6 })) };
+    return { fresh, again, other: written(model.stream(ids, n, { ...ask, seed: 6 })), greedy: written(model.stream(ids, n, { temperature: 0 })) };
   },
 
   async kernels({ rows, cols }) {
-    const table = table16(), random = generator(3), result = {};
+    const table = table16(), result = {}, T = 8, strip = 3 << 20;
     for (const kind of ["plain", "wasm"]) {
-      const k = await makeKernels(1 << 22, kind), [y, x, w, half, wide] = [0, 65536, 131072, 1 << 20, 1 << 21];
-      const fill = generator(9);
+      const k = await makeKernels(1 << 22, kind), [y, x, w, half] = [0, 65536, 1 << 19, 1 << 20], fill = generator(9);
       for (let i = 0; i < rows * cols; i++) {
         const bits = Math.floor(fill() * 65536) & 0xd3ff;                                // all sizes below 64, subnormals too
         k.f32[w / 4 + i] = table[bits];
         k.u16[half / 2 + i] = scale16(bits);
       }
-      for (let i = 0; i < Math.max(rows, cols); i++) k.f32[x / 4 + i] = fill() - 0.5;
-      for (const name of kind === "wasm" ? ["vecmat32", "matvec32", "vecmat16", "matvec16"] : ["vecmat32", "matvec32"]) {
-        k.f32.fill(0.25, 0, 4096);
-        k[name](y, x, name.endsWith("16") ? half : w, rows, cols);
-        result[`${kind} ${name}`] = [...k.f32.subarray(0, name.startsWith("vec") ? cols : rows)];
-      }
-      if (kind === "wasm") {
-        k.widen16(wide, half, rows * cols);
-        result.widened = k.f32.subarray(wide / 4, wide / 4 + rows * cols).every((v, i) => v === k.f32[w / 4 + i]);
+      for (let i = 0; i < T * Math.max(rows, cols); i++) k.f32[x / 4 + i] = fill() - 0.5;
+      for (const size of kind === "wasm" ? [32, 16] : [32]) {
+        const weight = size === 16 ? half : w, run = (name, n, work) => {
+          k.f32.fill(0.25, 0, 8192);
+          work();
+          result[`${kind} ${name} ${size}`] = [...k.f32.subarray(0, n)];
+        };
+        run("vecmat", cols, () => k[`vecmat${size}`](y, x, weight, rows, cols));
+        run("matvec", rows, () => k[`matvec${size}`](y, x, weight, rows, cols));
+        run("matmul", T * cols, () => k.matmul(y, x, weight, T, rows, cols, size === 16, strip));
       }
     }
     let wrong = 0;
     for (let bits = 0; bits < 65536; bits++) if ((bits & 0x7fff) < 0x5400 && table[scale16(bits)] !== 1024 * table[bits]) wrong++;
-    return { ...result, wrong, table: [...table].map(String), random: random(), bytes: assemble(SOURCE).length };
+    return { ...result, wrong, table: [...table].map(String) };
+  },
+
+  /** Five made-up heads on one text. */
+  async heads() {
+    const text = "one two\nthree fore\nfive sixe\nseven", ids = [...text].map((c) => c.charCodeAt(0));
+    const newline = 10, spread = (t, holds) => {
+      const places = [...Array(t + 1).keys()].filter(holds);
+      const at = places.length ? places : [...Array(t + 1).keys()];
+      return Float32Array.from({ length: t + 1 }, (_, j) => (at.includes(j) ? 1 / at.length : 0));
+    };
+    const model = { config: { n_layer: 1, n_head: 5 }, forward(_, t, { patterns }) {
+      patterns.push(spread(t, (j) => j === t), spread(t, (j) => j === t - 1), spread(t, (j) => j < t - 4 && (j === 0 || ids[j - 1] === newline)),
+        spread(t, (j) => j < t && ids[j] === ids[t]), spread(t, () => true));
+    } };
+    return name_heads(model, ids, { encode: () => [newline] });
   },
 
   async tokenizer({ file, texts }) {

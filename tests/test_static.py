@@ -1,37 +1,44 @@
 """The page that runs the model in a browser: its arithmetic in node, then the page itself in Chromium."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
+import unicodedata
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+import space.static_site as builder
 from data.ngram import NGram
 from data.tokenizer import BPETokenizer, CharTokenizer
 from gpt2.sampling import filter_probs
 from model_gpt2 import GPT, GPTConfig
+from space.opening import SEED, TEMPERATURE, numbers, opening
 from space.static_site import PAGE, PAGE_FILES, SiteError, build_static, make_server
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHARS = sorted(set("\n !$&',-.3:;?" + "".join(map(chr, [*range(65, 91), *range(97, 123)]))))  # Tiny Shakespeare's 65
+HELDOUT = "ANNA:\nThe moon is up, and all the lamps are lit.\n" * 8
 
 needs_node = pytest.mark.skipif(NODE is None, reason="needs node to run the page's JavaScript")
 
 
 def in_node(**job):
     """Run one job of static_node.mjs."""
-    done = subprocess.run(
-        [NODE, HERE / "static_node.mjs"], input=json.dumps(job), capture_output=True, text=True, timeout=60
-    )
+    command = [NODE, HERE / "static_node.mjs"]
+    done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
@@ -41,25 +48,24 @@ def random_model(seed=0, **config):
 
     Its head is its own unless asked for: a random tied model repeats its last character, and would hide much.
     """
-    config = {"tie_weights": False, **config}
+    shape = {"block_size": 32, "vocab_size": 65, "n_layer": 3, "n_head": 3, "n_embd": 48, "tie_weights": False}
     torch.manual_seed(seed)
-    model = GPT(
-        GPTConfig(**{"block_size": 32, "vocab_size": 65, "n_layer": 3, "n_head": 3, "n_embd": 48, **config})
-    ).eval()
+    model = GPT(GPTConfig(**{**shape, **config})).eval()
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(8.0) if p.dim() > 1 else p.add_(0.1 * torch.randn_like(p))
     return model
 
 
-def whole_folder(folder, model):
+def whole_folder(folder, model, **more):
     """A model folder as training writes it: with tokenizer, 5-gram and metrics."""
     model.save_pretrained(folder)
     CharTokenizer(CHARS).save(folder, model.config.block_size)
-    ids = np.random.default_rng(0).integers(0, 65, 3000)
-    NGram(5, 65).fit(ids).save(Path(folder) / "ngram5.npz")
-    numbers = {"val_loss": 1.2345, "val_loss_char": 1.2345, "ngram5_val_loss": 1.669, "parameters": model.num_params()}
-    (Path(folder) / "metrics.json").write_text(json.dumps(numbers))
+    NGram(5, 65).fit(np.random.default_rng(0).integers(0, 65, 3000)).save(Path(folder) / "ngram5.npz")
+    metrics = {"val_loss": 1.2345, "val_loss_char": 1.2345, "ngram5_val_loss": 1.669, "accuracy": 0.5711544,
+               "ngram_accuracy": 0.5270174, "heldout": HELDOUT, "corpus": {"name": "my diary"}, "seconds": 291.9,
+               "machine": {"device": "cpu", "threads": 2}}  # fmt: skip
+    (Path(folder) / "metrics.json").write_text(json.dumps({**metrics, **more}))
     return Path(folder)
 
 
@@ -69,88 +75,116 @@ SHAPES = {
     "usual": {},
     "tied": {"tie_weights": True},
     "no multiple of 8": {"n_head": 5, "n_embd": 20},
-    "untied, no bias, padded": {
-        "tie_weights": False,
-        "bias": False,
-        "vocab_size": 70,
-        "n_tokens": 65,
-        "block_size": 33,
-    },
+    "no bias, padded": {"bias": False, "vocab_size": 70, "n_tokens": 65, "block_size": 33},
+    "longer than a chunk": {"block_size": 200},
 }
+RUNS = [*((shape, torch.float32, "auto") for shape in SHAPES), *((shape, torch.float16, "auto") for shape in SHAPES),
+        ("usual", torch.float32, "plain"), ("longer than a chunk", torch.float16, "plain")]  # fmt: skip
 
 
 @needs_node
-@pytest.mark.parametrize("kernels", ["plain", "auto"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_logits_attention_and_greedy_text_are_torchs(tmp_path, shape, dtype, kernels):
+@pytest.mark.parametrize("shape, dtype, kernels", RUNS)
+def test_logits_attention_layers_and_greedy_text_are_torchs(tmp_path, shape, dtype, kernels):
     """Catches: any slip in the forward pass, a swapped head, a wrong window rule (the text fills the context twice).
 
-    F16 is held to 2e-3 against the float32 model (its weights are rounded) and to 1e-4 against the rounded one.
+    Every position's logits are compared. F16 is held to 1e-4 against the rounded model and 2e-3 against the exact one.
     """
     model = random_model(**SHAPES[shape])
     model.save_pretrained(tmp_path, dtype=dtype)
-    rounded, ids = GPT.from_pretrained(tmp_path), torch.randint(0, 65, (1, 23))
+    T = min(150, model.config.block_size - 1)
+    rounded, ids = GPT.from_pretrained(tmp_path), torch.randint(0, 65, (1, T))
     got = in_node(do="model", folder=str(tmp_path), kernels=kernels, ids=ids[0].tolist(), n=70)
-    logits = torch.tensor(got["logits"])
+    logits = torch.tensor(got["all"])
     with torch.no_grad():
-        assert (logits - rounded(ids)[0][0, -1, :65]).abs().max() < 1e-4
-        exact = model(ids)[0][0, -1, :65]
-    scale = max(1.0, float(exact.abs().max()))
-    assert (logits - exact).abs().max() < (1e-4 if dtype == torch.float32 else 2e-3) * scale
+        scale = max(1.0, float(model(ids, ids)[0].abs().max()))
+        assert (logits - rounded(ids, ids)[0][0, :, :65]).abs().max() < 1e-4 * max(1.0, scale / 30)
+        assert (logits - model(ids, ids)[0][0, :, :65]).abs().max() < (1e-4 if dtype == torch.float32 else 2e-3) * scale
+    assert (torch.tensor(got["logits"]) - logits[-1]).abs().max() < 1e-4
     theirs = torch.cat([layer[0, :, -1] for layer in rounded.attention_maps(ids)])
-    assert (torch.tensor(got["patterns"]) - theirs).abs().max() < 1e-5
-    greedy = rounded.generate(ids, 70, temperature=0)[0, 23:].tolist()
-    assert got["greedy"] == greedy and (shape == "tied" or len(set(greedy[-40:])) > 3)
+    assert (torch.tensor(got["patterns"]) - theirs).abs().max() < 1e-4
+    assert (torch.tensor(got["lens"]) - layer_by_layer(rounded, ids)).abs().max() < 1e-3
+    assert got["greedy"] == rounded.generate(ids, 70, temperature=0)[0, T:].tolist()
     assert got["parameters"] == (model.num_params() if model.config.bias else got["parameters"])
     assert got["kernels"] == ("wasm" if kernels == "auto" and shape != "no multiple of 8" else "plain")
 
 
+@torch.no_grad()
+def layer_by_layer(model, ids):
+    """(1 + n_layer, V): what the last position says at the start and after each layer, through the last norm."""
+    found, hooks = [], []
+    blocks = model.transformer.h
+    hooks.append(blocks[0].register_forward_pre_hook(lambda _, args: found.append(args[0][0, -1])))
+    hooks += [block.register_forward_hook(lambda _, args, out: found.append(out[0, -1])) for block in blocks]
+    model(ids)
+    for hook in hooks:
+        hook.remove()
+    return model.lm_head(model.transformer.ln_f(torch.stack(found)))[:, :65]
+
+
+def without_head(model, layer, head):
+    """The same model in which one head says nothing: its columns of the output projection are zero."""
+    other, hs = GPT(model.config).eval(), model.config.n_embd // model.config.n_head
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        other.transformer.h[layer].attn.c_proj.weight[:, head * hs : (head + 1) * hs] = 0
+    return other
+
+
 @needs_node
-def test_prompts_longer_than_the_context(tmp_path):
-    """Catches: a long prompt that is cut at another place than in Python, or read at positions that do not exist."""
+def test_a_head_switched_off_is_torchs(tmp_path):
+    """Catches: a switch that turns off another head, half of one, or leaves its old keys in the cache."""
+    model, ids = random_model(), torch.randint(0, 65, (1, 25))
+    model.save_pretrained(tmp_path)
+    got = in_node(do="off", folder=str(tmp_path), ids=ids[0].tolist(), heads=[4])
+    with torch.no_grad():
+        want = without_head(model, 1, 1)(ids)[0][0, -1]
+        assert (torch.tensor(got["off"]) - want).abs().max() < 1e-4 < (torch.tensor(got["on"]) - want).abs().max()
+
+
+@needs_node
+def test_prompts_longer_than_the_context_and_a_shared_cache(tmp_path):
+    """Catches: a long prompt cut at another place than in Python, a cache that looking inside spoils, an idle seed."""
     model = random_model()
     model.save_pretrained(tmp_path)
-    for length in (31, 32, 33, 80):
+    for length in (7, 32, 33, 80):
         ids = torch.randint(0, 65, (1, length))
-        got = in_node(do="model", folder=str(tmp_path), kernels="auto", ids=ids[0, -32:].tolist(), n=0)
-        with torch.no_grad():
-            assert (torch.tensor(got["logits"]) - model(ids[:, -32:])[0][0, -1]).abs().max() < 1e-4
         got = in_node(do="cache", folder=str(tmp_path), ids=ids[0].tolist(), n=40)
-        assert got["fresh"] == got["again"] and len(got["fresh"]) == 40
+        assert got["fresh"] == got["again"] != got["other"] and len(got["fresh"]) == 40
+        assert got["greedy"] == model.generate(ids, 40, temperature=0)[0, length:].tolist()
 
 
 @needs_node
-def test_same_seed_same_text_whoever_looks_inside(tmp_path):
-    """Catches: a cache that looking inside spoils, a seed that does nothing (chance of a false pass: below 1e-30)."""
-    random_model().save_pretrained(tmp_path)
-    got = in_node(do="cache", folder=str(tmp_path), ids=[1, 2, 3, 4, 5, 6, 7], n=60)
-    assert got["fresh"] == got["again"] != got["other"]
+def test_sampled_text_is_pythons(tmp_path):
+    """Catches: another generator, draw or temperature than the builder's: the opening could not be made again."""
+    folder = whole_folder(tmp_path, random_model())
+    want = opening(folder, HELDOUT)
+    assert want["text"].startswith("ANNA:\n") and want["n_prompt"] == 6
+    ids = CharTokenizer(CHARS).encode(want["text"])
+    got = in_node(do="sample", folder=str(folder), ids=ids[:6], n=len(ids) - 6, seed=SEED, temperature=TEMPERATURE)
+    assert got["ids"] == ids[6:] and np.allclose(got["nats"], want["nats"][6:], atol=0.006)
 
 
 @needs_node
 def test_memory_is_at_most_twice_the_file(tmp_path):
     """Catches: a second copy of the weights on the heap. Weights dominate here; the key-value cache is counted too."""
     model = random_model(n_embd=192, n_head=3, n_layer=4)
-    for dtype, kernels, most in (
-        (torch.float32, "plain", 1.2),
-        (torch.float16, "auto", 1.3),
-        (torch.float16, "plain", 2.3),
-    ):
+    limits = (torch.float32, "plain", 1.2), (torch.float16, "auto", 1.4), (torch.float16, "plain", 2.4)
+    for dtype, kernels, most in limits:
         model.save_pretrained(tmp_path, dtype=dtype)
         got = in_node(do="model", folder=str(tmp_path), kernels=kernels, ids=[1], n=1)
         assert got["heap"] < most * got["file"]
 
 
 @needs_node
-@pytest.mark.parametrize("rows, cols", [(64, 48), (4, 8), (100, 16)])
+@pytest.mark.parametrize("rows, cols", [(64, 48), (4, 8)])
 def test_the_kernels_agree(rows, cols):
     """Catches: an opcode or constant of the WebAssembly that is off, also for subnormal float16 weights."""
     got = in_node(do="kernels", rows=rows, cols=cols)
-    for name in ("vecmat32", "matvec32", "vecmat16", "matvec16"):
-        want = np.array(got[f"plain {name[:-2]}32"])
-        assert np.abs(np.array(got[f"wasm {name}"]) - want).max() < 1e-5 * max(1, np.abs(want).max())
-    assert got["widened"] and got["wrong"] == 0
+    for name in ("vecmat", "matvec", "matmul"):
+        want = np.array(got[f"plain {name} 32"])
+        for size in (32, 16):
+            assert np.abs(np.array(got[f"wasm {name} {size}"]) - want).max() < 1e-5 * max(1, np.abs(want).max()), name
+    assert got["wrong"] == 0
     halves = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float64)
     table = np.array([float(x.replace("Infinity", "inf")) for x in got["table"]])
     assert np.array_equal(table, halves, equal_nan=True)
@@ -162,8 +196,6 @@ def test_characters_map_as_in_python(tmp_path):
 
     A character that Unicode gained after Python's tables is left out of the comparison.
     """
-    import unicodedata
-
     for chars in (CHARS, sorted(set(CHARS) - {"\n", "'"} | {"é", '"', "\t", "<"})):
         tokenizer = CharTokenizer(chars)
         tokenizer.save(tmp_path)
@@ -181,69 +213,53 @@ def test_gpt2s_own_pieces(tmp_path, gpt2_vocabulary):
     """Catches: a wrong merge order, byte spelling or cut before merging, against tiktoken."""
     tokenizer = BPETokenizer()
     tokenizer.save(tmp_path)
-    texts = [
-        "Hello, world!",
-        "  two  spaces \n\n\nlines\t",
-        "don't I'll we've 12345 6",
-        "naïve café — “quotes” 😀👩‍👩‍👧",
-        "日本語 текст",
-        "",
-        "\ufeffa",
-        "<|endoftext|>",
-        "a" * 40,
-        "ROMEO:\nBut soft! what light",
-    ]
-    for text, got in zip(
-        texts, in_node(do="tokenizer", file=str(tmp_path / "tokenizer.json"), texts=texts), strict=True
-    ):
+    texts = ["Hello, world!", "  two  spaces \n\n\nlines\t", "don't I'll we've 12345 6",
+             "naïve café — “quotes” 😀👩‍👩‍👧", "日本語 текст", "",
+             "\ufeffa", "<|endoftext|>", "a" * 40, "ROMEO:\nBut soft! what light"]  # fmt: skip
+    answers = in_node(do="tokenizer", file=str(tmp_path / "tokenizer.json"), texts=texts)
+    for text, got in zip(texts, answers, strict=True):
         assert got == {"ids": tokenizer.encode(text), "text": text, "dropped": []}, ascii(text)
 
 
 @needs_node
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
+@pytest.mark.parametrize("n", [1, 2, 5])
 def test_the_five_gram_is_pythons(tmp_path, n):
     """Catches: another smoothing formula, a lost first string, a lookup that is off by one. Equal to 1e-12."""
     rng = np.random.default_rng(n)
     ids = rng.choice(7, 400, p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.04, 0.01])
     table = NGram(n, 7).fit(ids)
     table.save(tmp_path / "t.npz")
-    contexts = [
-        [],
-        [6],
-        [5, 6],
-        [6, 6, 6, 6],
-        ids[:3].tolist(),
-        *(rng.integers(0, 7, k).tolist() for k in range(12) for _ in range(9)),
-    ]
+    contexts = [[], [6], [5, 6], [6] * 4, ids[:3].tolist(), *(rng.integers(0, 7, k % 12).tolist() for k in range(99))]
     got = np.array(in_node(do="ngram", file=str(tmp_path / "t.npz"), contexts=contexts))
     assert np.abs(got - np.array([table.next_probs(c) for c in contexts])).max() < 1e-12
 
 
 @needs_node
-def test_sampling_filters_are_pythons():
-    """Catches: temperature, top N or top p applied in another order, or a tie at the edge cut."""
+def test_sampling_filters_and_draws():
+    """Catches: temperature, top N or top p in another order, a tie at the edge cut, a biased generator or draw.
+
+    60,000 draws a seed; each count within 5 standard errors (false alarm: 3e-6).
+    """
     rng = np.random.default_rng(1)
-    cases = [
-        # ties at the edge of top N stay; at the edge of top p torch keeps any one of them, so there are none
+    cases = [  # ties at the edge of top N stay; at the edge of top p torch keeps any one of them, so there are none
         {"logits": (3 * rng.standard_normal(40)).round(1 if p == 1 else 6).tolist(), "t": t, "k": k, "p": p}
-        for t in (0.05, 0.7, 1.0, 1.5)
-        for k in (0, 1, 5, 40, 99)
-        for p in (0.1, 0.9, 1.0)
-    ]
+        for t in (0.05, 0.7, 1.5) for k in (0, 1, 5, 99) for p in (0.1, 0.9, 1.0)]  # fmt: skip
     for case, got in zip(cases, in_node(do="sampling", cases=cases), strict=True):
         want = filter_probs(torch.tensor([case["logits"]]), case["t"], case["k"], case["p"])[0]
         assert np.abs(np.array(got) - want.numpy()).max() < 1e-6, case
+    probs = np.array([0.5, 0.0, 0.3, 0.15, 0.04, 0.01])
+    for seed in (0, 123456):
+        counts = np.array(in_node(do="draws", probs=probs.tolist(), n=60_000, seed=seed))
+        assert (np.abs(counts - 60_000 * probs) <= 5 * np.sqrt(60_000 * probs)).all() and counts[1] == 0
 
 
 @needs_node
-def test_draws_follow_the_odds():
-    """Catches: a biased generator or draw. 60,000 draws; each count within 5 standard errors (false alarm: 3e-6)."""
-    probs = [0.5, 0.0, 0.3, 0.15, 0.04, 0.01]
-    for seed in (0, 1, 123456):
-        counts = np.array(in_node(do="draws", probs=probs, n=60_000, seed=seed))
-        assert (np.abs(counts - 60_000 * np.array(probs)) <= 5 * np.sqrt(60_000 * np.array(probs))).all() and counts[
-            1
-        ] == 0
+def test_heads_are_named_by_what_they_do():
+    """Catches: a head called by the wrong name: patterns that do one thing each, and one that does nothing special."""
+    names = in_node(do="heads")
+    assert [name["name"] for name in names] == ["the last letter", "the letter before it", "line starts",
+                                                "earlier copies of it", "a bit of everything"]  # fmt: skip
+    assert names[0]["share"] == pytest.approx(1) and names[4]["share"] == 0
 
 
 def spoil(folder, name, change):
@@ -254,15 +270,12 @@ def spoil(folder, name, change):
         (folder / name).write_bytes(data)
 
 
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 DAMAGE = {  # name: (file, what happens to it, a word that the sentence must hold)
     "cut": ("model.safetensors", lambda b: b[:-100], "ends after"),
     "header": ("model.safetensors", lambda b: b[:60], "header"),
     "empty": ("model.safetensors", lambda b: b"", "cut off"),
-    "lfs": (
-        "model.safetensors",
-        lambda b: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-        "LFS",
-    ),
+    "lfs": ("model.safetensors", lambda b: LFS, "LFS"),
     "other": ("model.safetensors", lambda b: b"PK\x03\x04" + bytes(90), "safetensors"),
     "nan": ("model.safetensors", lambda b: b[:-4000] + b"\xff" * 4000, "finite"),
     "mixed": ("config.json", lambda b: b.replace(b'"n_embd": 48', b'"n_embd": 24'), "fit"),
@@ -274,68 +287,47 @@ DAMAGE = {  # name: (file, what happens to it, a word that the sentence must hol
 
 
 @needs_node
-def test_damaged_files_are_one_sentence(tmp_path):
+def test_damaged_files_are_one_sentence_and_openais_own_loads(tmp_path):
     """Catches: a damaged, cut, foreign or mixed model that loads, or that fails with an engine's own message."""
-    whole = tmp_path / "whole"
+    whole, openai = tmp_path / "whole", tmp_path / "openai"
     random_model().save_pretrained(whole)
+    shutil.copytree(whole, openai)  # theirs lacks the prefix, and carries the mask
+    state = {k.removeprefix("transformer."): v for k, v in load_file(openai / "model.safetensors").items()}
+    save_file({**state, "h.0.attn.bias": torch.ones(1, 1, 32, 32)}, openai / "model.safetensors")
     for name, (file, change, _) in DAMAGE.items():
         shutil.copytree(whole, tmp_path / name)
         spoil(tmp_path / name, file, change)
-    said = in_node(do="errors", folders=[str(whole), *(str(tmp_path / name) for name in DAMAGE)])
-    assert said.pop(str(whole)) == ""
+    said = in_node(do="errors", folders=[str(tmp_path / name) for name in ("whole", "openai", *DAMAGE)])
+    assert said.pop(str(whole)) == "" == said.pop(str(openai))
     for name, (file, _, word) in DAMAGE.items():
         kind, _, sentence = said[str(tmp_path / name)].partition(": ")
         assert kind == "Error" and file in sentence and word in sentence and sentence.endswith("."), (name, sentence)
         assert "\n" not in sentence
 
 
-@needs_node
-def test_openais_own_file_loads(tmp_path):
-    """Catches: a loader that insists on our prefix, or stumbles over the mask that OpenAI's file carries."""
-    from safetensors.torch import load_file, save_file
-
-    model, ids = random_model(), [3, 1, 4, 1, 5]
-    model.save_pretrained(tmp_path)
-    state = {k.removeprefix("transformer."): v for k, v in load_file(tmp_path / "model.safetensors").items()}
-    state["h.0.attn.bias"] = torch.ones(1, 1, 32, 32)
-    save_file(state, tmp_path / "model.safetensors")
-    got = in_node(do="model", folder=str(tmp_path), kernels="auto", ids=ids, n=0)
-    with torch.no_grad():
-        assert (torch.tensor(got["logits"]) - model(torch.tensor([ids]))[0][0, -1]).abs().max() < 1e-4
-
-
 # ---- the folder
 
 
 def test_the_built_folder(tmp_path):
-    """Catches: a page file that is not published, a front matter that would make a Gradio Space, a lost model file."""
-    out = build_static(
-        whole_folder(tmp_path / "m", random_model()),
-        tmp_path / "out",
-        links={"the model": "https://x.y/z"},
-        model_repo="me/model",
-    )
+    """Catches: a page file that is not published or not kept for offline, a Gradio front matter, a lost model file."""
+    folder = whole_folder(tmp_path / "m", random_model())
+    out = build_static(folder, tmp_path / "out", links={"the model": "https://x.y/z"}, model_repo="me/model")
     assert {p.name for p in PAGE.iterdir() if p.is_file()} == set(PAGE_FILES) <= {p.name for p in out.iterdir()}
-    assert {p.name for p in (out / "model").iterdir()} >= {
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "ngram5.npz",
-        "metrics.json",
-    }
+    kept = (PAGE / "offline.js").read_text()
+    text = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("index.html", "page.js", "worker.js"))
+    used = set(re.findall(r'(?:from "|src="|href="|URL\(")(?:\./)?([a-z0-9]+\.(?:js|css))', text))
+    assert used and all(f'"{name}"' in kept for name in used)
     front = (out / "README.md").read_text(encoding="utf-8").split("---")[1]
     assert 'sdk: "static"' in front and 'app_file: "index.html"' in front and '"me/model"' in front
     site = json.loads((out / "site.json").read_text())
-    assert site["links"] == [["the model", "https://x.y/z"]]
-    assert site["bytes"] == (out / "model" / "model.safetensors").stat().st_size
+    assert site["links"] == [["the model", "https://x.y/z"]] and site["opening"] == opening(folder, HELDOUT)
+    assert site["bytes"] == (out / "model" / "model.safetensors").stat().st_size and len(site["version"]) == 16
     assert all(p.stat().st_mode & 0o044 == 0o044 for p in out.rglob("*") if p.is_file())
 
 
 def test_large_models_go_out_in_float16(tmp_path, monkeypatch):
     """Catches: 344 MB where 172 are enough, and a float16 copy that holds infinities."""
-    import space.static_site as site
-
-    monkeypatch.setattr(site, "HALF_ABOVE", 1000)
+    monkeypatch.setattr(builder, "HALF_ABOVE", 1000)
     model = random_model()
     folder = whole_folder(tmp_path / "m", model)
     out = build_static(folder, tmp_path / "out")
@@ -351,40 +343,37 @@ def test_large_models_go_out_in_float16(tmp_path, monkeypatch):
 
 def test_wrong_folders_are_one_sentence(tmp_path, capsys):
     """Catches: a traceback for a folder without a model, a target that is the source, or a port that is taken."""
-    from space.static_site import main
-
-    assert main([str(tmp_path / "none"), "--out", str(tmp_path / "o")]) == 1
     folder = whole_folder(tmp_path / "m", random_model())
-    assert main([str(folder), "--out", str(folder)]) == 1
-    assert main([str(folder), "--out", str(folder / "config.json")]) == 1
-    server = make_server(tmp_path)
-    assert main([str(folder), "--serve", str(server.server_port)]) == 1
-    server.server_close()
+    with contextlib.closing(make_server(tmp_path).socket) as taken:
+        port = str(taken.getsockname()[1])
+        for target in ([tmp_path / "none", "--out", tmp_path / "o"], [folder, "--out", folder],
+                       [folder, "--out", folder / "config.json"], [folder, "--serve", port]):  # fmt: skip
+            assert builder.main([str(word) for word in target]) == 1
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 4 and all(line.endswith(".") for line in said)
 
 
 def test_the_page_asks_nobody_else():
-    """Catches: a font, script or picture from another host, in any of the page's files."""
+    """Catches: a font, script or picture from another host. The Hub is named for ?model= and the address bar."""
     for name in PAGE_FILES:
         text = (PAGE / name).read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
-        assert not re.search(r"""(https?:)?//[a-z0-9-]+\.[a-z]""", text), name
+        hosts = set(re.findall(r"""(?:https?:)?//([a-z0-9*-]+\.[a-z.]+)""", text))
+        assert hosts <= {"huggingface.co", "*.huggingface.co", "*.hf.co"}, (name, hosts)
+        assert not hosts or name in ("index.html", "fetching.js", "page.js"), name
 
 
 def test_local_preview_is_one_command(tmp_path):
     """Catches: a preview that does not start, or serves scripts with a type that browsers refuse."""
-    import urllib.request
-
     folder = whole_folder(tmp_path / "m", random_model())
     command = [sys.executable, "-m", "space.static_site", str(folder), "--serve", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
     try:
         address = re.search(r"http://\S+", process.stdout.readline())[0]
-        with urllib.request.urlopen(address + "/gpt2.js", timeout=10) as answer:
+        with urllib.request.urlopen(address + "/gpt2.js", timeout=60) as answer:
             assert answer.headers["Content-Type"].startswith("text/javascript")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 # ---- the page, in Chromium
@@ -395,10 +384,9 @@ def browser():
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive Chromium")
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
         browser.close()
 
@@ -406,31 +394,39 @@ def browser():
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """(address, folder, torch model) of a small random model behind the page."""
-    place = tmp_path_factory.mktemp("site")
-    model = random_model()
-    folder = build_static(whole_folder(place / "m", model), place / "out", links={"the model": "https://example.org/m"})
+    place, model = tmp_path_factory.mktemp("site"), random_model()
+    links = {"the model": "https://example.org/m", "a trap": "javascript:alert(1)"}
+    folder = build_static(whole_folder(place / "m", model), place / "out", links=links)
+    with served(folder) as address:
+        yield address, folder, model
+
+
+@contextlib.contextmanager
+def served(folder, handler=None):
     server = make_server(folder)
+    server.RequestHandlerClass = handler or server.RequestHandlerClass
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", folder, model
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture
 def visit(browser, site):
-    """visit(**options of the context, path="/") opens the page and waits for the model; its errors fail the test."""
+    """visit(path, **options of the context) opens the page and waits for its first bars; its errors fail the test."""
     contexts, faults = [], []
 
-    def open_page(path="/", ready=True, **options):
-        context = browser.new_context(**{"viewport": {"width": 1100, "height": 900}, **options})
+    def open_page(path="/", address=site[0], until="#bars li", context=None, **options):
+        context = context or browser.new_context(**{"viewport": {"width": 1440, "height": 757}, **options})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.asked = []
-        context.on("request", lambda request: page.asked.append(request.url))
-        page.goto(site[0] + path)
-        if ready:
-            page.wait_for_selector("#go:not([disabled])")
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(address + path)
+        if until:
+            page.wait_for_selector(until)
         return page
 
     yield open_page
@@ -439,220 +435,416 @@ def visit(browser, site):
     assert not faults
 
 
+def wait(page, condition, seconds=60):
+    """Wait for a JavaScript condition. (Playwright's own way evaluates strings, which the page's policy forbids.)"""
+    end = time.monotonic() + seconds
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, (condition, page.inner_text("#status"), page.inner_text("#problem"))
+        page.wait_for_timeout(40)
+
+
 def settings(page, **values):
     """Set fields by id; True and False are for boxes."""
     for name, value in values.items():
-        if isinstance(value, bool):
-            page.evaluate("([id, on]) => { document.getElementById(id).checked = on; }", [name, value])
-        else:
-            page.evaluate(
-                "([id, v]) => { const e = document.querySelector('#' + id); e.value = v; e.oninput?.(); }",
-                [name, str(value)],
-            )
+        key, value = ("checked", value) if isinstance(value, bool) else ("value", str(value))
+        change = "([id, key, v]) => { const e = document.getElementById(id); e[key] = v; e.oninput?.(); }"
+        page.evaluate(change, [name, key, value])
 
 
 def write(page, **values):
     """Generate with these settings and wait for the end; returns the whole text."""
-    settings(page, **{"fast": True, "seed": 3, **values})
+    settings(page, **{"fast": True, "to_line": False, "seed": 3, **values})
     page.click("#go")
     finished(page)
     return text_of(page)
 
 
 def finished(page):
-    page.wait_for_function("/^(Done|Stopped)/.test(document.getElementById('status').textContent)")
+    wait(page, "/^(Done|Stopped)/.test(document.getElementById('status').textContent)")
 
 
 def text_of(page):
     return page.evaluate("document.getElementById('text').textContent")
 
 
-def test_it_writes_and_streams_at_reading_speed(visit, site):
-    """Catches: a page that shows its text only at the end, or asks another host for anything."""
-    page = visit()
-    settings(page, seed=3, max=25, seed_text="ROMEO:\n")
-    page.click("#go")
-    page.wait_for_function("document.querySelectorAll('#text .ch').length > 7")  # the first character it wrote
-    early = page.evaluate("document.querySelectorAll('#text .ch').length")
-    finished(page)
-    assert early < 7 + 25 == page.evaluate("document.querySelectorAll('#text .ch').length")
-    assert text_of(page).startswith("ROMEO:\n")
-    assert re.search(r"25 tokens, [\d,]+ tok/s computed, random seed 3\.", page.inner_text("#status"))
-    assert page.asked and all(url.startswith(site[0]) for url in page.asked)
-    card = page.inner_text("#card")
-    assert "1.234" in card or "1.235" in card
-    assert "1.669" in card and "0.09 million" in card
-
-
-def test_same_seed_same_text_and_a_new_one_without(visit):
-    """Catches: a seed field that does nothing. 60 characters: an accidental match is out of the question."""
-    page = visit()
-    first = write(page, max=60)
-    assert write(page, max=60) == first != write(page, max=60, seed="")
-    assert write(page, max=60, seed=3, temperature=0) == write(page, max=60, seed=4, temperature=0)
-    assert write(page, max=60, seed=3, top_k=1, temperature=1) == write(page, max=60, seed=9, temperature=0, top_k="")
-
-
-def test_text_goes_on_past_the_context(visit, site):
-    """Catches: a page that ends, or goes wrong, where the context of 32 is full. The text must be Python's, greedy."""
-    _, _, model = site
-    tokenizer = CharTokenizer(CHARS)
-    ids = torch.tensor([tokenizer.encode("The moon")])
-    want = tokenizer.decode(model.generate(ids, 90, temperature=0)[0].tolist())
-    for path in ("/", "/?kernels=plain"):
-        assert write(visit(path), seed_text="The moon", temperature=0, max=90) == want
-
-
-def test_stop_is_at_once_and_one_can_go_on(visit):
-    """Catches: a Stop that waits for the end, and a page that is stuck after it."""
-    page = visit()
-    settings(page, max=5000)
-    page.click("#go")
-    page.wait_for_function("document.querySelectorAll('#text .ch').length > 12")
-    began = time.perf_counter()
-    page.click("#stop")
-    finished(page)
-    assert time.perf_counter() - began < 2.0
-    length = page.evaluate("document.querySelectorAll('#text .ch').length")
-    page.wait_for_timeout(200)
-    assert length == page.evaluate("document.querySelectorAll('#text .ch').length") < 500
-    assert page.inner_text("#status").startswith("Stopped after")
-    assert len(write(page, max=20, seed_text="A")) == 21
-
-
-def test_the_page_stays_responsive_while_it_writes(visit):
-    """Catches: a model on the page's own thread: frames must keep coming while it writes as fast as it can."""
-    page = visit()
-    settings(page, max=5000, fast=True)
-    page.click("#go")
-    longest = page.evaluate("""() => new Promise(done => {
-        let last = performance.now(), worst = 0, n = 0;
-        const frame = now => { worst = Math.max(worst, now - last); last = now;
-                               if (++n < 20) requestAnimationFrame(frame); else done(worst); };
-        requestAnimationFrame(frame); })""")
-    assert longest < 1000  # milliseconds, on a busy test machine; a blocked page would show none at all
-
-
-def test_look_inside_shows_torchs_numbers(visit, site):
-    """Catches: bars, surprise, arcs or 5-gram of another place than the chosen one, also behind a moved window."""
-    _, folder, model = site
-    tokenizer, table = CharTokenizer(CHARS), NGram.load(folder / "model/ngram5.npz")
-    page = visit()
-    text = write(page, seed_text="The moon", max=80)
-    ids = tokenizer.encode(text)
-    for at in (85, 40, 12, 3):
-        page.locator("#text .ch").nth(at).click()
-        page.wait_for_function(
-            "at => document.querySelector('#text').ariaValueNow == at && document.querySelector('#looked').textContent"
-            ".includes('To guess') && window.seen !== document.querySelector('#came').textContent",
-            arg=at,
-        )
-        page.evaluate("window.seen = document.querySelector('#came').textContent")
-        window = seen_at(ids, at, 8, 32)
-        with torch.no_grad():
-            logits = model(torch.tensor([window]))[0][0, -1]
-        nats = -float(logits.log_softmax(-1)[ids[at]])
-        assert f"a surprise of {nats:.2f} nats" in page.inner_text("#came")
-        assert f"{-np.log(table.next_probs(ids[:at])[ids[at]]):.2f} nats." in page.inner_text("#came")
-        shown = page.evaluate(
-            "[...document.querySelectorAll('#bars i.model')].map(e => parseFloat(e.style.getPropertyValue('--w')))"
-        )
-        assert np.allclose(shown, 100 * logits.softmax(-1).topk(8).values.numpy(), atol=0.06)
-        check_attention(page, model, window)
+def choose(page, at):
+    """Choose a letter and wait until the panel shows it."""
+    page.evaluate("document.getElementById('came').textContent = ''")
+    page.locator("#text .ch").nth(at).click()
+    wait(page, "document.getElementById('came').textContent !== ''")
 
 
 def seen_at(ids, at, n_prompt, block_size):
     """The ids that the model saw when it wrote place `at`, by the window rule."""
     window = ids[:n_prompt]
-    for i in range(n_prompt, at + 1):
-        if len(window) > block_size:
-            window = window[-(block_size // 2) :]
-        if i == at:
-            return window
-        window = [*window, ids[i]]
-    return ids[:at]
+    for i in range(n_prompt, at):
+        window = [*(window[-(block_size // 2) :] if len(window) > block_size else window), ids[i]]
+    return window[-(block_size // 2) :] if len(window) > block_size else window
 
 
-def check_attention(page, model, window):
-    """Each head's strongest place, as the sentence names it, and at least one arc."""
-    maps = model.attention_maps(torch.tensor([window]))
+def shown_bars(page):
+    return widths(page, "#bars li:not(.came) i.model")
+
+
+def widths(page, bars):
+    """The lengths of bars, in percent."""
+    lengths = "bars => [...document.querySelectorAll(bars)].map(e => parseFloat(e.style.getPropertyValue('--w')))"
+    return page.evaluate(lengths, bars)
+
+
+SCREENS = [(1440, 757, "light"), (768, 900, "dark"), (360, 667, "light"), (320, 640, "dark")]
+
+
+@pytest.mark.parametrize("width, height, scheme", SCREENS)
+def test_first_sight(visit, site, width, height, scheme):
+    """Catches: an empty page, a panel below the fold, letters too small for a finger, a page pushed sideways."""
+    page = visit(viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=width < 800)
+    opens = json.loads((site[1] / "site.json").read_text())["opening"]
+    assert text_of(page) == opens["text"] and len(opens["text"]) >= 300
+    at = int(page.get_attribute("#text", "aria-valuenow"))
+    assert opens["nats"][at] == max(n for n in opens["nats"] if n is not None)
+    paper, look = page.locator("#paper").bounding_box(), page.locator("#look").bounding_box()
+    under, beside = look["y"] - paper["y"] - paper["height"], look["x"] - paper["x"] - paper["width"]
+    assert 0 < beside < 60 if width > 1000 else 0 <= under < 40
+    assert page.locator("#tab_guess").bounding_box()["y"] < height - 40
+    for tab in ("guess", "looked", "layers"):
+        page.click(f"#tab_{tab}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+    for name in ("#go", "#before", "#after"):
+        assert page.locator(name).bounding_box()["height"] >= 44, name
+    assert page.evaluate("document.querySelector('.ch').getBoundingClientRect().height") >= 24
+    page.click("#after" if at < len(opens["text"]) - 1 else "#before")
+    assert page.get_attribute("#text", "aria-valuenow") != str(at)
+    assert page.asked and all(url.startswith((site[0], "blob:")) for url in page.asked)
+
+
+def test_the_words_are_this_models_own(visit):
+    """Catches: Shakespeare's name over another text, a number not from metrics.json, a link that runs something."""
+    page = visit()
+    assert page.inner_text("#card").startswith(
+        "Learned my diary in five minutes on two processor cores, letter by letter. It guesses the next letter right "
+        "57.1% of the time; counting five letters: 52.7%.")  # fmt: skip
+    page.click("#numbers summary")
+    assert re.search(r"0\.09 million .* 1\.23[45] nats .* 1\.669", page.inner_text("#facts"))
+    assert "Shakespeare" not in page.inner_text("body")
+    assert page.evaluate("[...document.querySelectorAll('#links a')].map(a => a.href)") == ["https://example.org/m"]
+
+
+def test_it_writes_stops_and_keeps_the_focus(visit):
+    """Catches: text only at the end, an idle seed, a Stop that waits, a text cut inside its line, a lost focus."""
+    page = visit()
+    first = write(page, max=60)
+    assert len(first) == 66 and write(page, max=60) == first != write(page, max=60, seed="")
+    assert write(page, max=60, temperature=0) == write(page, max=60, temperature=0, seed=4)
+    assert re.search(r"60 tokens, [\d,]+ tok/s, seed 4\.", page.inner_text("#status"))
+    settings(page, max=5000, fast=False)
+    page.focus("#go")
+    page.keyboard.press("Enter")
+    wait(page, "document.querySelectorAll('#text .ch').length > 9")
+    assert page.evaluate("document.activeElement.id") == "go"
+    page.focus("#stop")
+    page.keyboard.press("Enter")
+    wait(page, "document.body.dataset.state === 'ready'")
+    finished(page)
+    assert len(text_of(page)) < 1000 and page.evaluate("document.activeElement.id") == "go"
+    text = write(page, max=30, temperature=1.5, to_line=True, seed=5)
+    assert text.endswith("\n") or len(text) == 6 + 30 + 120
+    for name, value in (("max", "0"), ("max", "2.5"), ("top_k", "-1"), ("seed", "-3")):
+        settings(page, **{"max": 10, "top_k": "", "seed": "", name: value})
+        before = text_of(page)
+        page.click("#go")
+        assert page.locator("input:invalid").count() == 1 and text_of(page) == before
+
+
+def test_text_goes_on_past_the_context(visit, site):
+    """Catches: a page that goes wrong where the context of 32 is full. The text must be Python's, greedy."""
+    ids = torch.tensor([CharTokenizer(CHARS).encode("The moon")])
+    want = CharTokenizer(CHARS).decode(site[2].generate(ids, 90, temperature=0)[0].tolist())
+    for path in ("/", "/?kernels=plain"):
+        assert write(visit(path), seed_text="The moon", temperature=0, max=90) == want
+
+
+def test_look_inside_shows_torchs_numbers(visit, site):
+    """Catches: bars, surprise, heads or layers of another place than the chosen one, also behind a moved window."""
+    _, folder, model = site
+    tokenizer, table = CharTokenizer(CHARS), NGram.load(folder / "model/ngram5.npz")
+    page = visit()
+    ids = tokenizer.encode(write(page, seed_text="The moon", max=80))
+    for at in (85, 40, 12, 3):
+        page.click("#tab_guess")
+        choose(page, at)
+        window = torch.tensor([seen_at(ids, at, 8, 32) if at >= 8 else ids[:at]])
+        with torch.no_grad():
+            probs = model(window)[0][0, -1].softmax(-1)
+        assert f"{-float(probs[ids[at]].log()):.2f} nats" in page.inner_text("#came")
+        best = [id for id in probs.topk(8).indices.tolist() if id != ids[at]]
+        assert np.allclose(shown_bars(page), 100 * probs[best].numpy(), atol=0.06)
+        counted = page.evaluate("parseFloat(document.querySelector('#bars i.table').style.getPropertyValue('--w'))")
+        assert counted == pytest.approx(100 * table.next_probs(ids[:at])[int(probs.argmax())], abs=0.06)
+        check_heads_and_layers(page, model, window)
+
+
+def check_heads_and_layers(page, model, window):
+    """Each head's strongest place as the sentence names it, and the best guess after each layer."""
+    page.click("#tab_looked")
+    maps, T = model.attention_maps(window), window.size(1)
     for layer, head in ((0, 0), (2, 1)):
         page.select_option("#layer", index=layer)
         page.select_option("#head", index=head)
-        pattern = maps[layer][0, head, -1]
-        back = len(window) - int(pattern.argmax())
-        said = page.inner_text("#looked")
-        assert f"head {head + 1} of layer {layer + 1}" in said
+        back, said = T - int(maps[layer][0, head, -1].argmax()), page.inner_text("#looked")
         first = said.split("looked most at ")[1].split(";")[0]
-        assert ("just before" in first) == (back == 1) and (back == 1 or f"{back} back" in first)
+        assert f"head {head + 1} of layer {layer + 1}" in said
+        assert ("just before" if back == 1 else f"{back} back") in first
         assert 1 <= page.locator("#arcs path").count() <= 12
+    page.click("#tab_layers")
+    want = layer_by_layer(model, window).softmax(-1).max(-1).values.numpy()
+    assert np.allclose(widths(page, "#rows i"), 100 * want, atol=0.2)
+    name = page.inner_text("#station_name")
+    page.click("#step")
+    assert "of 9" in name != page.inner_text("#station_name")
 
 
-def test_temperature_reshapes_the_bars(visit):
-    """Catches: a slider that moves nothing: cold must sharpen the likeliest, hot must flatten it."""
-    page = visit()
-    write(page, max=20)
-    page.locator("#text .ch").nth(12).click()
-    page.wait_for_selector("#bars li")
-
-    def top(temperature):
-        settings(page, reshape=temperature)
-        return page.evaluate("parseFloat(document.querySelector('#bars i.model').style.getPropertyValue('--w'))")
-
-    assert top(0.2) > top(1) > top(2)
-
-
-def test_the_keyboard_is_enough(visit):
-    """Catches: a control that only a mouse reaches: write, stop and look inside with keys alone."""
-    page = visit()
-    settings(page, max=5000)
-    page.focus("#seed_text")
-    page.keyboard.press("Control+Enter")
-    page.wait_for_function("document.querySelectorAll('#text .ch').length > 12")
-    page.keyboard.press("Escape")
+def test_what_if_and_a_head_switched_off(visit, site):
+    """Catches: another letter than the chosen bar's, a text that does not follow from it, a switch without effect."""
+    model, tokenizer, page = site[2], CharTokenizer(CHARS), visit()
+    before = write(page, seed_text="The moon", temperature=0, max=100)
+    choose(page, 20)
+    bar = page.locator("#bars li:not(.came) button").nth(1)
+    letter = tokenizer.decode([int(bar.get_attribute("data-id"))])
+    bar.click()
     finished(page)
-    page.focus("#text")
-    page.keyboard.press("ArrowRight")
-    page.wait_for_selector("#bars li")
-    first = page.get_attribute("#text", "aria-valuenow")
-    for key, step in (("ArrowRight", 1), ("ArrowLeft", 0)):
-        page.keyboard.press(key)
-        assert page.get_attribute("#text", "aria-valuenow") == str(int(first) + step)
-    page.keyboard.press("Home")
-    page.wait_for_function("document.querySelector('#came').textContent.includes('is the first')")
+    start = before[:20] + letter
+    want = model.generate(torch.tensor([tokenizer.encode(start)]), 100, temperature=0)[0].tolist()
+    assert text_of(page) == tokenizer.decode(want) and page.input_value("#seed_text") == start
+    wait(page, "document.getElementById('text').ariaValueNow === '20' && document.activeElement.id === 'text'")
+    page.click("#tab_looked")
+    page.select_option("#layer", index=1)
+    page.select_option("#head", index=2)
+    page.click("#off")
+    wait(page, "document.getElementById('off_note').textContent.includes('head 3 of layer 2')")
+    other = without_head(model, 1, 2)
+    with torch.no_grad():
+        logits = other(torch.tensor([tokenizer.encode(before[:20])]))[0][0, -1]
+    nats = -float(logits.log_softmax(-1)[tokenizer.encode(letter)])
+    wait(page, f"document.getElementById('came').textContent.includes('{nats:.2f} nats')")
+    want = other.generate(torch.tensor([tokenizer.encode("The moon")]), 50, temperature=0)[0].tolist()
+    assert write(page, seed_text="The moon", temperature=0, max=50) == tokenizer.decode(want)
 
 
-def test_controls_have_names(visit):
-    """Catches: a field, button or picture that a screen reader cannot name."""
+def test_typing_is_shaded_and_weighed(visit, site):
+    """Catches: nats of another text than the typed one, a changed letter without a word, text read as HTML."""
+    _, folder, model = site
+    page, tokenizer, table = visit(), CharTokenizer(CHARS), NGram.load(folder / "model/ngram5.npz")
+    for typed in ("The moon is up, said I.", "The moon was down"):  # the second keeps a beginning of the first
+        page.fill("#seed_text", typed)
+        ids = tokenizer.encode(typed)
+        with torch.no_grad():
+            logits = model(torch.tensor([ids]), torch.tensor([ids]))[0][0]
+        nats = -logits[:-1].log_softmax(-1)[range(len(ids) - 1), ids[1:]].mean()
+        wait(page, f"document.getElementById('verdict').textContent.includes('{float(nats):.2f} nats')")
+        said = page.inner_text("#verdict")
+        assert said.startswith("How much like my diary?") and f"counts: {table.loss(ids):.2f}" in said
+        assert text_of(page) == typed
+    page.fill("#seed_text", "“Café” <b>2 & 3</b> 😀")
+    page.wait_for_selector("#dropped:visible")
+    assert all(c in page.inner_text("#dropped") for c in "<>2/😀") and page.locator("#text b").count() == 0
+    assert len(write(page, max=5, seed_text="")) == 6 and not page.is_visible("#dropped")
+
+
+def test_against_counting_and_the_game(visit, site):
+    """Catches: a table that writes with other odds than Python's, a score that is not what was guessed."""
+    page, tokenizer, table = visit(), CharTokenizer(CHARS), NGram.load(site[1] / "model/ngram5.npz")
+    write(page, seed_text="The moon", temperature=1, max=40, seed=7)
+    page.click("#duel_go")
+    page.wait_for_selector("#duel_texts:visible")
+    ids, draws = tokenizer.encode("The moon"), numbers(7)
+    for _ in range(40):
+        ids.append(int(np.searchsorted(table.next_probs(ids).cumsum(), next(draws), side="right")))
+    assert page.evaluate("document.getElementById('duel_table').textContent").startswith(tokenizer.decode(ids))
+    page.evaluate("Math.random = () => 0")
+    page.click("#game_go")
+    page.wait_for_selector("#board:visible")
+    start = HELDOUT.index("\n", 60) + 4
+    for n in range(10):
+        page.locator("#letter").press_sequentially(HELDOUT[start + n] if n < 4 else "q")
+    rows = page.locator("#score tbody tr").all_inner_texts()
+    assert rows[0].split("\t")[:2] == ["you", "4 of 10"] and len(rows) == 3
+    ids = tokenizer.encode(HELDOUT[: start + 10])
+    assert rows[2].endswith(f"{table.losses(ids)[-10:].mean():.2f} nats")
+
+
+def test_an_address_makes_the_text_again(visit):
+    """Catches: a prompt, seed, setting or chosen letter that a shared address forgets."""
     page = visit()
-    write(page, max=20)
-    page.locator("#text .ch").nth(12).click()
-    page.wait_for_selector("#bars li")
-    nameless = page.evaluate("""
-        [...document.querySelectorAll('input,textarea,select,button,progress,[role=slider],svg')]
-        .filter(e => e.checkVisibility() && !e.closest('[aria-hidden=true]') && !e.labels?.length
-                     && !e.getAttribute('aria-label') && !e.textContent.trim()).map(e => e.outerHTML)""")
-    assert nameless == []
-    assert page.get_attribute("html", "lang") == "en" and page.locator("#status[role=status]").count() == 1
-    assert page.evaluate("document.getElementById('spoken').textContent").strip()
+    text = write(page, seed_text="The moon\n& 3", max=40, seed=77, temperature=1.2, top_k=9)
+    choose(page, 30)
+    page.click("#share")
+    wait(page, "location.search.includes('at=30')")
+    other = visit(page.evaluate("location.search"), until="#text .ch")
+    finished(other)
+    wait(other, "document.getElementById('text').ariaValueNow === '30'")
+    assert text_of(other) == text
 
 
-@pytest.mark.parametrize("width", [320, 360, 768])
-def test_narrow_screens(visit, width):
-    """Catches: a page that must be pushed sideways, or buttons too small for a thumb."""
-    page = visit(viewport={"width": width, "height": 740}, has_touch=True)
-    write(page, max=80)
-    page.locator("#text .ch").nth(30).tap()
-    page.wait_for_selector("#bars li")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert all(page.locator(name).bounding_box()["height"] >= 40 for name in ("#go", "#stop"))
+def test_in_a_frame_on_the_hub(visit, site):
+    """Catches: a page that only works on its own: the Hub shows a Space in a frame, and is told the address."""
+    page = visit("/model/config.json", until=None)
+    page.evaluate("""address => { document.body.innerHTML = '<iframe width=1000 height=800 sandbox="allow-scripts '
+        + 'allow-same-origin allow-forms allow-popups" src="' + address + '"></iframe>'; }""",
+        site[0].replace("127.0.0.1", "localhost") + "/")  # fmt: skip
+    frame = page.frame_locator("iframe")
+    frame.locator("#bars li").first.wait_for()
+    frame.locator("#go").click()
+    frame.locator("#text .ch").nth(12).wait_for()
+    frame.locator("#stop").click()
+    frame.locator("#text .ch").nth(9).click()
+    frame.locator("#bars li").first.wait_for()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_contrast(visit, scheme):
-    """Catches: text that is hard to read in light or dark mode: WCAG asks for 4.5 to 1."""
-    page = visit(color_scheme=scheme)
-    write(page, max=20)
+def test_another_model_from_the_hub_or_dropped(visit, site, tmp_path):
+    """Catches: ?model=, the Space's variable or a dropped folder that show this page's own text, number or model."""
+    folder = whole_folder(tmp_path / "mine", random_model(seed=5), corpus={"name": "their letters"})
+
+    def hub(route):
+        name = route.request.url.split("/resolve/main/")[-1]
+        if "/api/models/" in route.request.url:
+            return route.fulfill(json={"sha": "abc"}, headers={"Access-Control-Allow-Origin": "*"})
+        there = "me/mine" in route.request.url and (folder / name).is_file()
+        body = (folder / name).read_bytes() if there else b""
+        route.fulfill(body=body, status=200 if there else 404, headers={"Access-Control-Allow-Origin": "*"})
+
+    for start in ("?model=me/mine", "variable"):
+        page = visit(until=None)
+        page.context.route("https://huggingface.co/**", hub)
+        if start == "variable":
+            page.context.add_init_script("window.huggingface = { variables: { MODEL: 'me/mine' } }")
+        page.goto(site[0] + "/" + (start if start[0] == "?" else ""))
+        page.wait_for_selector("#bars li")
+        assert page.inner_text("#card").startswith("Learned their letters") and page.inner_text("#title") == "mine"
+    page.fill("#repo", "me/none")
+    page.click("#hub button")
+    page.wait_for_selector("#problem:visible")
+    assert "me/none is missing (404)" in page.inner_text("#problem")
+    page.set_input_files("#folder", folder)
+    wait(page, "document.body.dataset.state === 'ready' && /^Done/.test(document.getElementById('status').textContent)")
+    assert page.inner_text("#card").startswith("Learned their letters") and text_of(page).startswith("ANNA:")
+    bad = visit("/?model=../../x", until="#problem:visible")
+    assert "no model's name" in bad.inner_text("#problem")
+
+
+def test_a_broken_line_goes_on_where_it_stopped(visit, site):
+    """Catches: a download that starts again, one that waits for ever, a progress bar that only moves at the end."""
+    ranges, weights = [], (site[1] / "model/model.safetensors").read_bytes()
+
+    class Line(builder.Handler):
+        def do_GET(self):
+            if not self.path.startswith("/model/model.safetensors"):
+                return super().do_GET()
+            ranges.append(self.headers.get("Range"))
+            start = int(ranges[-1][6:-1]) if ranges[-1] else 0
+            if len(ranges) == 2:  # the attempt that nobody asked for fails too
+                return self.send_error(503)
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(weights) - start))
+            self.end_headers()
+            self.wfile.write(weights[start : 200_000 if len(ranges) == 1 else None])
+            self.close_connection = True
+
+    with served(site[1], lambda *args: Line(*args, directory=str(site[1]))) as address:
+        page = visit(address=address, until="#retry:visible")
+        assert 0.3 < page.evaluate("document.getElementById('progress').value") < 0.9 and len(ranges) == 2
+        page.click("#retry")
+        page.wait_for_selector("#bars li")
+    assert ranges[0] is None and ranges[1] == ranges[2] == "bytes=200000-" and len(ranges) == 3
+
+
+def test_a_second_visit_needs_no_network(visit, site):
+    """Catches: a file that is not kept, or weights that come again. The third visit is offline."""
+    page = visit()
+    wait(page, "navigator.serviceWorker.controller !== null")
+    wait(page, "caches.open('gpt2-models').then(shelf => shelf.keys()).then(keys => keys.length === 1)")
+    page.close()
+    asked = visit(context=page.context).asked
+    assert not any("safetensors" in url for url in asked if url.endswith("model.safetensors"))
+    page.context.set_offline(True)
+    again = visit(context=page.context)
+    assert len(write(again, max=40, seed_text="A")) == 41
+
+
+def test_nothing_leaves_the_device(visit):
+    """Catches: a policy that lets the page or its worker talk to anybody."""
+    page, told = visit(), []
+    page.context.route("https://example.com/**", lambda route: told.append(route.request.url) or route.abort())
+    fetches = "fetch('https://example.com/?' + 'secret').then(() => 'sent', () => 'refused')"
+    assert page.evaluate(fetches) == "refused" and page.workers and page.workers[0].evaluate(fetches) == "refused"
+    assert not told
+
+
+@pytest.mark.parametrize("file, change, word", [
+    ("model.safetensors", lambda b: b[: len(b) // 2], "ends after"),
+    ("model.safetensors", lambda b: None, "missing"),
+    ("tokenizer.json", lambda b: b'{"model": {"type": "WordPiece", "vocab": {}}}', "WordPiece"),
+])  # fmt: skip
+def test_damaged_files_on_the_page(visit, site, tmp_path, file, change, word):
+    """Catches: a page that waits for ever, or shows an engine's message, when a file is cut, missing or foreign."""
+    shutil.copytree(site[1], tmp_path / "s")
+    spoil(tmp_path / "s" / "model", file, change)
+    with served(tmp_path / "s") as address:
+        said = visit(address=address, until="#problem:visible").inner_text("#problem")
+    assert file in said and word in said and said.strip().endswith(".")
+
+
+def test_what_is_optional_may_be_missing_and_a_large_model_waits(visit, site, tmp_path):
+    """Catches: a model without 5-gram, metrics or site.json that does not run; 172 MB fetched unasked."""
+    shutil.copytree(site[1], tmp_path / "s")
+    for name in ("model/metrics.json", "model/ngram5.npz", "model/generation_config.json", "site.json"):
+        (tmp_path / "s" / name).unlink()
+    with served(tmp_path / "s") as address:
+        page = visit(address=address)
+        assert "5-gram" not in page.inner_text("body") and len(text_of(page)) > 300
+        assert not page.is_visible("#game") and not page.is_visible("#duel")
+        (tmp_path / "s" / "site.json").write_text(json.dumps({"bytes": 172_000_000}))
+        page = visit(address=address, until=None)
+        wait(page, "document.getElementById('status').textContent.includes('172 MB')")
+        assert not any(url.endswith("model.safetensors") for url in page.asked)
+        assert len(write(page, max=10, seed_text="A")) == 11
+
+
+def test_keyboard_names_and_contrast(visit):
+    """Catches: a control that only a mouse reaches or that a screen reader cannot name, text that is hard to read.
+
+    axe-core looks too, where AXE names its axe.min.js (npm install axe-core).
+    """
+    for scheme in ("light", "dark"):
+        page = visit(color_scheme=scheme, bypass_csp=True)
+        page.focus("#seed_text")
+        page.keyboard.press("Control+Enter")
+        page.keyboard.press("Escape")
+        finished(page)
+        page.focus("#text")
+        page.keyboard.press("Home")
+        wait(page, "document.getElementById('came').textContent.includes('is the first')")
+        page.keyboard.press("ArrowRight")
+        assert page.get_attribute("#text", "aria-valuenow") == "1"
+        page.focus("#tab_guess")
+        page.keyboard.press("ArrowRight")
+        assert page.get_attribute("#tab_looked", "aria-selected") == "true" and page.is_visible("#looking")
+        nameless = page.evaluate("""
+            [...document.querySelectorAll('input,textarea,select,button,progress,[role=slider],[role=img]')]
+            .filter(e => e.checkVisibility() && !e.labels?.length && !e.getAttribute('aria-label')
+                         && !e.textContent.trim()).map(e => e.outerHTML)""")
+        assert nameless == []
+        check_contrast(page, scheme)
+        if axe := os.environ.get("AXE"):
+            page.add_script_tag(path=axe)
+            for tab in ("guess", "looked", "layers"):
+                page.click(f"#tab_{tab}")
+                found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))")
+                assert found == [], found
+
+
+def check_contrast(page, scheme):
+    """WCAG asks for 4.5 to 1."""
     colours = page.evaluate(
         """(names) => { const style = getComputedStyle(document.documentElement);
         const paint = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
@@ -667,126 +859,7 @@ def test_contrast(visit, scheme):
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     assert (light(colours["paper"]) > 0.5) == (scheme == "light")
-    pairs = [
-        ("ink", "paper"),
-        ("ink", "back"),
-        ("soft", "paper"),
-        ("soft", "back"),
-        ("accent", "back"),
-        ("accent", "paper"),
-        ("on-accent", "accent"),
-        ("ink", "bar"),
-    ]
-    for a, b in pairs:
-        low, high = sorted((light(colours[a]), light(colours[b])))
-        assert (high + 0.05) / (low + 0.05) >= 4.5, (a, b)
-
-
-def test_inside_a_frame_of_another_site(visit, site):
-    """Catches: a page that only works on its own: the Hub shows a Space in a frame, from another host."""
-    page = visit(ready=False, path="/model/config.json")
-    port = site[0].rsplit(":", 1)[1]
-    page.evaluate(
-        """address => { document.body.innerHTML = '<iframe width=900 height=800 sandbox="allow-scripts '
-        + 'allow-same-origin '
-        + 'allow-forms allow-popups" src="' + address + '"></iframe>'; }""",
-        f"http://localhost:{port}/",
-    )
-    frame = page.frame_locator("iframe")
-    frame.locator("#go:not([disabled])").click()
-    frame.locator("#text .ch").nth(12).wait_for()
-    frame.locator("#stop").click()
-    frame.locator("#text .ch").nth(9).click()
-    frame.locator("#bars li").first.wait_for()
-
-
-def test_it_works_offline_once_loaded(visit):
-    """Catches: a file that is fetched only when it is first needed."""
-    page = visit()
-    page.context.set_offline(True)
-    assert len(write(page, max=40, seed_text="A")) == 41
-    page.locator("#text .ch").nth(20).click()
-    page.wait_for_selector("#bars li")
-
-
-def test_unknown_characters_are_listed(visit):
-    """Catches: a seed text that is changed without a word, or read as HTML."""
-    page = visit()
-    text = write(page, max=5, seed_text="“Café” <b>2 & 3</b> 😀")
-    assert text.startswith("'Cafe' b & 3b ") or text.startswith("'Cafe' b &")
-    said = page.inner_text("#dropped")
-    assert all(c in said for c in "<>2/😀") and page.locator("#text b").count() == 0
-    assert len(write(page, max=5, seed_text="")) == 6  # an empty seed begins with a new line
-    assert not page.is_visible("#dropped")
-
-
-def test_impossible_settings_are_refused_by_the_form(visit):
-    """Catches: a letter, a zero or a fraction that reaches the model."""
-    page = visit()
-    for name, value in (("max", "0"), ("max", ""), ("max", "2.5"), ("top_k", "-1"), ("seed", "-3")):
-        settings(page, max=10, top_k="", seed="")
-        settings(page, **{name: value})
-        page.click("#go")
-        assert page.evaluate("document.querySelectorAll('input:invalid').length") == 1 and text_of(page) == ""
-
-
-@pytest.mark.parametrize("file, change, word", [
-    ("model.safetensors", lambda b: b[: len(b) // 2], "ends after"),
-    ("model.safetensors", lambda b: None, "missing"),
-    ("tokenizer.json", lambda b: b"{", "JSON"),
-    ("tokenizer.json", lambda b: b'{"model": {"type": "WordPiece", "vocab": {}}}', "WordPiece"),
-])  # fmt: skip
-def test_damaged_files_on_the_page(browser, site, tmp_path, file, change, word):
-    """Catches: a page that waits for ever, or shows an engine's message, when a file is cut, missing or foreign."""
-    shutil.copytree(site[1], tmp_path / "s")
-    spoil(tmp_path / "s" / "model", file, change)
-    with open_site(browser, tmp_path / "s") as page:
-        page.wait_for_selector("#problem:visible")
-        said = page.inner_text("#problem")
-        assert file in said and word in said and said.endswith(".") and page.is_disabled("#go")
-
-
-def test_what_is_optional_may_be_missing(browser, site, tmp_path):
-    """Catches: a model without 5-gram, metrics or site.json that does not run."""
-    shutil.copytree(site[1], tmp_path / "s")
-    for name in ("model/metrics.json", "model/ngram5.npz", "model/generation_config.json", "site.json"):
-        (tmp_path / "s" / name).unlink()
-    with open_site(browser, tmp_path / "s") as page:
-        page.wait_for_selector("#go:not([disabled])")
-        write(page, max=10)
-        page.locator("#text .ch").nth(9).click()
-        page.wait_for_selector("#bars li")
-        assert "5-gram" not in page.inner_text("#inside")
-
-
-def test_a_large_model_waits_for_generate(browser, site, tmp_path):
-    """Catches: 172 MB that are fetched by a phone which only opened the page."""
-    shutil.copytree(site[1], tmp_path / "s")
-    (tmp_path / "s" / "site.json").write_text(json.dumps({"bytes": 172_000_000}))
-    with open_site(browser, tmp_path / "s") as page:
-        page.wait_for_selector("#go:not([disabled])")
-        assert "172 MB" in page.inner_text("#status") and not any(
-            "safetensors" in url.split("/")[-1] and "model/" in url for url in page.asked
-        )
-        assert len(write(page, max=10, seed_text="A")) == 11
-
-
-class open_site:
-    """A page on a folder of its own, for tests that spoil one."""
-
-    def __init__(self, browser, folder):
-        self.browser, self.server = browser, make_server(folder)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def __enter__(self):
-        self.page = self.browser.new_page(viewport={"width": 1000, "height": 900})
-        self.page.set_default_timeout(20_000)
-        self.page.asked = []
-        self.page.on("request", lambda request: self.page.asked.append(request.url))
-        self.page.goto(f"http://127.0.0.1:{self.server.server_port}/")
-        return self.page
-
-    def __exit__(self, *args):
-        self.page.close()
-        self.server.shutdown()
-        self.server.server_close()
+    pairs = "ink paper, ink back, soft paper, soft back, accent back, accent paper, on-accent accent, ink bar"
+    for pair in pairs.split(", "):
+        low, high = sorted(light(colours[name]) for name in pair.split())
+        assert (high + 0.05) / (low + 0.05) >= 4.5, pair

@@ -7,7 +7,7 @@ const OFTEN = 2;                                             // and this many ti
 const KINDS = {
   "the last letter": (ids, t, j) => j === t,
   "the letter before it": (ids, t, j) => j === t - 1,
-  "two to four before it": (ids, t, j) => j <= t - 2 && j >= t - 4,
+  "two to four back": (ids, t, j) => j <= t - 2 && j >= t - 4,
   "line starts": (ids, t, j, newline) => j < t - 4 && (ids[j] === newline || ids[j - 1] === newline || j === 0),
   "earlier copies of it": (ids, t, j) => j < t && ids[j] === ids[t],
   "what followed those copies": (ids, t, j) => j < t && j > 0 && ids[j - 1] === ids[t],

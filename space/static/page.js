@@ -131,6 +131,7 @@ const on = {
     spoken = written_by === undefined ? Infinity : pieces.length;
     add(pieces.map((piece, i) => ({ piece, nats: known[i] ?? null })));
     $("empty").hidden = pieces.length > 0;
+    if (typed && pieces.length) choose(pieces.length - 1);
   },
 
   nats({ nats, counts }) {
@@ -225,9 +226,9 @@ function stop() {
 }
 
 function set_writing(now) {
+  if (!now && document.activeElement === $("stop")) $("go").focus();                    // Stop goes, the focus stays
   set_state(now ? "writing" : "ready");
-  $("stop").setAttribute("aria-disabled", !now);             // never `disabled`: that would throw the focus away
-  $("go").setAttribute("aria-disabled", now);
+  $("go").setAttribute("aria-disabled", now);                // never `disabled`: that would throw the focus away
 }
 
 function clear() {
@@ -296,6 +297,7 @@ function typing() {
 function grow() {
   const field = $("seed_text");
   field.style.height = "auto";
+  if (field.value.trimEnd().length < 24 && !field.value.trim().includes("\n")) return; // a name and its line end: one row
   field.style.height = `${Math.min(field.scrollHeight + 2, 130)}px`;
 }
 
@@ -369,6 +371,7 @@ document.addEventListener("swap", ({ detail }) => {                             
   $("seed_text").value = app.pieces.slice(0, detail.at).join("") + detail.piece;
   grow();
   generate(detail, { seed: app.used.seed, max: left }, () => { tell_address(); choose(detail.at); });
+  $("text").focus({ preventScroll: true });
 });
 document.addEventListener("chosen", () => { if (!typed && app.state === "ready" && location.search) tell_address(); });
 $("stop").onclick = stop;
