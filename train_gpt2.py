@@ -30,6 +30,7 @@ from data.shards import open_shards
 from data.standin import SYMBOLS
 from data.text import load_text
 from data.tokenizer import BPETokenizer, TokenizerError
+from gpt2.accuracy import complete
 from gpt2.best import write_best
 from gpt2.checkpoint import (
     copy_run,
@@ -287,6 +288,8 @@ def train(config, corpus=None, callback=None):
         with StopSignals() as signals, explain_errors(run):
             start(run)
             stopped = loop(run, signals, callback)
+            if rank == 0 and config.out_dir and stopped != "signal":
+                complete(os.path.join(config.out_dir, "best"), corpus, device)
             save(run, last=True)
     finally:
         if run.log:

@@ -12,6 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.files import write_atomic
+from data.ngram import NGram
+from data.text import load_text
+from model_gpt2 import GPT
+
 HELDOUT = 1200  # characters of validation text that a page may use for a guessing game
 PUBLIC = ("tinyshakespeare", "standin")  # texts that everybody may read: only these are shown
 
@@ -22,7 +27,7 @@ def accuracy(model, ids) -> float:
     T, was_training = model.config.block_size, model.training
     device = next(model.parameters()).device
     model.eval()
-    x, y, right = ids[:-1], ids[1:], 0
+    x, y, right = ids[:-1].long(), ids[1:].long(), 0
     whole = len(x) // T * T
     batches = [*zip(x[:whole].view(-1, T).split(64), y[:whole].view(-1, T).split(64), strict=True)]
     for xb, yb in [*batches, (x[None, whole:], y[None, whole:])]:
@@ -49,24 +54,28 @@ def numbers_for_a_page(model, corpus, table=None) -> dict:
     found = {"accuracy": accuracy(model, corpus.val)}
     if table is not None:
         found["ngram_accuracy"] = ngram_accuracy(table, corpus.val.numpy())
-    if corpus.name in PUBLIC:
+    if corpus.name in PUBLIC and hasattr(corpus, "val_text"):
         found["heldout"] = corpus.val_text[:HELDOUT].rpartition("\n")[0]
     return found
 
 
-def main(argv=None) -> None:
-    from data.ngram import NGram
-    from data.shakespeare import load_corpus
-    from model_gpt2 import GPT
+def complete(folder, corpus, device="cpu") -> None:
+    """Add these numbers to the metrics.json of a model folder that training wrote; no folder, nothing to do."""
+    path, counts = Path(folder) / "metrics.json", Path(folder) / "ngram5.npz"
+    if not path.is_file():
+        return
+    model, table = GPT.from_pretrained(folder).to(device), NGram.load(counts) if counts.is_file() else None
+    metrics = json.loads(path.read_text(encoding="utf-8")) | numbers_for_a_page(model, corpus, table)
+    write_atomic(path, json.dumps(metrics, indent=2))
 
+
+def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a model folder with tokenizer.json, metrics.json and ngram5.npz")
     folder = parser.parse_args(argv).folder
-    path = folder / "metrics.json"
-    metrics, corpus = json.loads(path.read_text(encoding="utf-8")), load_corpus()
-    metrics |= numbers_for_a_page(GPT.from_pretrained(folder), corpus, NGram.load(folder / "ngram5.npz"))
-    path.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-    print(f"accuracy {metrics['accuracy']:.6f}, of the 5-gram {metrics['ngram_accuracy']:.6f}")
+    complete(folder, load_text())
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    print(f"accuracy {metrics['accuracy']:.6f}, of the 5-gram {metrics.get('ngram_accuracy', 0):.6f}")
 
 
 if __name__ == "__main__":

@@ -553,7 +553,7 @@ def test_it_writes_stops_and_keeps_the_focus(visit):
         settings(page, **{"max": 10, "top_k": "", "seed": "", name: value})
         before = text_of(page)
         page.click("#go")
-        assert page.locator("input:invalid").count() == 1 and text_of(page) == before
+        assert page.locator("#settings input:invalid").count() == 1 and text_of(page) == before
 
 
 def test_text_goes_on_past_the_context(visit, site):
@@ -742,7 +742,7 @@ def test_a_broken_line_goes_on_where_it_stopped(visit, site):
                 return super().do_GET()
             ranges.append(self.headers.get("Range"))
             start = int(ranges[-1][6:-1]) if ranges[-1] else 0
-            if len(ranges) == 2:  # the attempt that nobody asked for fails too
+            if len(ranges) in (2, 3):  # the attempts that nobody asked for fail too
                 return self.send_error(503)
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(weights) - start))
@@ -752,10 +752,10 @@ def test_a_broken_line_goes_on_where_it_stopped(visit, site):
 
     with served(site[1], lambda *args: Line(*args, directory=str(site[1]))) as address:
         page = visit(address=address, until="#retry:visible")
-        assert 0.3 < page.evaluate("document.getElementById('progress').value") < 0.9 and len(ranges) == 2
+        assert 0.3 < page.evaluate("document.getElementById('progress').value") < 0.9 and len(ranges) == 3
         page.click("#retry")
         page.wait_for_selector("#bars li")
-    assert ranges[0] is None and ranges[1] == ranges[2] == "bytes=200000-" and len(ranges) == 3
+    assert ranges == [None, *["bytes=200000-"] * 3]
 
 
 def test_a_second_visit_needs_no_network(visit, site):
@@ -839,8 +839,7 @@ def test_keyboard_names_and_contrast(visit):
             page.add_script_tag(path=axe)
             for tab in ("guess", "looked", "layers"):
                 page.click(f"#tab_{tab}")
-                found = page.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes.map(n => n.html)]))")
-                assert found == [], found
+                assert page.evaluate("axe.run().then(r => r.violations.map(v => [v.id, v.nodes[0].html]))") == []
 
 
 def check_contrast(page, scheme):

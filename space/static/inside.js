@@ -104,8 +104,7 @@ function bar(id, piece, chance) {
   const name = make("span", name_of(piece), { class: "char" });
   if (came) name.append(make("b", "came"));
   button.append(name, lanes(chance, table?.[id]));
-  button.setAttribute("aria-label", `${name_of(piece)}: model ${percent(chance)}${table ? `, table ${percent(table[id])}` : ""}. `
-    + (came ? "This came." : "Write on with this one."));
+  if (!came) button.append(make("span", "Write on with this one.", { class: "unseen" }));
   if (came) button.setAttribute("aria-disabled", true);
   else button.onclick = () => document.dispatchEvent(new CustomEvent("swap", { detail: { at, id, piece } }));
   return make("li", "", { class: came ? "came" : "" }, button);
@@ -117,7 +116,7 @@ function lanes(p, p_table) {
     if (chance === undefined) continue;
     const lane = make("span", "", { class: "lane" }), stripe = make("i", "", { class: kind, "aria-hidden": "true" });
     stripe.style.setProperty("--w", `${(100 * chance).toFixed(1)}%`);
-    lane.append(stripe, make("span", percent(chance)));
+    lane.append(stripe, make("span", `${kind} `, { class: "unseen" }), make("span", percent(chance)));
     both.append(lane);
   }
   return both;
