@@ -39,14 +39,14 @@ let retry = () => {};
 async function load({ kernels, place }) {
   const stalled = (message) => new Promise((resolve) => { retry = resolve; postMessage({ type: "stalled", message }); });
   const source = await makeSource(place, stalled), open = source.open, file = "model.safetensors";
-  let told = 0;
+  let told = 0, size = 0;
+  const tell = (done) => { told = performance.now(); postMessage({ type: "progress", done, total: size }); };
   const line = (response) => ({
     progress(done, total) {
-      if (done < total && performance.now() - told < 60) return;
-      told = performance.now();
-      postMessage({ type: "progress", done, total });
+      size = total;
+      if (done === total || performance.now() - told > 60) tell(done);
     },
-    again: source.again && ((from) => source.again(file, from)),
+    again: source.again && ((from) => { tell(from); return source.again(file, from); }),
     keep: source.keeper?.(file, response),
   });
   const tokens = load_tokenizer(await readJSON(open, "tokenizer.json"));
