@@ -163,7 +163,7 @@ def number_exercises(nb, name):
             minutes = re.search(r"(\d+) minutes?", found[3])
             about = re.sub(r"[·*.\s]*\d+ minutes?[.·*\s]*|^[·*\s]+", " ", found[3]).strip()
             rows.append({"notebook": title, "label": label, "number": found[1], "stars": found[2],
-                         "minutes": minutes[1] if minutes else "", "about": about.split(". ")[0].rstrip(".")})
+                         "minutes": minutes[1] if minutes else "", "about": about.split(". ")[0].rstrip(":.")})
     return rows
 
 

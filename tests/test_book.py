@@ -142,8 +142,8 @@ def test_a_bet_comes_before_the_answer(visit):
     """Catches an answer in sight before the bet, a bet that is forgotten, and a tally that miscounts."""
     page = visit("gpt_dev.html")
     first = page.locator(".bet").first
-    after = first.locator("xpath=following-sibling::*").first
-    assert not after.is_visible()
+    after, next_section = first.locator("xpath=following-sibling::*").first, page.locator("section > section").nth(2)
+    assert not after.is_visible() and not next_section.is_visible()
     first.get_by_text("(b)").click()  # gpt_dev's first answer is (b)
     assert after.is_visible()
     assert page.inner_text(".tally") == "You foresaw 1 of 1 on this page."

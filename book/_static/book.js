@@ -88,15 +88,13 @@ function placeBets() {
   addEventListener("hashchange", openTarget);
 }
 
-// a link into the text after a bet that is not placed yet leads there all the same
+// a link into the text after a bet that is not placed yet leads there all the same, and so does a search
 function openTarget() {
+  const boxes = [...article.querySelectorAll(".bet:not(.placed)")];
+  if (document.referrer.includes("search.html")) boxes.forEach(show);
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;
-  for (const box of article.querySelectorAll(".bet:not(.placed)")) {
-    if (box.parentElement.contains(target) && box.compareDocumentPosition(target) & Node.DOCUMENT_POSITION_FOLLOWING) {
-      show(box);
-    }
-  }
+  boxes.filter((box) => box.compareDocumentPosition(target) & Node.DOCUMENT_POSITION_FOLLOWING).forEach(show);
   target.scrollIntoView();
 }
 
@@ -220,4 +218,6 @@ if (article) {
   keepPlace();
   openUp();
 }
+// from a file, a browser lets no page fetch another: the search then shows its hits without a piece of their text
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 addEventListener("keydown", (event) => { if (event.key === "Escape") hideTerm(); });
