@@ -1,0 +1,119 @@
+"""space/static/train.js against torch: the same start and batches give the same slopes, losses and exact loss."""
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from model_gpt2 import GPT, GPTConfig
+from train_gpt2 import evaluate
+
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(not NODE, reason="needs node")
+
+STEPS, B = 20, 4
+CONFIG = dict(block_size=16, vocab_size=13, n_layer=2, n_head=2, n_embd=16)
+LAW = dict(lr=3e-3, min_lr=0.0, warmup_steps=5, max_steps=STEPS, schedule="linear", beta1=0.9, beta2=0.99,
+           weight_decay=0.1, grad_clip=1.0)
+CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # stored (in, out)
+
+
+def start():
+    """A model whose every parameter is at work: biases and LayerNorm too."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**CONFIG))
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn_like(p)
+    return model
+
+
+def stored(name, tensor):
+    return (tensor.mT if name.endswith(CONV1D) else tensor).detach().clone().contiguous().numpy()
+
+
+def parameters(model):
+    return {name: p for name, p in model.named_parameters() if name != "lm_head.weight"}
+
+
+def lr_at(step):
+    left = (LAW["max_steps"] - step) / (LAW["max_steps"] - LAW["warmup_steps"])
+    return LAW["lr"] * ((step + 1) / LAW["warmup_steps"] if step < LAW["warmup_steps"] else left)
+
+
+def train_with_torch(model, batches, order):
+    """(grads of the first step, losses, norms), with torch's autograd, clip and AdamW."""
+    named = parameters(model)
+    groups = [{"params": [p for p in named.values() if p.dim() >= 2], "weight_decay": LAW["weight_decay"]},
+              {"params": [p for p in named.values() if p.dim() < 2], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(LAW["beta1"], LAW["beta2"]))
+    grads, losses, norms = {}, [], []
+    for step, (x, y) in enumerate(batches):
+        loss = model(x, y)[1]
+        optimizer.zero_grad()
+        loss.backward()
+        grads = grads or {name: stored(name, named[name].grad) for name in order}
+        norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), LAW["grad_clip"]).item())
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(step)
+        optimizer.step()
+        losses.append(loss.item())
+    return grads, losses, norms
+
+
+@pytest.fixture(scope="module", params=["plain", "wasm"])
+def both(request, tmp_path_factory):
+    """What node and torch make of the same task."""
+    folder, draw = tmp_path_factory.mktemp("train"), torch.Generator().manual_seed(1)
+    text = torch.randint(CONFIG["vocab_size"], (3000,), generator=draw)
+    text[1::2] = (text[::2] + 1) % CONFIG["vocab_size"]  # half of it can be learned
+    T, model = CONFIG["block_size"], start()
+    starts = torch.randint(2000, (STEPS, B), generator=draw)
+    batches = [(torch.stack([text[s : s + T] for s in row]), torch.stack([text[s + 1 : s + T + 1] for s in row]))
+               for row in starts.tolist()]
+    np.concatenate([stored(n, p).ravel() for n, p in parameters(model).items()]).tofile(folder / "start.bin")
+    val = text[2000:2777]  # 776 targets: the last window is a short one
+    task = {"config": CONFIG, "B": B, "steps": STEPS, "law": LAW, "val": val.tolist(),
+            "batches": [[x.flatten().tolist(), y.flatten().tolist()] for x, y in batches]}
+    (folder / "task.json").write_text(json.dumps(task))
+    command = [NODE, str(ROOT / "tests" / "train_node.mjs"), str(folder), request.param]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    js = json.loads(done.stdout)
+    order = list(parameters(model))
+    grads, losses, norms = train_with_torch(model, batches, order)
+    return js, {"names": order, "grads": grads, "losses": losses, "norms": norms, "val_loss": evaluate(model, val)}
+
+
+def test_names_are_those_of_the_file_in_its_order(both):
+    """Catches a weight that lies elsewhere than Python puts it."""
+    js, torchs = both
+    assert js["names"] == torchs["names"]
+
+
+def test_gradient_of_each_tensor(both):
+    """Catches a backward that forgets a term, a head, a bias or the second use of wte."""
+    js, torchs = both
+    for name, wanted in torchs["grads"].items():
+        got = np.array(js["grads"][name]).reshape(wanted.shape)
+        assert np.abs(wanted).max() > 1e-4, f"{name} has no gradient worth comparing"
+        assert np.abs(got - wanted).max() < 1e-4, name
+        assert np.linalg.norm(got - wanted) < 1e-3 * np.linalg.norm(wanted), name
+
+
+def test_losses_and_norms_of_twenty_steps(both):
+    """Catches another clip, schedule, decay or AdamW; and a run in which nothing is learned."""
+    js, torchs = both
+    assert js["losses"] == pytest.approx(torchs["losses"], abs=1e-3)
+    assert js["norms"] == pytest.approx(torchs["norms"], rel=1e-3)
+    assert torchs["losses"][-1] < torchs["losses"][0] - 0.3
+
+
+def test_exact_loss_scores_every_target_once(both):
+    """Catches a last window that is left out or filled up, and padding columns that take probability."""
+    js, torchs = both
+    assert js["val_loss"] == pytest.approx(torchs["val_loss"], abs=1e-4)

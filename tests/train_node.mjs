@@ -1,0 +1,30 @@
+// Run by test_train_js.py: node train_node.mjs FOLDER KERNELS. Reads task.json and its float32 files, trains, prints JSON.
+import { readFileSync } from "node:fs";
+import { AdamW, evaluate, GPT, lr_at, optimizer_step } from "../space/static/train.js";
+
+const [folder, kernels] = process.argv.slice(2);
+const { config, B, steps, law, batches, val } = JSON.parse(readFileSync(`${folder}/task.json`));
+const bytes = readFileSync(`${folder}/start.bin`);
+const start = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+const model = new GPT(config, B, kernels), optimizer = new AdamW(model, law);
+
+const size = (shape) => shape.reduce((a, b) => a * b, 1);
+let at = 0;
+for (const [name, shape] of Object.entries(model.shapes)) {
+  model.params[name].set(start.subarray(at, at += size(shape)));
+}
+const out = { names: Object.keys(model.shapes), grads: {}, losses: [], norms: [], bytes: model.bytes };
+for (let step = 0; step < steps; step++) {
+  const [x, y] = batches[step].map((ids) => Int32Array.from(ids));
+  const { loss, norm } = optimizer_step(model, optimizer, x, y, lr_at(law, step), law.grad_clip);
+  out.losses.push(loss);
+  out.norms.push(norm);
+  if (step === 0) for (const name of out.names) out.grads[name] = [...model.grads[name].subarray(0, size(model.shapes[name]))];
+}
+if (val) {
+  const turns = evaluate(model, Int32Array.from(val));
+  let turn = turns.next();
+  while (!turn.done) turn = turns.next();
+  out.val_loss = turn.value;
+}
+console.log(JSON.stringify(out));
