@@ -9,6 +9,9 @@ import pytest
 import torch
 from conftest import ROOT
 
+from data.corpus import corpus_from_text
+from data.ngram import NGram
+from data.tokenizer import CharTokenizer
 from model_gpt2 import GPT, GPTConfig
 from train_gpt2 import evaluate
 
@@ -16,9 +19,11 @@ NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(not NODE, reason="needs node")
 
 STEPS, B = 20, 4
-CONFIG = dict(block_size=16, vocab_size=13, n_layer=2, n_head=2, n_embd=16)
+CONFIG = dict(block_size=16, vocab_size=14, n_layer=2, n_head=2, n_embd=16)
 LAW = dict(lr=3e-3, min_lr=0.0, warmup_steps=5, max_steps=STEPS, schedule="linear", beta1=0.9, beta2=0.99,
            weight_decay=0.1, grad_clip=1.0)
+TEXT = ("the cat; sat\non a mát 😀" * 100)[:1517]  # 14 symbols, like the model's ids
+BAD = [b"", b"too short", b"a" * 5000, "".join(map(chr, range(0x4E00, 0x4E00 + 1500))).encode(), b"\xff\xfe" * 900]
 CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # stored (in, out)
 
 
@@ -78,7 +83,8 @@ def both(request, tmp_path_factory):
     np.concatenate([stored(n, p).ravel() for n, p in parameters(model).items()]).tofile(folder / "start.bin")
     val = text[2000:2777]  # 776 targets: the last window is a short one
     task = {"config": CONFIG, "B": B, "steps": STEPS, "law": LAW, "val": val.tolist(),
-            "batches": [[x.flatten().tolist(), y.flatten().tolist()] for x, y in batches]}
+            "batches": [[x.flatten().tolist(), y.flatten().tolist()] for x, y in batches],
+            "text": TEXT, "bad": [list(body) for body in BAD]}
     (folder / "task.json").write_text(json.dumps(task))
     command = [NODE, str(ROOT / "tests" / "train_node.mjs"), str(folder), request.param]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -86,6 +92,7 @@ def both(request, tmp_path_factory):
     js = json.loads(done.stdout)
     order = list(parameters(model))
     grads, losses, norms = train_with_torch(model, batches, order)
+    js["folder"] = folder / "model"
     return js, {"names": order, "grads": grads, "losses": losses, "norms": norms, "val_loss": evaluate(model, val)}
 
 
@@ -117,3 +124,36 @@ def test_exact_loss_scores_every_target_once(both):
     """Catches a last window that is left out or filled up, and padding columns that take probability."""
     js, torchs = both
     assert js["val_loss"] == pytest.approx(torchs["val_loss"], abs=1e-4)
+
+
+def test_alphabet_split_and_marks_are_pythons(both):
+    """Catches another order of symbols (the emoji last), another cut, another way to count."""
+    js, _ = both
+    corpus = corpus_from_text(TEXT, "a test")
+    assert js["chars"] == corpus.tokenizer.chars and len(js["chars"]) == CONFIG["vocab_size"]
+    assert js["split"] == [len(corpus.train), len(corpus.val)]
+    wanted = [NGram(n, CONFIG["vocab_size"]).fit(corpus.train).loss(corpus.val) for n in range(1, 6)]
+    assert js["marks"] == pytest.approx(wanted, abs=1e-9)
+
+
+def test_a_text_that_cannot_be_learned_is_refused_in_a_sentence(both):
+    """Catches an empty, short, one-symbol, many-symbol or not-UTF-8 text that is trained on."""
+    js, _ = both
+    for said, word in zip(js["refused"], ["0 characters", "9 characters", "one symbol", "1,500 different", "UTF-8"],
+                          strict=True):
+        assert word in said and said.endswith((".", "text."))
+
+
+def test_transformers_and_our_own_class_open_the_folder(both):
+    """Catches a file that only the page itself can read, padding rows that travel, a tokenizer with other ids."""
+    transformers = pytest.importorskip("transformers")
+    js, _ = both
+    folder, idx = str(js["folder"]), torch.arange(CONFIG["vocab_size"])[None]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ours = GPT.from_pretrained(folder)
+    with torch.no_grad():
+        assert torch.allclose(theirs(idx).logits, ours(idx)[0], atol=1e-4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.encode(TEXT) == CharTokenizer.load(folder).encode(TEXT)
+    assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
+    assert f"**{js['val_loss']:.3f} nats a character**" in (js["folder"] / "README.md").read_text()

@@ -1,9 +1,11 @@
 // Run by test_train_js.py: node train_node.mjs FOLDER KERNELS. Reads task.json and its float32 files, trains, prints JSON.
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { AdamW, evaluate, GPT, lr_at, optimizer_step } from "../space/static/train.js";
+import { model_folder } from "../space/static/train_folder.js";
+import { corpus_from_text, marks, read_text } from "../space/static/train_text.js";
 
 const [folder, kernels] = process.argv.slice(2);
-const { config, B, steps, law, batches, val } = JSON.parse(readFileSync(`${folder}/task.json`));
+const { config, B, steps, law, batches, val, text, bad } = JSON.parse(readFileSync(`${folder}/task.json`));
 const bytes = readFileSync(`${folder}/start.bin`);
 const start = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
 const model = new GPT(config, B, kernels), optimizer = new AdamW(model, law);
@@ -27,4 +29,14 @@ if (val) {
   while (!turn.done) turn = turns.next();
   out.val_loss = turn.value;
 }
+const corpus = corpus_from_text(text);
+Object.assign(out, { chars: corpus.chars, split: [corpus.train.length, corpus.val.length] });
+out.marks = marks(corpus.train, corpus.val, corpus.chars.length);
+out.refused = bad.map((bytes) => {
+  try { corpus_from_text(read_text(Uint8Array.from(bytes))); } catch (error) { return error.message; }
+  return "";
+});
+mkdirSync(`${folder}/model`);
+const facts = { val_loss: out.val_loss, marks: out.marks, text: "a test's text", steps, minutes: 1 };
+for (const [name, body] of Object.entries(model_folder(model, corpus.chars, facts))) writeFileSync(`${folder}/model/${name}`, body);
 console.log(JSON.stringify(out));
