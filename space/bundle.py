@@ -217,8 +217,10 @@ def space_readme(repo_id: str, model: str, target: str) -> str:
         "suggested_hardware": spec.hardware, "models": [model] if model else None,
         "preload_from_hub": [model] if model else None,  # fetched once, while the Space is built
     }  # fmt: skip
+    project = project_address()
+    story = f"* How it was built, trained and published, in three notebooks: {project}\n" if project else ""
     words = {"REPO": repo_id, "MODEL": f"[{model}]({HUB}/{model})" if model else "the folder `model`",
-             "COPY": f"{HUB}/spaces/{repo_id}?duplicate=true", "PROJECT": project_address() or HUB}  # fmt: skip
+             "COPY": f"{HUB}/spaces/{repo_id}?duplicate=true", "PROJECT": story}  # fmt: skip
     text = (ROOT / "space" / "templates" / "space_readme.md").read_text(encoding="utf-8")
     for word, value in words.items():
         text = text.replace("{" + word + "}", value)

@@ -47,7 +47,7 @@ def write_card(folder: str | os.PathLike, repo_id: str, project: str | None = No
     """
     folder = Path(folder)
     facts = read_facts(folder)
-    text = card(facts, repo_id, project, sample if sample is not None else draw_sample(folder), **said)
+    text = card(facts, repo_id, project, draw_sample(folder, facts["prompt"]) if sample is None else sample, **said)
     part = folder / "README.md.part"
     part.write_text(text, encoding="utf-8")
     os.replace(part, folder / "README.md")
@@ -73,16 +73,16 @@ def read_facts(folder: Path) -> dict:
             "room": max(1, min(100, shape["n_positions"] - lengths[prompt]))}  # fmt: skip
 
 
-def draw_sample(folder: Path, length: int = 300) -> str:
-    """A text that the model in `folder` writes now, from an empty seed."""
+def draw_sample(folder: Path, prompt: str, length: int = 300) -> str:
+    """A text that the model in `folder` writes now: the prompt and what comes after it."""
     import torch
 
     from data.tokenizer import load_tokenizer
     from model_gpt2 import GPT
 
     model, tokenizer = GPT.from_pretrained(folder), load_tokenizer(folder)
-    ids = model.generate(torch.tensor([[start_id(tokenizer, folder)]]), length, temperature=0.8, seed=1)
-    return tokenizer.decode(ids[0, 1:].tolist()).strip()
+    ids = model.generate(torch.tensor([tokenizer.encode(prompt)]), length, temperature=0.8, seed=1)
+    return tokenizer.decode(ids[0].tolist()).strip("\n")
 
 
 def card(facts: dict, repo_id: str, project: str | None, sample: str, **said: str | None) -> str:
@@ -96,7 +96,8 @@ def card(facts: dict, repo_id: str, project: str | None, sample: str, **said: st
         f"# {repo_id.split('/')[-1]}",
         _lead(facts, corpus, said.get("origin")),
         "## Measured\n\n" + table(measured(facts)),
-        "## A sample\n\nSampled at temperature 0.8 with seed 1 when this card was written; nothing was chosen.\n\n"
+        "## A sample\n\nThe beginning was given, the rest sampled at temperature 0.8 with seed 1 when this card was "
+        "written; nothing was chosen.\n\n"
         + "\n".join("    " + line for line in sample.splitlines()),
         "## Use it\n\n" + usage(facts, repo_id, project),
         "## Limits\n\n" + "\n".join(f"* {line}" for line in limits),
@@ -141,8 +142,8 @@ def one_line(text) -> str | None:
 
 def plain(value, most: int = 120) -> str:
     """A name from a file, as text that Markdown and HTML take for nothing else: no tags, links, tables or lines."""
-    text = " ".join(str(value).split())[:most]
-    text = re.sub(r"[^\w .,+()/=-]", lambda sign: f"&#{ord(sign[0])};", text.encode("utf-8", "replace").decode())
+    text = " ".join(str(value).split())[:most].encode("utf-8", "replace").decode()
+    text = re.sub(r"[^\w .,+()/=:-]|:(?=//)", lambda sign: f"&#{ord(sign[0])};", text)
     return re.sub(r"(?i)www\.|_", lambda found: found[0].replace(".", "&#46;").replace("_", "&#95;"), text)
 
 
@@ -168,7 +169,7 @@ def measured(facts: dict) -> list[tuple[str, str]]:
         ("exact validation loss, the whole split once", _nats(m.get("val_loss_char", m.get("val_loss")))),
         ("the same for a table of 5-letter counts", _nats(m.get("ngram5_val_loss"))),
         ("the lowest that this text allows", _nats(corpus.get("floor"))),
-        ("guesses the next token right", _share(m.get("accuracy"))),
+        (f"guesses the next {'letter' if per_character(m) else 'token'} right", _share(m.get("accuracy"))),
         ("the same for a table of 5-letter counts", _share(m.get("ngram_accuracy"))),
         ("loss on the last training batch", _nats(m.get("train_loss")) if per_character(m) else None),
         ("text", corpus.get("name") and f"{plain(corpus['name'])}, SHA-256 "

@@ -302,8 +302,6 @@ def wait_until_running(account: Account, done: Published, say, poll: float) -> N
 
 def log_end(account: Account, done: Published, lines: int = 15) -> str:
     """The last lines of the build log, or of the app's own if the build left none."""
-    if not hasattr(account.api, "fetch_space_logs"):
-        return f"  (see {done.address}?logs=build)"
     for build in (True, False):
         log = account.ask("fetching the log", lambda b=build: list(account.api.fetch_space_logs(done.repo_id, build=b)))
         if said := "".join(log).strip().splitlines():
