@@ -13,7 +13,7 @@ import sys
 
 from data.files import write_atomic
 from lab.notebook import badge_addresses, fill_standard_parts, read, write
-from lab.project import MAIN, ROOT, address, notebooks, project_path, read_json, remote
+from lab.project import MAIN, ROOT, address, notebooks, project_path, read_json, remote, settings
 from lab.setup import minutes
 
 ABOUT = {
@@ -82,6 +82,15 @@ def app_model_block():
             f"{minutes_taken:.1f} minutes on a CPU, exact validation loss {loss:.3f} nats a character.")
 
 
+def page_block():
+    """The live page and the way to a copy of it, or how to publish one."""
+    space = settings().get("urls", {}).get("space", "").rstrip("/")
+    if not space:
+        return ("Nobody has published a page yet: `python -m space.publish space my-gpt2-app out/best` publishes "
+                "yours, its address belongs into `pyproject.toml` (`space`), and `make readme` carries it here.")
+    return f"[Try it in your browser]({space}) · [Duplicate this Space]({space}?duplicate=true)"
+
+
 def runs_block():
     """Table of the runs that the project grew from: what was told, and what this code measured, if anybody ran it."""
     rows = ["| run | what was told | exact validation, this code | what it says |", "| --- | --- | --- | --- |"]
@@ -100,7 +109,7 @@ def bench_block(module, function="table_markdown"):
 
 
 BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_block, "sample": sample_block,
-          "app-model": app_model_block, "runs": runs_block,
+          "page": page_block, "app-model": app_model_block, "runs": runs_block,
           "recipe": bench_block("cpu_recipe"), "kernels": bench_block("cpu_kernels"),
           "generate": bench_block("generate"), "cost": bench_block("cost"),
           "predictions": bench_block("projection"), "gpu": bench_block("gpu_steps"),

@@ -575,15 +575,16 @@ def no_numbers(folder):
     model.save_pretrained(folder)
 
 
-def other_table(folder):
+def other_table(folder, size=7, **of):
     from data.ngram import NGram
 
-    NGram(5, 7).fit(torch.randint(7, (500,)).numpy()).save(folder / "ngram5.npz")
+    NGram(5, size).fit(torch.randint(size, (500,)).numpy()).save(folder / "ngram5.npz", **of)
 
 
 SPOILED = [("metrics.json", nested(10**5), "metrics.json"), ("metrics.json", "[1]", "metrics.json"),
            ("tokenizer.json", nested(10**5), "tokenizer.json"), ("", no_numbers, "no numbers (NaN"),
            ("", other_table, "another text"),
+           ("", lambda folder: other_table(folder, len(CHARS), corpus_sha256="cd" * 32), "another text"),
            ("generation_config.json", nested(10**5), "generation_config.json")]  # fmt: skip
 
 

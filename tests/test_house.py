@@ -54,6 +54,13 @@ def test_badges_are_shown_where_there_is_an_address(address, monkeypatch):
     assert shown == ((3, 1) if address else (0, 0))
 
 
+def test_the_page_is_linked_where_somebody_published_it(monkeypatch):
+    """Catches a dead link to a Space, and a README that does not say how to get one."""
+    assert "python -m space.publish" in readme.page_block() or "duplicate=true" in readme.page_block()
+    monkeypatch.setattr(readme, "settings", lambda: {"urls": {"space": "https://huggingface.co/spaces/me/app"}})
+    assert "(https://huggingface.co/spaces/me/app?duplicate=true)" in readme.page_block()
+
+
 def test_address_stands_in_one_place_only():
     """Catches a second home of the address, which the next move would forget."""
     for path in tracked("*.py", "*.md", "*.yml", "*.html", "Makefile", ".ci/run", "*.txt"):
