@@ -218,7 +218,7 @@ def draw_stream(ax, title):
         ax.text(x + 0.67, 0.62, name, ha="center", color=ACCENT)
         ax.text(x + 1.42, -0.34, "+", ha="center", fontsize=15, weight="bold")
     ax.text(0, -0.3, "embedding", ha="left")
-    ax.text(10, -0.3, "output head", ha="right")
+    ax.text(10.1, 0.16, "output head", ha="right")
     ax.set(xlim=(-0.2, 10.2), ylim=(-0.45, 0.8), title=title)
     ax.axis("off")
 
