@@ -330,6 +330,8 @@ def build(run, grow_it):
     run.raw = GPT(model_config(c, run.corpus.tokenizer.vocab_size)).to(device)
     if c.grow_from and grow_it:
         run.raw = grown(c, run.raw.config, run.corpus).to(device)
+    if c.freeze_matrices:
+        freeze_matrices(run.raw, c)
     run.teachers = [model.to(device) for model in load_models(c.teacher, "--teacher")]
     run.micro = from_first(pick_micro_batch(c, run.raw, dtype, device, world), world)
     run.model = try_compile(run.raw, run.micro, dtype, device, run.log.say) if c.compile else run.raw
@@ -354,6 +356,14 @@ def grown(config, shape, corpus):
         return grow(models, shape, corpus.train[: 16 * T].view(16, T)).train()
     except ValueError as error:
         raise TrainError(f"--grow-from: {error}") from error
+
+
+def freeze_matrices(model, config):
+    if not config.grow_from:
+        raise TrainError("--freeze-matrices (part of gpt2-char) trains on what --grow-from puts together: name its "
+                         "folders, or train all with --no-freeze-matrices.")
+    for p in model.parameters():
+        p.requires_grad_(p.dim() < 2)
 
 
 def identity_of(run):

@@ -29,7 +29,7 @@ RESULT = ROOT / "results" / "gpu_steps.json"
 WARM, STEPS = 10, 30
 SHAPE = dict(batch_size=8, tokens_per_step=8 * 1024, precision="fp32", optimizer="adamw", max_steps=WARM + STEPS,
              eval_every=10**9, patience=0, sample_chars=0, save_every=0, save_minutes=1e9, log_every=0, bar=False,
-             tensorboard=False)
+             tensorboard=False, freeze_matrices=False)
 ROWS = [  # name, what changes against the row before, what it should bring (written before it was measured)
     ("fp32", {}, "the starting point"),
     ("half precision", {"precision": "auto"}, "2 to 3 times: half the bytes, the matmul units' own rate"),

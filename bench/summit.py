@@ -7,7 +7,8 @@
 1. SEEDS  four GPT-2 of 4 layers x 192 that differ in the seed alone; windows grow: 128, 256, 1,024
 2. MORE   the same four again, from where they stand, on windows of 1,024
 3. LARGE  --grow-from puts them side by side (gpt2/grow.py): 12 heads x 768, 12 layers, of which 8 are new and silent.
-          It begins near the loss of the four together. Then all of it is trained as one model, windows of 1,024.
+          It begins near the loss of the four together. Then LayerNorms and biases are trained, with the mean
+          probabilities of the four as targets: the one thing that the four now share is LayerNorm.
 
 Schedules follow the clock (--minutes): a busy machine means fewer steps, not a later end.
 """
@@ -33,18 +34,20 @@ COMMON = dict(preset="cpu", block_size=1024, eval_every=10**6, sample_chars=0, p
 SEED = dict(COMMON, n_layer=4, n_head=3, n_embd=192, tokens_per_step=2048, batch_size=2, muon_lr=0.025,
             windows="128:0.5,256:0.2,1024:0.3", minutes=34, max_steps=4000)
 MORE = dict(COMMON, n_layer=4, n_head=3, n_embd=192, tokens_per_step=2048, batch_size=2, muon_lr=0.0125, lr=2e-3,
-            minutes=27, max_steps=800, warmup_steps=20)
-LARGE = dict(COMMON, n_layer=12, n_head=12, n_embd=768, tokens_per_step=4096, batch_size=2, optimizer="adamw",
-             lr=2e-4, warmup_steps=10, dropout=0.1, minutes=33, max_steps=150, save_every=0)
+            minutes=45, max_steps=800, warmup_steps=20)
+LARGE = dict(COMMON, n_layer=12, n_head=12, n_embd=768, tokens_per_step=4096, batch_size=1, optimizer="adamw",
+             lr=1e-3, warmup_steps=3, freeze_matrices=True, teacher_weight=1.0, minutes=10, max_steps=40,
+             save_every=0)
 SEEDS = (1, 2, 3, 4)
-PROCESSES = 2  # of the large run
+PROCESSES = 4  # of the large run, and of an exact validation
 SEPARATOR = ","
 
 
 def command(settings, **more):
     words = [sys.executable, "train_gpt2.py", "--no-bar", "--no-tensorboard"]
     for name, value in {**settings, **more}.items():
-        words += ["--" + name.replace("_", "-"), str(value)]
+        flag = "--" + name.replace("_", "-")
+        words += [flag] if value is True else [flag, str(value)]
     return words
 
 
@@ -73,8 +76,9 @@ def run_more(out):
 def run_large(out):
     folders = SEPARATOR.join(str(out / f"more-{s}" / "best") for s in SEEDS)
     group = dict(WORLD_SIZE=str(PROCESSES), MASTER_ADDR="127.0.0.1", MASTER_PORT="29577")
-    finish([start(command(LARGE, grow_from=folders, out_dir=out / "large"), out / f"large-{rank}.log", **group,
-                  RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(PROCESSES)])
+    words = command(LARGE, grow_from=folders, teacher=folders, out_dir=out / "large")
+    finish([start(words, out / f"large-{rank}.log", **group, RANK=str(rank), LOCAL_RANK=str(rank))
+            for rank in range(PROCESSES)])
 
 
 # ---- The exact loss

@@ -15,7 +15,7 @@ from gpt2.errors import TrainError
 SHAPE_FIELDS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "tie_weights")
 LAW_FIELDS = ("tokenizer", "dropout", "tokens_per_step", "optimizer", "lr", "muon_lr", "min_lr", "schedule",
               "warmup_steps", "weight_decay", "beta1", "beta2", "grad_clip", "order", "seed", "windows",
-              "teacher", "teacher_weight")
+              "teacher", "teacher_weight", "freeze_matrices")
 NO_END = 10**9  # max_steps of a run that only the clock ends
 
 
@@ -81,6 +81,8 @@ class TrainConfig:
                            "window lengths in turn with their shares of the run, 128:0.6,1024:0.4; empty: "
                                "block_size")
     grow_from: str = setting("", "begin as the models of these folders (best/), side by side, commas between")
+    freeze_matrices: bool = setting(False, "train biases and LayerNorms only: it mends what growing side by "
+                                           "side left")
     teacher: str = setting("", "folders of models, commas between them, whose mean probabilities are targets "
                                "beside the text")
     teacher_weight: float = setting(0.5, "weight of the teachers' probabilities; the text has the rest",
@@ -162,9 +164,9 @@ PRESETS = {
     # the summit, in two stages: four seeds (seed=1, 2, 3, 4), then --grow-from puts them side by side
     "gpt2-seed": dict(n_layer=4, n_head=3, n_embd=192, block_size=1024, batch_size=2, muon_lr=0.025,
                       max_steps=3400, windows="128:0.4,256:0.15,1024:0.45"),
-    "gpt2-char": dict(n_layer=12, n_head=12, n_embd=768, block_size=1024, dropout=0.1, batch_size=2,
-                      tokens_per_step=4096, max_steps=100, optimizer="adamw", lr=2e-4, warmup_steps=7,
-                      eval_every=50, save_every=50),
+    "gpt2-char": dict(n_layer=12, n_head=12, n_embd=768, block_size=1024, batch_size=1, tokens_per_step=4096,
+                      max_steps=30, optimizer="adamw", lr=1e-3, warmup_steps=2, freeze_matrices=True,
+                      teacher_weight=1.0, eval_every=15, save_every=15),
     "gpt2-bpe": dict(tokenizer="bpe", n_layer=12, n_head=12, n_embd=768, block_size=1024, dropout=0.2,
                      batch_size=4, tokens_per_step=32 * 1024, max_steps=1000, optimizer="adamw", lr=6e-4,
                      min_lr=6e-5, schedule="cosine", order="random", eval_every=50, patience=5,

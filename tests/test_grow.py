@@ -138,3 +138,16 @@ def test_processes_share_the_windows_of_a_validation():
     parts = [share_of(ids, 10, rank, 3) for rank in range(3)]
     assert torch.cat([p[1:] for p in parts]).tolist() == ids[1:].tolist()
     assert [(len(p) - 1) % 10 for p in parts] == [0, 0, 2] and len(share_of(ids, 10, 0, 1)) == 103
+
+
+def test_frozen_matrices_stay(corpus, tmp_path):
+    """Matrices that move, vectors that do not, or a run from scratch that would train next to nothing."""
+    train(tiny(out_dir=str(tmp_path)), corpus)
+    folder = str(tmp_path / "best")
+    small = GPT.from_pretrained(folder)
+    old, new = grow([small], small.config), train(tiny(grow_from=folder, freeze_matrices=True), corpus).model
+    moved = {name for (name, a), b in zip(old.named_parameters(), new.parameters(), strict=True)
+             if not torch.equal(a, b)}
+    assert moved and all(dict(new.named_parameters())[name].dim() == 1 for name in moved)
+    with pytest.raises(TrainError, match="--grow-from"):
+        train(tiny(freeze_matrices=True), corpus)
