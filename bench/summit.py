@@ -24,7 +24,9 @@ from pathlib import Path
 from data.shakespeare import load_corpus
 from gpt2.grow import places
 from gpt2.machine import machine
+from gpt2.plan import flops_per_token, model_config
 from gpt2.runlog import read_history
+from gpt2.settings import TrainConfig
 from lab.machine import write_result
 from lab.project import ROOT, read_json
 from model_gpt2 import GPT
@@ -126,9 +128,22 @@ def row(folder):
     return {"name": folder.name, "val_loss": m["val_loss"], "step": m["step"], "tokens": m["tokens"],
             "seconds": m["seconds"], "parameters": m["parameters"], "precision": m["precision"],
             "processes": m["processes"], "commit": m["machine"]["commit"], "date": m["machine"]["date"],
-            "settings": m["config"], "tok_s": sum(r["tok_s"] for r in steps) / len(steps),
+            "settings": without_folder(m["config"], folder.parent),
+            "tok_s": sum(r["tok_s"] for r in steps) / len(steps),
             "validations": [[r["step"], r["val_loss"]] for r in history if "val_loss" in r],
             "curve": curve(steps, m["tokens"] // m["step"])}
+
+
+def without_folder(settings, out):
+    """Settings whose paths begin at the folder of the runs."""
+    return {k: v.replace(f"{out}/", "") if isinstance(v, str) else v for k, v in settings.items()}
+
+
+def projection(rows, tflops=65, share=0.24):
+    """Minutes on a T4 by count of operations, at the share of its peak that GPT-2 124M was seen to reach there."""
+    total = sum(r["tokens"] * flops_per_token(model_config(TrainConfig(**r["settings"]), 65)) for r in rows)
+    return {"what": "projection, not measured: the operations of all runs over what a T4 did with GPT-2 124M; small "
+                    "models reach less of it", "pflop": total / 1e15, "minutes": total / (tflops * share * 1e12) / 60}
 
 
 def curve(steps, tokens_per_step, points=40):
@@ -149,7 +164,8 @@ def report(out):
         seconds=sum(r["seconds"] for r in rows), best={**best, "machine": f"{m['cores']} cores of an {m['cpu']}"},
         start=("four GPT-2 of 4 layers x 192 with different seeds, put side by side in one of 12 heads x 768 "
                "(gpt2/grow.py); 8 silent blocks added"),
-        runs=rows, exact=read_json(out / "exact.json"), samples=read_json(out / "samples.json"))
+        projection_t4=projection(rows), runs=rows, exact=read_json(out / "exact.json"),
+        samples=read_json(out / "samples.json"))
 
 
 def main():
