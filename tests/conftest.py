@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # before anything imports torch: two workers on two cores, one thread each
@@ -19,9 +21,6 @@ for name in ("http_proxy", "https_proxy", "all_proxy"):
 for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
     os.environ[name] = "http://127.0.0.1:9"
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost,::1"
-
-import pytest  # noqa: E402
-
 
 def missing_text():
     """Why the tests that need the real text cannot run here, or "" when they can."""

@@ -20,10 +20,9 @@ import pytest
 import torch
 
 pytest.importorskip("gradio", reason="the app needs gradio: pip install -e .[ship]")
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_app import CHARS, running_app, tiny_folder  # noqa: E402
+from tiny_app import CHARS, running_app, tiny_folder
 
-from space import app, limits, look  # noqa: E402
+from space import app, limits, look
 
 writer = app.writer  # the very module that the app uses
 

@@ -2,15 +2,13 @@
 
 import re
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("gradio", reason="the app needs gradio: pip install -e .[ship]")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-sys.path.insert(0, str(Path(__file__).parent))
-from tiny_app import running_app, tiny_folder  # noqa: E402
+pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
+from playwright import sync_api as playwright
+from tiny_app import running_app, tiny_folder
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)

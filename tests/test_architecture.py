@@ -87,4 +87,4 @@ def test_only_the_setup_cell_touches_the_path():
         where = path.relative_to(ROOT).as_posix()
         if where not in ("lab/notebook.py", "space/app.py"):  # the set-up cell's text; a Space starts app.py alone
             assert "sys.path" not in text, where
-        assert "# noqa: E402" not in text, where
+        assert "noqa: E402" not in text, where

@@ -48,7 +48,11 @@ def test_the_move_is_where_the_bench_thinks_it_is(monkeypatch):
     """If the rule of the window changed, the costly step would be counted elsewhere."""
     model, lengths = GPT(GPTConfig(32, 65, 1, 1, 8)).eval(), []
     trunk = GPT.hidden
-    spy = lambda self, idx, cache=None: lengths.append(idx.size(1)) or trunk(self, idx, cache)  # noqa: E731
+
+    def spy(self, idx, cache=None):
+        lengths.append(idx.size(1))
+        return trunk(self, idx, cache)
+
     monkeypatch.setattr(GPT, "hidden", spy)
     model.generate(generate.prompt_ids(16), 40, seed=0)
     assert lengths.index(16, 1) == 32 + 1 - generate.PROMPT and set(lengths[1:17]) == {1}

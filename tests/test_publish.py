@@ -15,15 +15,14 @@ import pytest
 import torch
 
 pytest.importorskip("huggingface_hub", reason="publishing needs huggingface_hub: pip install -e .[ship]")
-sys.path.insert(0, str(Path(__file__).parent))
-import hub_server  # noqa: E402
-from hub_server import Hub  # noqa: E402
-from huggingface_hub import constants  # noqa: E402
-from tiny_app import ROOT, running_app, tiny_folder  # noqa: E402
+import hub_server
+from hub_server import Hub
+from huggingface_hub import constants
+from tiny_app import ROOT, running_app, tiny_folder
 
-from model_gpt2 import GPT  # noqa: E402
-from space import account, bundle, card, publish  # noqa: E402
-from space.publish import PublishError, publish_model, publish_space  # noqa: E402
+from model_gpt2 import GPT
+from space import account, bundle, card, publish
+from space.publish import PublishError, publish_model, publish_space
 
 QUIET = {"poll": 0.01}
 PUBLISHED = {*bundle.NEEDED, bundle.TABLE, "README.md", "notebook.ipynb"}
@@ -247,7 +246,7 @@ def test_static_space_is_the_default_and_is_called_once(hub, folder, said):
     repo = hub.repo("spaces", "reader/app")
     assert repo.sdk == "static" and {"index.html", "model/model.safetensors", "README.md"} <= set(repo.files)
     assert "sdk: \"static\"" in repo.files["README.md"].decode()
-    assert f"GET /live/reader/app/index.html 200" in hub.seen  # noqa: F541
+    assert "GET /live/reader/app/index.html 200" in hub.seen
     assert done.duplicate.endswith("/spaces/reader/app?duplicate=true") and done.duplicate in "\n".join(said)
     assert not space(hub).changed and len(repo.commits) == 2
 
