@@ -59,7 +59,7 @@ def find_text(allow_standin: bool = True, quiet: bool = False) -> tuple[str, str
     a wrong file.
     """
     if os.environ.get("GPT2_DATA"):
-        path = Path(os.environ["GPT2_DATA"]).expanduser()
+        path = Path(os.path.expanduser(os.environ["GPT2_DATA"]))
         return "tinyshakespeare", _read_verified(path, "correct or unset GPT2_DATA")
     if LOCAL_FILE.exists():
         return "tinyshakespeare", _read_verified(LOCAL_FILE, "delete it and run again to download it anew")

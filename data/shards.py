@@ -217,8 +217,11 @@ def check_places(folder: Path, out: Path) -> dict | None:
     source = folder.resolve()
     if out == source or source in out.parents or out in source.parents:
         raise DataError(f"{out} and {source} lie in one another: name a folder apart from your texts")
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file: name a new folder")
+    there = next(place for place in (out, *out.parents) if place.exists())
+    if not there.is_dir():
+        raise DataError(f"{there} is a file: name a new folder")
+    if not os.access(there, os.W_OK):
+        raise DataError(f"{there} may not be written to: name another folder")
     left = [p.name for p in out.iterdir()] if out.exists() else []  # of a build that was cut off: *.bin.part
     if all(name.endswith(".part") and PLAIN.fullmatch(name.removesuffix(".part")) for name in left):
         return None

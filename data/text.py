@@ -62,7 +62,7 @@ def describe(corpus: Corpus) -> str:
 
 
 def _read(where: str) -> bytes:
-    path = Path(where).expanduser()
+    path = Path(os.path.expanduser(where))  # not Path.expanduser, which raises for "~notes.txt"
     try:
         if path.is_dir():
             raise DataError(f"{where} is a folder: name one text file (python -m data.shards takes a folder)")

@@ -98,16 +98,25 @@ def load_checkpoint(folder, warn=print):
 
 
 def read_checkpoint(path):
-    with zipfile.ZipFile(path) as z:  # torch.load does not look at the check sums
-        if (bad := z.testzip()) is not None:
-            raise ValueError(f"wrong check sum of {bad}")
+    check_sums(path)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def look_into(folder):
-    """{"step", "config"} of a folder's newest checkpoint, without reading its tensors, or None."""
+def check_sums(path):
+    with zipfile.ZipFile(path) as z:  # torch.load does not look at them
+        if (bad := z.testzip()) is not None:
+            raise ValueError(f"wrong check sum of {bad}")
+
+
+def look_into(folder, whole=False):
+    """{"step", "config"} of a folder's newest checkpoint (whole: that is not damaged), or None.
+
+    Its tensors stay on the disk.
+    """
     for path in checkpoints(folder):
         with contextlib.suppress(*UNREADABLE):
+            if whole:
+                check_sums(path)
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return {"step": saved["step"], "config": saved["config"]}
     return None
@@ -169,8 +178,8 @@ def prepare_folders(config, identity, owner, warn=print):
         refuse_a_run(c.out_dir, has_run(c.out_dir), "--out-dir")
         refuse_a_run(c.copy_to, copy, "--copy-to")
     if c.resume == "auto" and copy:
-        here = look_into(c.out_dir)
-        if here is None or here["step"] < copy["step"] and same_run(here["config"], identity):
+        here, copy = look_into(c.out_dir, whole=True), look_into(c.copy_to, whole=True)
+        if copy and (here is None or here["step"] < copy["step"] and same_run(here["config"], identity)):
             warn(f"going on from the copy in {c.copy_to}, which stands at step {copy['step']}")
             copy_run(c.copy_to, c.out_dir)
     mend_folder(os.path.join(c.out_dir, "best"))

@@ -39,8 +39,8 @@ class Owner:
             held = read(path)
             if held is not None and is_alive(held):
                 raise TrainError(f"{folder} is in use by a run on {held['host']} (process {held['pid']}, "
-                                 "since "
-                                 f"{held['since']}): wait for it, stop it, or choose another folder.")
+                                 f"since {held['since']}): wait for it, stop it, or choose another folder"
+                                 f"{if_gone(held)}.")
             put_away(path, held)
         raise TrainError(f"{folder} is just being taken by another run: choose another folder.")
 
@@ -88,6 +88,14 @@ def read(path):
                 "since": str(held["since"]), "beat": float(held["beat"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def if_gone(held):
+    """What to do if the owner's machine was taken away, as Colab's are: a new one has another name."""
+    if held["host"] == socket.gethostname():
+        return ""
+    free = datetime.datetime.now() + datetime.timedelta(seconds=PATIENCE + BEAT + held["beat"] - time.time())
+    return f" or, if that machine is gone, go on after {free:%H:%M}"
 
 
 def put_away(path, held):

@@ -226,10 +226,12 @@ def find(source, name, revision, required=True):
         return None
     try:
         from huggingface_hub import file_exists, hf_hub_download
-        if not required and not file_exists(source, name, revision=revision):
-            return None
-        return name if name == PICKLE else hf_hub_download(source, name, revision=revision)
-    except (OSError, ValueError, ImportError) as e:
+        if name == PICKLE:
+            return name if file_exists(source, name, revision=revision) else None
+        return hf_hub_download(source, name, revision=revision)  # what is in its cache needs no network
+    except Exception as e:  # the client and its HTTP library have a dozen kinds
+        if not required:
+            return None  # weight_files() asks again for what must be there
         raise ValueError(f"No folder {source}, and no {name} from the Hub: {' '.join(str(e).split())}") from e
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from data.files import write_atomic
+from data.files import say, write_atomic
 from lab import book, readme
 from lab.notebook import NotebookError
 from lab.project import MAIN, ROOT, read_json
@@ -114,7 +114,7 @@ def print_ladder():
 def print_sample():
     path = BUILD / "sample.txt"
     if path.exists():
-        print("\nWhat it writes:\n\n" + path.read_text(encoding="utf-8").strip())
+        say("\nWhat it writes:\n\n" + path.read_text(encoding="utf-8").strip())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import os
 import re
 from urllib.parse import urlsplit
 
+from data.files import say as show
+
 HUB = "https://huggingface.co"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -80,7 +82,7 @@ def may_publish(wanted: bool, own_model: bool = True) -> tuple[bool, str]:
 class Account:
     """The Hub's client with a token that may write; errors of the Hub become PublishError."""
 
-    def __init__(self, token: str | None = None, endpoint: str | None = None, say=print):
+    def __init__(self, token: str | None = None, endpoint: str | None = None, say=show):
         from huggingface_hub import HfApi, constants
 
         self.token, self.where = find_token(token)

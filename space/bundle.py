@@ -64,8 +64,10 @@ def made_files(readme: str) -> list[str] | None:
     return [name for name in names if isinstance(name, str)] if names is not None else None
 
 
-def prepare(out: Path) -> None:
-    """Make the folder and empty it of an earlier build; PublishError if it holds anything else."""
+def prepare(out: Path, model: Path | None = None) -> None:
+    """Make the folder and empty it of an earlier build; PublishError if it holds anything else, or the model itself."""
+    if model is not None and out.resolve() in (model.resolve(), *model.resolve().parents):
+        raise PublishError(f"{out} cannot be built in, the model itself lies there: name an empty or new folder.")
     if out.exists() and not out.is_dir():
         raise PublishError(f"{out} is a file: name a folder that is empty or new.")
     out.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,7 @@ def build_model_folder(folder, out, repo_id: str, dtype: str = "auto", project: 
 
     folder, out = Path(folder), Path(out)
     model, tokenizer = load(folder)
-    prepare(out)
+    prepare(out, folder)
     for name in names_in(folder):
         copy(folder, name, out / name)
     start = start_id(tokenizer, folder)
@@ -152,7 +154,7 @@ def build_space_folder(repo_id: str, model: str, out, target: str, revision: str
     out, spec = Path(out), TARGETS[target]
     if folder is not None:
         load(folder)
-    prepare(out)
+    prepare(out, folder)
     if spec.sdk == "static":
         build_static(folder, out, links=links(repo_id, model), model_repo=model or None, license=license_of(folder))
         return mark(out)

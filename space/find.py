@@ -52,7 +52,7 @@ def ask_reader(question: str) -> str:
 
 def fetch(named: str) -> Path:
     """The folder of a path (or of its best/), or of a repo on the Hub. FolderError in one sentence."""
-    path = Path(named).expanduser()
+    path = Path(os.path.expanduser(named))
     for folder in (path, path / "best"):
         if (folder / "config.json").is_file():
             return folder

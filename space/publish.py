@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.files import say as show
 from space.account import HUB, Account, PublishError, check_name, explain
 from space.bundle import (
     NEEDED,
@@ -67,7 +68,7 @@ class Standing:
 
 
 def publish_model(folder, repo_id: str, *, dry_run: bool = False, token: str | None = None, endpoint: str | None = None,
-                  dtype: str = "auto", private: bool | None = None, replace: bool = False, out=None, say=print,
+                  dtype: str = "auto", private: bool | None = None, replace: bool = False, out=None, say=show,
                   **said: str | None) -> Published:  # fmt: skip
     """Publish a model folder (training's best/) as a model repo; returns where it is. Raises PublishError.
 
@@ -91,7 +92,7 @@ def publish_model(folder, repo_id: str, *, dry_run: bool = False, token: str | N
 
 def publish_space(repo_id: str, model_repo_id: str, target: str = "static", *, wait: bool = True, dry_run: bool = False,
                   token: str | None = None, endpoint: str | None = None, private: bool | None = None,
-                  replace: bool = False, read_token: str | None = None, out=None, say=print,
+                  replace: bool = False, read_token: str | None = None, out=None, say=show,
                   poll: float = 5.0) -> Published:  # fmt: skip
     """Publish a page that lets anyone write with a model; returns where it is. Raises PublishError.
 
@@ -392,7 +393,7 @@ def main(argv=None) -> int:
             secret = os.environ.get("SPACE_READ_TOKEN")
             publish_space(args.repo, args.model, args.target, wait=not args.no_wait, read_token=secret, **common)
     except PublishError as e:
-        print(e, file=sys.stderr)
+        show(e, sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped. Run it again to go on: files that arrived whole are not sent again.", file=sys.stderr)

@@ -555,6 +555,22 @@ def test_missing_folder_asks_the_hub_and_says_so(monkeypatch):
 
 # ---- errors that name the mend
 
+@pytest.mark.parametrize("how", ["offline", "unreachable"])
+def test_a_model_in_the_hubs_cache_needs_no_network(how, tmp_path):
+    """Catches a cached model that is asked of the Hub, and a stack of HTTP errors for one that is not there."""
+    commit = tmp_path / "models--you--m" / "snapshots" / ("a" * 40)
+    small(seed=9).save_pretrained(commit)
+    (tmp_path / "models--you--m" / "refs").mkdir()
+    (tmp_path / "models--you--m" / "refs" / "main").write_text("a" * 40)
+    code = ("from model_gpt2 import GPT\nGPT.from_pretrained('you/m')\n"
+            "try: GPT.from_pretrained('you/other')\nexcept ValueError as error: print(error)")
+    env = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9",
+           "HF_HUB_OFFLINE": str(int(how == "offline"))}
+    here = os.path.dirname(model_gpt2.__file__)
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=here, capture_output=True, text=True)
+    assert done.stdout.startswith("No folder you/other, and no config.json from the Hub"), done.stderr[-500:]
+
+
 def test_errors_at_the_door():
     """Each of these otherwise surfaces deep inside torch, or on CUDA as an assertion that kills the
     session."""

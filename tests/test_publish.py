@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
@@ -435,6 +436,37 @@ def test_only_what_the_bundle_made_travels(hub, folder, tmp_path):
     assert "app.py" not in bundle.files_in(tmp_path / "new")
 
 
+def test_a_console_that_cannot_show_a_letter_ends_no_publishing(hub, folder, monkeypatch):
+    """Catches a traceback after the upload, over what the app of a Cyrillic text answered."""
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(publish, "call_once", lambda *args: "\u043f\u0440\u0438\u0432\u0435\u0442")
+    publish_space("app", str(folder), endpoint=hub.url, token=hub.token, **QUIET)
+    assert b"It answers: ??????" in screen.buffer.getvalue()
+
+
+def build(model, out, target):
+    """The folder of a model repo (target None) or of a Space."""
+    if target is None:
+        return bundle.build_model_folder(model, out, "me/m")
+    return bundle.build_space_folder("me/app", "", out, target, folder=model)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_building_over_the_model_itself_is_refused(folder, tmp_path, inside):
+    """Catches a published folder that is built anew over itself: its own model was deleted first, and was lost."""
+    bundle.build_model_folder(folder, tmp_path / "site" / "model", "me/m")
+    bundle.build_space_folder("me/app", "", tmp_path / "app", "zero-a10g", folder=folder)
+    mine, out = tmp_path / "site" / "model", tmp_path / "site" / "model"
+    if inside:
+        mine, out = tmp_path / "app" / "model", tmp_path / "app"
+    before = bundle.files_in(out)
+    for target in (None, "static", "zero-a10g"):
+        with pytest.raises(ValueError, match="itself lies there") as e:
+            build(mine, out, target)
+        assert "\n" not in str(e.value) and bundle.files_in(out) == before
+
+
 @pytest.mark.parametrize("target", [None, *bundle.TARGETS])
 def test_links_and_strange_files_do_not_travel(folder, tmp_path, target):
     """Catches a link to a token that is copied unread, a folder behind a link, .git and .env in a Space."""
@@ -444,17 +476,12 @@ def test_links_and_strange_files_do_not_travel(folder, tmp_path, target):
     (tmp_path / "m" / ".env").write_text("HF_TOKEN=hf_secret")
     (tmp_path / "m" / "more").symlink_to(tmp_path / "secret")
 
-    def build(out):
-        if target is None:
-            return bundle.build_model_folder(tmp_path / "m", out, "me/m")
-        return bundle.build_space_folder("me/app", "", out, target, folder=tmp_path / "m")
-
-    out = build(tmp_path / "one")
+    out = build(tmp_path / "m", tmp_path / "one", target)
     assert not [name for name in bundle.files_in(out) if ".env" in name or "more" in name]
     (tmp_path / "m" / "metrics.json").unlink()
     (tmp_path / "m" / "metrics.json").symlink_to(tmp_path / "secret" / "token")
     with pytest.raises(ValueError, match="leads out of the folder"):
-        build(tmp_path / "two")
+        build(tmp_path / "m", tmp_path / "two", target)
 
 
 def test_the_hubs_own_cache_is_made_of_links_and_may_be_published(folder, tmp_path):

@@ -214,7 +214,9 @@ def test_what_is_no_text_is_one_sentence(content, says, file, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["nowhere.txt", ".", "/dev/zero", "a\0b", "x" * 5000, "https:/one-slash"])
+@pytest.mark.parametrize(
+    "where", ["nowhere.txt", "~nobody.txt", ".", "/dev/zero", "a\0b", "x" * 5000, "https:/one-slash"]
+)
 def test_a_path_to_nothing_is_one_sentence(where):
     """Catches reading for ever, or an OSError, for a wrong path."""
     with pytest.raises(DataError, match="check the path|name one text file|name a text file") as error:
