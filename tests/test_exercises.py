@@ -128,7 +128,7 @@ TABLE = [
      [one_scale, cut_off, largest_positive, lambda w: (w.round(), torch.ones(len(w), 1))]),  # rounded, still floats
     ("speed", 4, ["whole"], [add_up, forget_the_rest]),
 ]
-ROWS = pytest.mark.parametrize("notebook, n, names, wrong", TABLE, ids=lambda value: str(value)[:40])
+ROWS = pytest.mark.parametrize("notebook, n, names, wrong", TABLE, ids=[f"{row[0]}-{row[1]}" for row in TABLE])
 
 
 def of(notebook):
