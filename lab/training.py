@@ -144,6 +144,55 @@ def plan(config, corpus, device):
     return "\n".join(lines)
 
 
+def summit_rows(folder=ROOT / "results"):
+    """Our own run of twelve layers, results/summit.json, as lines of text: exact losses in windows of 1,024."""
+    found = read_json(folder / "summit.json")
+    runs = {run["name"]: run for run in found["runs"]}
+    rows = []
+    for i in (1, 2, 3, 4):
+        first, second = runs[f"seed-{i}"], runs[f"more-{i}"]
+        rows.append((f"small model {i}, 4 layers x 192", first["tokens"] + second["tokens"], second["val_loss"]))
+    rows += [("the four, their probabilities averaged", None, found["exact"]["mean_probabilities"]),
+             ("side by side in one of 12 layers x 768", None, found["exact"]["start"]["val_loss"]),
+             ("the same, trained as one", runs["large"]["tokens"], found["best"]["val_loss"])]
+    return [f"{name:<40} {f'{tokens / 1e6:.1f} M letters read' if tokens else '':<22} {loss:.4f}"
+            for name, tokens, loss in rows]
+
+
+def summit_best(folder=ROOT / "results"):
+    """The exact validation loss of our twelve layers."""
+    return read_json(folder / "summit.json")["best"]["val_loss"]
+
+
+def summit_sample(folder=ROOT / "results"):
+    """The first sample that the twelve layers wrote, as it came."""
+    return read_json(folder / "summit.json")["samples"][0]["text"]
+
+
+def climb(folder=ROOT / "results"):
+    """Training loss of the four small models over what they read, their exact ends, and the large model's."""
+    found = read_json(folder / "summit.json")
+    runs = {run["name"]: run for run in found["runs"]}
+    fig, ax = figure(9, 4)
+    for i in (1, 2, 3, 4):
+        first, second = runs[f"seed-{i}"], runs[f"more-{i}"]
+        points = first["curve"] + [[first["tokens"] + n, loss] for n, loss in second["curve"]]
+        ax.plot(*zip(*[(n / 1e6, loss) for n, loss in points], strict=True), color=GREY, linewidth=1,
+                label="four small models, training loss" if i == 1 else None)
+        ends = [(first["tokens"], first["val_loss"]), (first["tokens"] + second["tokens"], second["val_loss"])]
+        ax.plot(*zip(*[(n / 1e6, loss) for n, loss in ends], strict=True), "o", color=INK,
+                label="their exact validation" if i == 1 else None)
+    best = found["best"]["val_loss"]
+    ax.plot(ends[-1][0] / 1e6, best, "*", color=ACCENT, markersize=18, label="the twelve layers, exact")
+    ax.annotate(f"{best:.3f}", (ends[-1][0] / 1e6, best), (10, -4), textcoords="offset points", color=ACCENT)
+    ax.set(xlabel="letters read by each small model, millions", ylabel="loss, nats a character", ylim=(1.0, 2.2),
+           title="Four small models climb, and one large one stands on them")
+    ax.legend(frameon=False)
+    fig.alt = (f"Training loss of four small models over nine million letters each, their exact validation losses "
+               f"after each stint, and a star at {best:.3f} for the twelve layers.")
+    return fig
+
+
 def twelve_layers():
     """{name: facts of lab.reading} of our own run of twelve layers; empty while there is none."""
     facts = read_json(ROOT / "results" / "summit_inner.json")
@@ -332,14 +381,12 @@ def kinds(models):
         shares = np.array(facts["heads"])  # (n_layer, n_head, kinds)
         for k, ax in enumerate(row):
             ax.imshow(shares[:, :, k], cmap=SHADES, vmin=0, vmax=1, aspect="auto")
-            most = np.unravel_index(shares[:, :, k].argmax(), shares.shape[:2])
-            ax.text(most[1], most[0], f"{shares[:, :, k].max():.0%}", ha="center", va="center", fontsize=11,
-                    color="white" if shares[:, :, k].max() > 0.62 else INK)
-            ax.set(xticks=[], yticks=[], xlabel=f"evenly: {facts['even'][k]:.0%}")
-            if row is axes[0]:
-                ax.set_title(names[k], fontsize=11)
+            ax.set(xticks=[], yticks=[],
+                   xlabel=f"most {shares[:, :, k].max():.0%}, evenly {facts['even'][k]:.0%}")
         row[0].set_ylabel(f"{model}\nlayers, first on top", fontsize=11)
-    fig.supxlabel("heads from left to right; the number: the largest share", fontsize=11)
+    for ax, name in zip(axes[0], names, strict=True):
+        ax.set_title(name, fontsize=11)
+    fig.supxlabel("a cell is a head; darker: more of its vote", fontsize=11)
     fig.alt = "; ".join(
         f"{model}: largest share on {name} {np.array(facts['heads'])[:, :, k].max():.0%}"
         for model, facts in models.items() for k, name in enumerate(names))
