@@ -106,7 +106,7 @@ def start_id(tokenizer, folder: Path) -> int:
 
 
 def check_parts(folder: Path, model, tokenizer, table=None) -> None:
-    """FolderError unless model, tokenizer and table are of one size, and the weights are numbers."""
+    """FolderError unless model, tokenizer and table are of one size and of one text."""
     if tokenizer.vocab_size > model.config.vocab_size:
         raise FolderError(f"{folder}: tokenizer.json has {tokenizer.vocab_size:,} tokens and the model "
                           f"{model.config.vocab_size:,}: they are not of one run, save both again.")  # fmt: skip
@@ -115,6 +115,3 @@ def check_parts(folder: Path, model, tokenizer, table=None) -> None:
     if table is not None and (table.vocab_size != tokenizer.vocab_size or counted and text and counted != text):
         raise FolderError(f"{folder}: {TABLE} counts another text ({table.vocab_size:,} symbols, SHA-256 "
                           f"{counted[:8] or 'unknown'}) than the model learned: delete it.")  # fmt: skip
-    if not all(weight.isfinite().all() for weight in model.parameters()):
-        raise FolderError(f"{folder}: model.safetensors holds weights that are no numbers (NaN or infinite): train "
-                          "again, or take an earlier checkpoint.")  # fmt: skip

@@ -10,7 +10,7 @@ from collections import Counter
 from urllib.parse import parse_qs
 
 MAX_BODY = 200_000  # bytes; a full seed text of the widest letters takes 120,000
-PATIENCE = 2.0  # seconds in which a visitor must begin to read what was asked for
+PATIENCE = 8.0  # seconds in which a visitor must begin to read what was asked for; a busy machine needs some
 
 READING = Counter()  # session or event -> open streams of answers
 

@@ -581,7 +581,7 @@ def other_table(folder, size=7, **of):
 
 
 SPOILED = [("metrics.json", nested(10**5), "metrics.json"), ("metrics.json", "[1]", "metrics.json"),
-           ("tokenizer.json", nested(10**5), "tokenizer.json"), ("", no_numbers, "no numbers (NaN"),
+           ("tokenizer.json", nested(10**5), "tokenizer.json"), ("", no_numbers, "hold NaN"),
            ("", other_table, "another text"),
            ("", lambda folder: other_table(folder, len(CHARS), corpus_sha256="cd" * 32), "another text"),
            ("generation_config.json", nested(10**5), "generation_config.json")]  # fmt: skip

@@ -738,7 +738,7 @@ def test_command_dry_run_and_its_errors(folder, tmp_path):
     def run(*words):
         env = {**os.environ, "HF_HOME": str(tmp_path)}
         return subprocess.run([sys.executable, "-m", "space.publish", *map(str, words)], cwd=ROOT, env=env,
-                              capture_output=True, text=True, timeout=120)  # fmt: skip
+                              capture_output=True, text=True, timeout=500)  # fmt: skip
 
     done = run("model", folder, "mine", "--dry-run")
     assert done.returncode == 0 and "model.safetensors" in done.stdout, done.stderr
@@ -793,7 +793,7 @@ def test_fresh_process_with_only_the_folder_gives_the_same_logits(folder, tmp_pa
         "m = GPT.from_pretrained(sys.argv[2]); torch.save(m(torch.arange(20)[None])[0].detach(), sys.argv[3])"
     )
     command = [sys.executable, "-c", code, ROOT, out, tmp_path / "logits.pt"]
-    subprocess.run(command, check=True, cwd=tmp_path, timeout=120)
+    subprocess.run(command, check=True, cwd=tmp_path, timeout=500)
     with torch.no_grad():
         here = GPT.from_pretrained(folder)(torch.arange(20)[None])[0]
     assert torch.equal(torch.load(tmp_path / "logits.pt", weights_only=True), here)
