@@ -103,13 +103,32 @@ def runs_block():
     return "\n".join(rows) + f"\n\nThe commands, in the same order:\n\n```\n{commands}\n```"
 
 
+def summit_block():
+    """The twelve layers: what each stage reached, from results/summit.json, and the first sample, as it came."""
+    found = read_json(ROOT / "results" / "summit.json")
+    if not found:
+        return "Not yet measured."
+    small = [run for run in found["runs"] if run["name"].startswith("more-")]
+    losses = sorted(run["val_loss"] for run in small)
+    letters = sum(run["tokens"] for run in found["runs"] if run["name"] != "large")
+    rows = [(f"four small models, 4 layers x 192, {letters / 1e6:.0f} M letters in all",
+             f"{losses[0]:.4f} to {losses[-1]:.4f}"),
+            ("their probabilities averaged (four models)", f"{found['exact']['mean_probabilities']:.4f}"),
+            ("side by side in one GPT-2 of 12 x 768", f"{found['exact']['start']['val_loss']:.4f}"),
+            ("the same, its LayerNorms and biases trained as one", f"**{found['best']['val_loss']:.4f}**")]
+    lines = ["| stage | exact validation, windows of 1,024 |", "| --- | --- |"]
+    lines += [f"| {what} | {loss} |" for what, loss in rows]
+    sample = found["samples"][0]["text"].strip()
+    return "\n".join(lines) + f"\n\nThe first sample drawn, as it came:\n\n```\n{sample}\n```"
+
+
 def bench_block(module, function="table_markdown"):
     """A table that a script of bench/ makes from its own results."""
     return lambda: getattr(importlib.import_module(f"bench.{module}"), function)()
 
 
 BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_block, "sample": sample_block,
-          "page": page_block, "app-model": app_model_block, "runs": runs_block,
+          "page": page_block, "app-model": app_model_block, "summit": summit_block, "runs": runs_block,
           "recipe": bench_block("cpu_recipe"), "kernels": bench_block("cpu_kernels"),
           "generate": bench_block("generate"), "cost": bench_block("cost"),
           "predictions": bench_block("projection"), "gpu": bench_block("gpu_steps"),
