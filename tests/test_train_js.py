@@ -13,7 +13,7 @@ from data.corpus import corpus_from_text
 from data.ngram import NGram
 from data.tokenizer import CharTokenizer
 from model_gpt2 import GPT, GPTConfig
-from train_gpt2 import evaluate
+from train_gpt2 import TrainConfig, evaluate, make_optimizers
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(not NODE, reason="needs node")
@@ -50,27 +50,30 @@ def lr_at(step):
     return LAW["lr"] * ((step + 1) / LAW["warmup_steps"] if step < LAW["warmup_steps"] else left)
 
 
-def train_with_torch(model, batches, order):
-    """(grads of the first step, losses, norms), with torch's autograd, clip and AdamW."""
+def train_with_torch(model, batches, order, muon):
+    """(grads of the first step, losses, norms), with torch's autograd and clip and the trainer's optimizers."""
     named = parameters(model)
-    groups = [{"params": [p for p in named.values() if p.dim() >= 2], "weight_decay": LAW["weight_decay"]},
-              {"params": [p for p in named.values() if p.dim() < 2], "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=(LAW["beta1"], LAW["beta2"]))
+    law = TrainConfig(optimizer="muon" if muon else "adamw", lr=LAW["lr"], muon_lr=0.02, beta1=LAW["beta1"],
+                      beta2=LAW["beta2"], weight_decay=LAW["weight_decay"])
+    optimizers = make_optimizers(model, law, torch.float32)
+    rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     grads, losses, norms = {}, [], []
     for step, (x, y) in enumerate(batches):
         loss = model(x, y)[1]
-        optimizer.zero_grad()
         loss.backward()
         grads = grads or {name: stored(name, named[name].grad) for name in order}
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), LAW["grad_clip"]).item())
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(step)
-        optimizer.step()
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * lr_at(step) / LAW["lr"]
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         losses.append(loss.item())
     return grads, losses, norms
 
 
-@pytest.fixture(scope="module", params=["plain", "wasm"])
+@pytest.fixture(scope="module", params=["plain", "wasm", "muon"])
 def both(request, tmp_path_factory):
     """What node and torch make of the same task."""
     folder, draw = tmp_path_factory.mktemp("train"), torch.Generator().manual_seed(1)
@@ -82,16 +85,18 @@ def both(request, tmp_path_factory):
                for row in starts.tolist()]
     np.concatenate([stored(n, p).ravel() for n, p in parameters(model).items()]).tofile(folder / "start.bin")
     val = text[2000:2777]  # 776 targets: the last window is a short one
-    task = {"config": CONFIG, "B": B, "steps": STEPS, "law": LAW, "val": val.tolist(),
+    law = LAW | ({"optimizer": "muon", "muon_lr": 0.02} if request.param == "muon" else {})
+    task = {"config": CONFIG, "B": B, "steps": STEPS, "law": law, "val": val.tolist(),
             "batches": [[x.flatten().tolist(), y.flatten().tolist()] for x, y in batches],
             "text": TEXT, "bad": [list(body) for body in BAD]}
     (folder / "task.json").write_text(json.dumps(task))
-    command = [NODE, str(ROOT / "tests" / "train_node.mjs"), str(folder), request.param]
+    kernels = "plain" if request.param == "plain" else "wasm"
+    command = [NODE, str(ROOT / "tests" / "train_node.mjs"), str(folder), kernels]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     js = json.loads(done.stdout)
     order = list(parameters(model))
-    grads, losses, norms = train_with_torch(model, batches, order)
+    grads, losses, norms = train_with_torch(model, batches, order, muon=request.param == "muon")
     js["folder"] = folder / "model"
     return js, {"names": order, "grads": grads, "losses": losses, "norms": norms, "val_loss": evaluate(model, val)}
 

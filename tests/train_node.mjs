@@ -1,6 +1,6 @@
 // Run by test_train_js.py: node train_node.mjs FOLDER KERNELS. Reads task.json and its float32 files, trains, prints JSON.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { AdamW, evaluate, GPT, lr_at, optimizer_step } from "../space/static/train.js";
+import { evaluate, GPT, lr_at, make_optimizers, optimizer_step } from "../space/static/train.js";
 import { model_folder } from "../space/static/train_folder.js";
 import { corpus_from_text, marks, read_text } from "../space/static/train_text.js";
 
@@ -8,7 +8,7 @@ const [folder, kernels] = process.argv.slice(2);
 const { config, B, steps, law, batches, val, text, bad } = JSON.parse(readFileSync(`${folder}/task.json`));
 const bytes = readFileSync(`${folder}/start.bin`);
 const start = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-const model = new GPT(config, B, kernels), optimizer = new AdamW(model, law);
+const model = new GPT(config, B, kernels), optimizers = make_optimizers(model, law);
 
 const size = (shape) => shape.reduce((a, b) => a * b, 1);
 let at = 0;
@@ -18,7 +18,7 @@ for (const [name, shape] of Object.entries(model.shapes)) {
 const out = { names: Object.keys(model.shapes), grads: {}, losses: [], norms: [], bytes: model.bytes };
 for (let step = 0; step < steps; step++) {
   const [x, y] = batches[step].map((ids) => Int32Array.from(ids));
-  const { loss, norm } = optimizer_step(model, optimizer, x, y, lr_at(law, step), law.grad_clip);
+  const { loss, norm } = optimizer_step(model, optimizers, x, y, lr_at(law, step) / law.lr, law.grad_clip);
   out.losses.push(loss);
   out.norms.push(norm);
   if (step === 0) for (const name of out.names) out.grads[name] = [...model.grads[name].subarray(0, size(model.shapes[name]))];

@@ -1,4 +1,4 @@
-// train.js: GPT-2 learns in the page. Forward and backward of everything in gpt2.js, and AdamW, without a library.
+// train.js: GPT-2 learns in the page. Forward and backward of everything in gpt2.js, AdamW and Muon, without a library.
 //
 // Read it beside notebooks/gradients.ipynb, where each backward is explained, and train_gpt2.py: same names, same order.
 //   B batch, T time, N = B T rows, C n_embd, nh heads of size hs = C / nh, V vocab_size (padded to a multiple of 8)
@@ -275,6 +275,7 @@ export class GPT {
     this.wide = room(4 * N * C);                             // grads of what is wider than the stream
     this.narrow = room(N * C);
     this.turned = room(Math.max(4 * N * C, 4 * C * C, N * Vp, Vp * C));
+    this.muon = { x: room(4 * C * C), y: room(4 * C * C), xT: room(4 * C * C), a: room(C * C), b: room(C * C) };
   }
 
   /** GPT-2's start: every matrix normal with 0.02, the last of each block smaller; random() in [0, 1). */
@@ -429,42 +430,98 @@ export function lr_at({ lr, min_lr = 0, warmup_steps, max_steps, schedule = "lin
   return min_lr + (schedule === "cosine" ? 0.5 - 0.5 * Math.cos(Math.PI * left) : left) * (lr - min_lr);
 }
 
-/** torch.optim.AdamW. Weight decay pulls on matrices, never on biases and LayerNorm. */
+/** torch.optim.AdamW for the params of these names. Weight decay pulls on matrices, never on biases and LayerNorm. */
 export class AdamW {
-  constructor(model, { beta1 = 0.9, beta2 = 0.99, weight_decay = 0.1, epsilon = 1e-8 } = {}) {
-    Object.assign(this, { model, beta1, beta2, weight_decay, epsilon, t: 0, mean: {}, square: {} });
-    for (const [name, p] of Object.entries(model.params)) {
-      this.mean[name] = new Float32Array(p.length);
-      this.square[name] = new Float32Array(p.length);
-    }
+  constructor(model, names, { lr, beta1 = 0.9, beta2 = 0.99, weight_decay = 0.1, epsilon = 1e-8 }) {
+    Object.assign(this, { model, names, lr, beta1, beta2, weight_decay, epsilon, t: 0 });
+    this.mean = names.map((name) => new Float32Array(model.params[name].length));
+    this.square = names.map((name) => new Float32Array(model.params[name].length));
   }
 
-  /** One step against the grads, each multiplied by `scale` first (1, or what clipping asks for). */
-  step(lr, scale = 1) {
-    const { beta1, beta2, epsilon } = this, t = ++this.t;
+  /** One step at `share` of the learning rate; the grads are multiplied by `scale` first, which is how they are clipped. */
+  step(share, scale = 1) {
+    const { model, beta1, beta2, epsilon } = this, lr = share * this.lr, t = ++this.t;
     const fix1 = 1 - beta1 ** t, fix2 = Math.sqrt(1 - beta2 ** t);
-    for (const [name, p] of Object.entries(this.model.params)) {
-      const g = this.model.grads[name], m = this.mean[name], s = this.square[name];
-      const keep = this.model.shapes[name].length > 1 ? 1 - lr * this.weight_decay : 1;
+    this.names.forEach((name, n) => {
+      const p = model.params[name], g = model.grads[name], m = this.mean[n], s = this.square[n];
+      const keep = model.shapes[name].length > 1 ? 1 - lr * this.weight_decay : 1;
       for (let i = 0; i < p.length; i++) {
         const slope = g[i] * scale;
         m[i] += (1 - beta1) * (slope - m[i]);
         s[i] += (1 - beta2) * (slope * slope - s[i]);
         p[i] = p[i] * keep - lr / fix1 * m[i] / (Math.sqrt(s[i]) / fix2 + epsilon);
       }
-    }
+    });
   }
 }
 
-/** Forward, backward, clip, step, in this order. Returns { loss, norm, moved }; a norm that is not finite moves nothing. */
-export function optimizer_step(model, optimizer, x, y, lr, grad_clip = 1) {
+/** Momentum whose step is made orthogonal (gpt2/optim.py; Jordan et al. 2024). For the matrices of the blocks. */
+export class Muon {
+  constructor(model, names, { lr, momentum = 0.95, weight_decay = 0 }) {
+    Object.assign(this, { model, names, lr, momentum, weight_decay });
+    this.mean = names.map((name) => new Float32Array(model.params[name].length));
+  }
+
+  step(share, scale = 1) {
+    const { model: { params, grads, shapes, muon }, momentum } = this, lr = share * this.lr;
+    this.names.forEach((name, n) => {
+      const p = params[name], g = grads[name], m = this.mean[n], [rows, all] = shapes[name];
+      const parts = all === 3 * rows ? 3 : 1, columns = all / parts;           // c_attn is three matrices side by side
+      const size = Math.sqrt(Math.max(1, columns / rows)), keep = 1 - lr * this.weight_decay;
+      for (let i = 0; i < p.length; i++) m[i] += (1 - momentum) * (g[i] * scale - m[i]);
+      for (let part = 0; part < parts; part++) {
+        const at = (i, j) => i * all + part * columns + j;
+        for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) {     // Nesterov: look one step ahead
+          const k = at(i, j), slope = g[k] * scale;
+          muon.x[i * columns + j] = slope + momentum * (m[k] - slope);
+        }
+        const x = orthogonalize(this.model, rows, columns);
+        for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) p[at(i, j)] = keep * p[at(i, j)] - lr * size * x[i * columns + j];
+      }
+    });
+  }
+}
+
+/** model.muon.x (rows, columns) -> nearly the closest matrix whose singular values are all 1: five Newton-Schulz steps. */
+function orthogonalize(model, rows, columns) {
+  const { muon } = model, n = rows * columns, small = Math.min(rows, columns), large = Math.max(rows, columns);
+  let [x, y, xT] = [muon.x, muon.y, muon.xT].map((room) => room.subarray(0, n)), square = 0;
+  const [a, b] = [muon.a, muon.b].map((room) => room.subarray(0, small * small));
+  for (let i = 0; i < n; i++) square += x[i] * x[i];
+  for (let i = 0, size = Math.sqrt(square) + 1e-7; i < n; i++) x[i] /= size;
+  if (rows > columns) { transpose(y, x, rows, columns); [x, y] = [y, x]; }
+  for (let turn = 0; turn < 5; turn++) {
+    transpose(xT, x, small, large);
+    a.fill(0);
+    model.product(a, x, xT, small, large, small);
+    b.fill(0);
+    model.product(b, a, a, small, small, small);
+    for (let i = 0; i < b.length; i++) b[i] = 2.0315 * b[i] - 4.775 * a[i];
+    for (let i = 0; i < n; i++) y[i] = 3.4445 * x[i];
+    model.product(y, b, x, small, small, large);
+    [x, y] = [y, x];
+  }
+  if (rows <= columns) return x;
+  transpose(xT, x, columns, rows);
+  return xT;
+}
+
+/** [AdamW] or [Muon, AdamW], as `law` says: { optimizer, lr, muon_lr, beta1, beta2, weight_decay }. */
+export function make_optimizers(model, law) {
+  const muon = law.optimizer === "muon" ? Object.keys(model.shapes).filter((name) => name.includes(".h.") && model.shapes[name].length === 2) : [];
+  const adamw = new AdamW(model, Object.keys(model.shapes).filter((name) => !muon.includes(name)), law);
+  return muon.length ? [new Muon(model, muon, { lr: law.muon_lr, weight_decay: law.weight_decay }), adamw] : [adamw];
+}
+
+/** Forward, backward, clip, step at `share` of the learning rates. Returns { loss, norm, moved }; a norm that is not finite moves nothing. */
+export function optimizer_step(model, optimizers, x, y, share, grad_clip = 1) {
   model.zero_grad();
   const loss = model.forward(x, y);
   model.backward();
   let square = 0;
   for (const g of Object.values(model.grads)) for (let i = 0; i < g.length; i++) square += g[i] * g[i];
   const norm = Math.sqrt(square), moved = Number.isFinite(norm);
-  if (moved) optimizer.step(lr, Math.min(1, grad_clip / (norm + 1e-6)));
+  if (moved) for (const optimizer of optimizers) optimizer.step(share, Math.min(1, grad_clip / (norm + 1e-6)));
   return { loss, norm, moved };
 }
 

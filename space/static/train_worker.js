@@ -6,14 +6,15 @@
 //                    failed {message}
 
 import { GPT as Writer, generator } from "./gpt2.js";
-import { AdamW, evaluate, GPT, lr_at, optimizer_step } from "./train.js";
+import { evaluate, GPT, lr_at, make_optimizers, optimizer_step } from "./train.js";
 import { model_folder } from "./train_folder.js";
 import { corpus_from_text, marks, read_text } from "./train_text.js";
 
 export const SIZES = {
-  small: { config: { n_layer: 2, n_head: 4, n_embd: 64, block_size: 64 }, B: 16, lr: 5e-3 },
-  medium: { config: { n_layer: 4, n_head: 4, n_embd: 128, block_size: 128 }, B: 16, lr: 3e-3 },
+  small: { config: { n_layer: 2, n_head: 4, n_embd: 64, block_size: 64 }, B: 16 },
+  medium: { config: { n_layer: 4, n_head: 4, n_embd: 128, block_size: 128 }, B: 16 },
 };
+const LAW = { optimizer: "muon", lr: 4e-3, muon_lr: 0.02, beta1: 0.9, beta2: 0.99, weight_decay: 0.1 };   // as the preset cpu
 const VALIDATIONS = 8, SAMPLE = 240;                         // times a run stops to be examined; characters that it writes
 
 let corpus = null, model = null, run = null;
@@ -37,11 +38,11 @@ const build = (size) => new GPT({ ...SIZES[size].config, vocab_size: corpus.char
 
 /** Seconds for one step of this size on this device: the median of a few, within about a second. */
 async function seconds_a_step(size) {
-  const trial = build(size), optimizer = new AdamW(trial), random = generator(1), times = [];
+  const trial = build(size), optimizers = make_optimizers(trial, LAW), random = generator(1), times = [];
   trial.init(random);
   for (let begin = performance.now(); times.length < 3 || (performance.now() - begin < 800 && times.length < 20);) {
     const from = performance.now();
-    optimizer_step(trial, optimizer, ...get_batch(corpus.train, trial, random), 0);
+    optimizer_step(trial, optimizers, ...get_batch(corpus.train, trial, random), 0);
     times.push((performance.now() - from) / 1000);
     await breathe();
   }
@@ -64,22 +65,23 @@ async function start({ size, minutes, seed = 1 }) {
   model = build(size);
   model.init(random);
   const max_steps = Math.max(20, Math.round(minutes * 60 / step_seconds));
-  const law = { lr: SIZES[size].lr, max_steps, warmup_steps: Math.min(100, max_steps >> 3) };
+  const law = { ...LAW, max_steps, warmup_steps: Math.min(100, max_steps >> 3) };
   run = { law, step: 0, seconds: 0, paused: false, stopped: false, val_loss: NaN };
   const parameters = Object.values(model.shapes).reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
   postMessage({ type: "begun", max_steps, parameters, bytes: model.bytes, config: model.config });
-  await train(run, new AdamW(model), random);
+  await train(run, make_optimizers(model, law), random);
 }
 
 /** Steps until the last one, or until the page says stop; examined now and then, and at the end. */
-async function train(run, optimizer, random) {
+async function train(run, optimizers, random) {
   const { max_steps } = run.law, every = Math.max(1, Math.floor(max_steps / VALIDATIONS));
   let items = [], told = performance.now();
   while (run.step < max_steps && !run.stopped) {
     await breathe();
     if (run.paused) { await new Promise((resolve) => { run.go_on = resolve; }); continue; }
     const from = performance.now();
-    const { loss } = optimizer_step(model, optimizer, ...get_batch(corpus.train, model, random), lr_at(run.law, run.step));
+    const share = lr_at(run.law, run.step) / run.law.lr;
+    const { loss } = optimizer_step(model, optimizers, ...get_batch(corpus.train, model, random), share);
     run.seconds += (performance.now() - from) / 1000;
     if (!Number.isFinite(loss)) throw new Error("The loss is no longer a number: begin again, or choose another text.");
     items.push([++run.step, loss]);
