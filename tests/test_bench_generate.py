@@ -23,8 +23,9 @@ def test_ratios_are_taken_within_a_turn():
     ready = {"libraries_mb": 200.0, "making_mb": 400.0}
     rows = [generate.row(v, ready, made[v]) for v in made]
     generate.compare(rows, made)
-    assert rows[0]["times_transformers"] == {"median": 2.0, "low": pytest.approx(50 / 30, abs=1e-3), "high": 3.0}
-    assert rows[0]["times_no_cache"] == {"median": 25.0, "low": 25.0, "high": 30.0}
+    low = pytest.approx(50 / 30, abs=1e-3)
+    assert rows[0]["times_transformers"] == {"median": 2.0, "low": low, "high": 3.0, "n": 3}
+    assert rows[0]["times_no_cache"] == {"median": 25.0, "low": 25.0, "high": 30.0, "n": 3}
     assert rows[0]["share_of_sweep"]["median"] == 0.5 and rows[0]["share_of_read"]["median"] == 0.4
     assert rows[0]["memory_mb"]["peak_writing"] == 300
     assert "50%" in generate.table(rows).splitlines()[1]
