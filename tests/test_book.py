@@ -67,7 +67,7 @@ def test_pictures_keep_their_words_and_folds(built):
     page = (built / "gpt_dev.html").read_text(encoding="utf-8")
     shown = [picture.get("alt") for picture in Page(built / "gpt_dev.html").pictures]
     assert alts and [alt for alt in alts if alt not in shown] == []
-    assert page.count("<summary>Solution</summary>") == 10 and "tag_hide-input" in page
+    assert page.count("<summary>Solution</summary>") == 11 and "tag_hide-input" in page
     assert f"commit {nb.metadata['walkthrough']['commit']}" in page
 
 

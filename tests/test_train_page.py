@@ -80,6 +80,7 @@ def trained(page, tmp_path_factory):
     page.click("#pause")
     status(page, "Done", 240)
     page.click("#folder")
+    page.locator("#files a", has_text="safetensors").wait_for()
     folder = tmp_path_factory.mktemp("model")
     for link in page.locator("#files a").all():
         with page.expect_download() as download:

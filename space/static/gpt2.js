@@ -246,7 +246,7 @@ export class GPT {
    */
   *stream(idx, max_new_tokens, { temperature = 1, top_k = 0, top_p = 1, seed = 1 } = {}) {
     const random = generator(seed);
-    let window = [...idx];
+    let window = [...idx].slice(-this.config.block_size);                    // a long prompt: its last ids, as in Python
     if (!window.length) throw new Error("The prompt is empty: give at least one character.");
     for (let n = 0; n < max_new_tokens; n++) {
       window = this.fit(window);
