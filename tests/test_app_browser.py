@@ -182,6 +182,7 @@ def test_empty_seed_and_keyboard_only(visit):
     page = visit()
     page.fill("#prompt textarea", "")
     set_number(page, "#tokens", 20)
+    page.wait_for_timeout(1000)  # Gradio takes a number over a moment after it was typed
     page.evaluate("document.querySelector('#status .facts').textContent = ''")
     page.focus("#prompt textarea")
     for _ in range(12):
