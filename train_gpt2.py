@@ -70,7 +70,7 @@ from gpt2.report import (
 )
 from gpt2.runlog import RunLog
 from gpt2.settings import LAW_FIELDS, PRESETS, SHAPE_FIELDS, TrainConfig, parse_command
-from gpt2.teacher import soft_loss, soft_targets
+from gpt2.teacher import soft_loss, soft_targets, teacher_table
 from model_gpt2 import GPT
 
 __all__ = ["PRESETS", "TrainConfig", "TrainError", "TrainResult", "Muon", "evaluate", "lr_at",
@@ -187,15 +187,21 @@ def check_data(config, corpus):
                              "lower --block-size or bring more text.")
 
 
-def micro_batches(corpus, config, step, micro, device, rank=0, world=1, T=None):
-    """This process's share of the step's batch in pieces: [(x, y), ...], each (micro, T)."""
+def micro_batches(corpus, config, step, micro, device, rank=0, world=1, T=None, expected=None):
+    """This process's share of the step's batch in pieces: [(x, y), ...], each (micro, T).
+
+    expected: (N, V), what teachers expect at each place of the training text; y is (micro, T, V) then.
+    """
     T = T or config.block_size
     micro = micro * config.block_size // T  # as many tokens at once
     draw = shuffled_batch if config.order == "shuffled" else get_batch
     x, y = draw(corpus.train, T, config.tokens_per_step // T, config.seed, step)  # (sequences, T) each
     mine = slice(rank * len(x) // world, (rank + 1) * len(x) // world)  # of the whole global batch
-    pieces = zip(x[mine].split(micro), y[mine].split(micro), strict=True)
-    return [(a.to(device), b.to(device)) for a, b in pieces]
+    x, y = x[mine], y[mine]
+    if expected is not None:
+        probs = draw(expected, T, config.tokens_per_step // T, config.seed, step)[1][mine]  # (sequences, T, V)
+        y = soft_targets(probs, y, config.teacher_weight)
+    return [(a.to(device), b.to(device)) for a, b in zip(x.split(micro), y.split(micro), strict=True)]
 
 
 # ---- The run
@@ -254,7 +260,7 @@ class Run:
     log: RunLog = None
     raw: GPT = None  # never wrapped: this one is saved
     model: torch.nn.Module = None  # the same weights, compiled or shared between processes
-    teachers: list = field(default_factory=list)
+    expected: torch.Tensor = None  # (N, V): what the teachers expect at each place of the training text
     optimizers: list = field(default_factory=list)
     scaler: torch.amp.GradScaler = None
     dtype: torch.dtype = torch.float32
@@ -332,7 +338,10 @@ def build(run, grow_it):
         run.raw = grown(c, run.raw.config, run.corpus).to(device)
     if c.freeze_matrices:
         freeze_matrices(run.raw, c)
-    run.teachers = [model.to(device) for model in load_models(c.teacher, "--teacher")]
+    teachers = [model.to(device) for model in load_models(c.teacher, "--teacher")]
+    if teachers:
+        run.log.say(f"the teachers read the text once ({len(run.corpus.train):,} tokens)", True)
+        run.expected = teacher_table(teachers, run.corpus.train, device)
     run.micro = from_first(pick_micro_batch(c, run.raw, dtype, device, world), world)
     run.model = try_compile(run.raw, run.micro, dtype, device, run.log.say) if c.compile else run.raw
     if world > 1:
@@ -477,10 +486,7 @@ def next_batches(run):
         extend_positions(run.raw, p.window, window)
         run.log.say(f"step {p.step} | windows of {window} from here")
     p.window = window
-    batches = micro_batches(run.corpus, c, p.step, run.micro, run.device, run.rank, run.world, window)
-    if run.teachers:
-        return [(x, soft_targets(run.teachers, x, y, c.teacher_weight)) for x, y in batches]
-    return batches
+    return micro_batches(run.corpus, c, p.step, run.micro, run.device, run.rank, run.world, window, run.expected)
 
 
 # ---- Validation and checkpoints

@@ -62,13 +62,16 @@ def batch_starts(length: int, block_size: int, batch_size: int, seed: int, step:
 
 
 def cut(ids, starts: np.ndarray, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(x, y), both (B, T) int64: the windows of `ids` at `starts` (B,), and the same one symbol later."""
+    """(x, y), both (B, T) int64: the windows of `ids` at `starts` (B,), and the same one symbol later.
+
+    Rows of numbers instead of ids, (N, V), give (B, T, V).
+    """
     if isinstance(ids, torch.Tensor):
         window = ids[torch.from_numpy(starts[:, None] + np.arange(block_size + 1))]  # (B, T + 1)
     else:
         rows = [np.asarray(ids[int(s) : int(s) + block_size + 1], np.int64) for s in starts]
         window = torch.from_numpy(np.stack(rows))
-    window = window.to(torch.int64)
+    window = window if window.is_floating_point() else window.to(torch.int64)
     return window[:, :-1].contiguous(), window[:, 1:].contiguous()  # (B, T) each
 
 

@@ -5,8 +5,9 @@ import torch
 
 from data.corpus import corpus_from_text
 from gpt2.grow import extend_positions, grow, places
+from gpt2.teacher import soft_targets, teacher_table
 from model_gpt2 import GPT, GPTConfig
-from train_gpt2 import TrainConfig, TrainError, share_of, soft_targets, train
+from train_gpt2 import TrainConfig, TrainError, share_of, train
 
 SMALL = GPTConfig(block_size=16, vocab_size=11, n_layer=2, n_head=2, n_embd=16)
 BIG = GPTConfig(block_size=24, vocab_size=11, n_layer=5, n_head=4, n_embd=32)
@@ -113,16 +114,34 @@ def test_minutes_end_the_run_and_its_rate(corpus):
     assert result.progress.val_loss > 0
 
 
-@torch.no_grad()
-def test_soft_targets_are_probabilities(corpus):
-    """A weight on the wrong side, or a mean of logits."""
-    torch.manual_seed(0)
-    teachers = [GPT(GPTConfig(8, 65, 1, 1, 16)).eval() for _ in range(2)]
-    x, y = torch.zeros(2, 8, dtype=torch.long), torch.full((2, 8), 7)
-    soft = soft_targets(teachers, x, y, 0.25)
-    mean = sum(t(x)[0].softmax(-1) for t in teachers) / 2
+def test_soft_targets_are_probabilities():
+    """A weight on the wrong side."""
+    probs, y = torch.rand(2, 8, 65).softmax(-1), torch.full((2, 8), 7)
+    soft = soft_targets(probs.half(), y, 0.25)
     assert torch.allclose(soft.sum(-1), torch.ones(2, 8), atol=1e-2)
-    assert torch.allclose(soft[..., 7], 0.75 + 0.25 * mean[..., 7], atol=1e-2)
+    assert torch.allclose(soft[..., 7], 0.75 + 0.25 * probs[..., 7], atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n", [5, 8, 9, 12, 13, 16, 17, 40])
+def test_the_table_says_what_the_teachers_expect_at_each_place(n):
+    """A row moved by one, a place left out, a mean of logits, or less than half a context before a place."""
+    torch.manual_seed(0)
+    teachers, ids = [GPT(GPTConfig(8, 11, 1, 1, 16)).eval() for _ in range(2)], torch.randint(0, 11, (n,))
+    for p in (p for t in teachers for p in t.parameters()):
+        p.normal_(0, 0.5)
+    table = teacher_table(teachers, ids, torch.device("cpu")).float()
+    assert torch.allclose(table.sum(1), torch.ones(n), atol=1e-2) and table[0].std() == 0
+    for i in range(1, n):
+        start = 0 if i <= 8 else 4 * ((i - 5) // 4)  # the window that tells of i: 5 to 8 ids before it
+        want = sum(t(ids[start:i][None])[0][0, -1].softmax(-1) for t in teachers) / 2
+        assert torch.allclose(table[i], want, atol=0.03), i
+
+
+def test_a_table_too_large_is_one_sentence():
+    wide = [GPT(GPTConfig(8, 50000, 1, 1, 16))]
+    with pytest.raises(TrainError, match="smaller vocabulary"):
+        teacher_table(wide, torch.zeros(100_000, dtype=torch.long), torch.device("cpu"))
 
 
 def test_a_teacher_moves_the_run(corpus, tmp_path):
