@@ -10,6 +10,7 @@ import sys
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from data.files import say
 from lab.project import ROOT
 from tests.tiny_app import running_app
 
@@ -53,7 +54,7 @@ def main() -> int:
         browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for name, (habits, prompt) in VISITS.items():
             visit(browser, url, name, habits, prompt)
-            print(f"{name}.png", (OUT / f"{name}.png").stat().st_size, "bytes")
+            say(f"{name}.png {(OUT / f'{name}.png').stat().st_size} bytes")
         browser.close()
     return 0
 

@@ -1,9 +1,10 @@
 """Is a small model better with pieces of words? The long race of notebooks/bpe.ipynb.
 
-    python -m bench.bpe [--entries 65 256 512 2048] [--operations 4e11] [--seeds 0]      updates results/bpe.json
+    python -m bench.bpe [--entries 65 256 512 2048] [--operations 4e11] [--seeds 0]
 
-Runs the notebook's own cells (those tagged `race`), so there is no second copy of them. All runners get the same count
-of additions and multiplications, whatever the clock says; a row replaces one with the same entries and seed.
+Updates results/bpe.json. Runs the notebook's own cells (those tagged `race`), so there is no second
+copy of them. All runners get the same count of additions and multiplications, whatever the clock says;
+a row replaces one with the same entries and seed.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import io
 import json
 import time
 
+from data.files import say
 from lab.machine import write_result
 from lab.notebook import read
 from lab.project import ROOT, read_json
@@ -39,13 +41,14 @@ def main(argv=None):
     config = {"layers": space["LAYERS"], "width": space["C"], "context": space["T"], "batch": space["B"],
               "operations": args.operations}
     old = read_json(OUT)
-    kept = {(row["entries"], row["seed"]): row for row in old.get("rows", [])} if old.get("config") == config else {}
+    same = old.get("rows", []) if old.get("config") == config else []
+    kept = {(row["entries"], row["seed"]): row for row in same}
     for V in args.entries:
         for seed in args.seeds:
             row = kept[V, seed] = space["measure"](V, args.operations, seed)[1]
-            print(json.dumps(row), flush=True)
-    rows = [kept[key] for key in sorted(kept)]
-    write_result(OUT, config, space["corpus"], unit="nats/char", seconds=round(time.monotonic() - start, 1), rows=rows)
+            say(json.dumps(row))
+    write_result(OUT, config, space["corpus"], unit="nats/char", seconds=round(time.monotonic() - start, 1),
+                 rows=[kept[key] for key in sorted(kept)])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""What the measurements share: measuring in turns, the spread of what came, fits of a law, tables."""
+"""What the measurements share: a process of their own, turns, the spread of what came, laws."""
 
+import json
 import statistics
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -11,6 +14,19 @@ def seconds(work):
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def in_process(module, *arguments):
+    """What `python -m module --child ARGUMENTS` prints on its last line, from JSON; one sentence if it died.
+
+    The arguments travel as one JSON list.
+    """
+    command = [sys.executable, "-m", module, "--child", json.dumps(arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message; perhaps memory ran out"])[-1]
+        raise SystemExit(f"The process of {module} {json.dumps(arguments)} ended early: {last}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def in_turns(measures, rounds):
@@ -27,8 +43,8 @@ def in_turns(measures, rounds):
 
 def spread(samples):
     """{"median", "low", "high", "n"} of several measurements: the whole range, rounded to 6 digits."""
-    ends = (statistics.median(samples), min(samples), max(samples))
-    return {**dict(zip(("median", "low", "high"), (float(f"{x:.6g}") for x in ends), strict=True)), "n": len(samples)}
+    ends = {"median": statistics.median(samples), "low": min(samples), "high": max(samples)}
+    return {**{name: float(f"{x:.6g}") for name, x in ends.items()}, "n": len(samples)}
 
 
 # ---- fits
@@ -39,7 +55,7 @@ def design(x, powers):
 
 
 def fit(x, y, powers):
-    """Coefficients of sum c_p x^p with the least squared *relative* error, so that small points count as large ones."""
+    """Coefficients of sum c_p x^p with the least squared *relative* error: small points count as much."""
     y = np.asarray(y, float)
     coefficients, *_ = np.linalg.lstsq(design(x, powers) / y[:, None], np.ones_like(y), rcond=None)
     return [float(c) for c in coefficients]
@@ -61,9 +77,3 @@ def judge(points, held, powers, tolerance):
     return {"powers": list(powers), "coefficients": coefficients, "largest_error": round(worst, 4),
             "held_out": {"x": held[0], "measured": held[1], "predicted": predicted, "error": round(error, 4),
                          "tolerance": tolerance, "holds": abs(error) <= tolerance}}
-
-
-def markdown(head, rows):
-    """Lists of strings -> a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

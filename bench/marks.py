@@ -1,24 +1,22 @@
-"""What counting alone reaches, on Tiny Shakespeare or the stand-in: results/ngram.json, results/ngram_standin.json.
-
-python -m bench.marks [--standin]
-"""
+"""What counting alone reaches: results/ngram.json, or with --standin results/ngram_standin.json."""
 
 import argparse
 import time
-from pathlib import Path
 
 from data import shakespeare, standin
+from data.files import say
 from data.ngram import NGram, table
 from lab.machine import write_result
+from lab.project import ROOT
 
 WINDOWS = (8, 16, 32, 64, 128, 256, 1024)
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m bench.marks", description="Measure what counting alone can do.")
-    parser.add_argument("--standin", action="store_true", help="measure the stand-in text instead of Tiny Shakespeare")
-    args = parser.parse_args(argv)
-    start = time.perf_counter()
+    parser = argparse.ArgumentParser(prog="python -m bench.marks", description=__doc__)
+    parser.add_argument("--standin", action="store_true",
+                        help="measure the stand-in text instead of Tiny Shakespeare")
+    args, start = parser.parse_args(argv), time.perf_counter()
     try:
         text = standin.make() if args.standin else shakespeare.get_text(allow_standin=False)
     except shakespeare.DataError as error:
@@ -27,17 +25,17 @@ def main(argv=None):
     V = corpus.tokenizer.vocab_size
     rows, best = table(corpus.train, corpus.val, V), NGram(5, V).fit(corpus.train)
     windows = {str(size): best.loss_in_windows(corpus.val, size) for size in WINDOWS}
-    measured = {"unit": "nats/char", "val_targets": len(corpus.val) - 1, "rows": rows, "windows_5gram": windows}
+    measured = {"unit": "nats/char", "val_targets": len(corpus.val) - 1, "rows": rows,
+                "windows_5gram": windows}
     if args.standin:
         measured["floor"], measured["floor_se"] = standin.floor(text)
-    name = "ngram_standin.json" if args.standin else "ngram.json"
-    path = Path(__file__).resolve().parents[1] / "results" / name
-    config = {"longest": 8, "windows": list(WINDOWS)}
-    write_result(path, config, corpus, **measured, seconds=time.perf_counter() - start)
+    path = ROOT / "results" / ("ngram_standin.json" if args.standin else "ngram.json")
+    write_result(path, {"longest": 8, "windows": list(WINDOWS)}, corpus, **measured,
+                 seconds=time.perf_counter() - start)
     for row in rows:
-        print("{name:>8}  val {val_loss:.3f}  train {train_loss:.3f}  unseen {unseen:6.1%}".format(**row))
-    print("5-gram in windows of " + ", ".join(f"{size}: {loss:.3f}" for size, loss in windows.items()))
-    print(f"written to {path}")
+        say("{name:>8}  val {val_loss:.3f}  train {train_loss:.3f}  unseen {unseen:6.1%}".format(**row))
+    say("5-gram in windows of " + ", ".join(f"{size}: {loss:.3f}" for size, loss in windows.items()))
+    say(f"written to {path}")
 
 
 if __name__ == "__main__":

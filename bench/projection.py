@@ -1,20 +1,20 @@
-"""What 10 billion tokens would take on cards that we do not have: arithmetic only, nothing here is measured by us.
+"""What 10 billion tokens would take on cards that we do not have: arithmetic only, none of it measured by us.
 
     python -m bench.projection        rewrites results/projection.json
 
-A step on a card is bounded by its arithmetic, by the bytes that go through its memory, and by the bytes that the cards
-exchange. How much of the first two a card reaches is taken from one run that others measured, on an A100; a card's
-peaks are its vendor's figures. So the A100 row repeats, spread over eight cards, what it was calibrated with.
+A step on a card is bounded by its arithmetic, by the bytes that go through its memory, and by the bytes
+that the cards exchange. How much of the first two a card reaches is taken from one run that others
+measured, on an A100; a card's peaks are its vendor's figures. So the A100 row repeats, spread over
+eight cards, what it was calibrated with.
 """
 
-import json
 from dataclasses import dataclass
 
 import torch
 
-from bench.common import markdown
-from data.files import write_atomic
+from data.files import say
 from gpt2.plan import PEAK, count_params, flops_per_token, memory_plan
+from lab.machine import markdown, write_json
 from lab.project import ROOT, read_json
 from model_gpt2 import GPTConfig
 
@@ -31,13 +31,14 @@ class Card:
 
 
 # SXM modules with 80 GB
-CARDS = {"A100": Card(1e12 * PEAK["A100"][0], 2039e9, 300e9), "H100": Card(1e12 * PEAK["H100"][0], 3350e9, 450e9)}
+CARDS = {"A100": Card(1e12 * PEAK["A100"][0], 2039e9, 300e9),
+         "H100": Card(1e12 * PEAK["H100"][0], 3350e9, 450e9)}
 GPT2 = GPTConfig(n_tokens=50257)  # GPT-2 small, 50,304 rows
 TOKENS, STEP_TOKENS = 10e9, 524_288  # 512 sequences of 1,024 a step, as GPT-2's own size of step
 NETWORK_PORT = 50e9  # bytes a second of one 400 Gb/s network port, one direction, vendor figure
 SEEN = {"card": "A100", "tok_s": 182_000, "sequences": 16, "micro": 16,
         "source": "build-nanogpt, one A100, 16 x 1,024 tokens in 90 ms, bf16, compiled"}
-SETUPS = [  # name, card, cards, sequences at once, bytes a second through the narrowest link, what others measured
+SETUPS = [  # micro: sequences at once; link: bytes a second, the narrowest; others: what others measured
     {"name": "8 A100", "card": "A100", "cards": 8, "micro": 16, "link": CARDS["A100"].link,
      "others": {"hours": 1.5, "source": "llm.c, discussion 481 (C and CUDA, not PyTorch): about 90 minutes"}},
     {"name": "8 H100", "card": "H100", "cards": 8, "micro": 16, "link": CARDS["H100"].link,
@@ -51,12 +52,13 @@ BOUNDS = {"arithmetic": "arithmetic", "memory": "memory traffic", "all_reduce": 
 
 
 def step_bytes(g, sequences, micro, dtype):
-    """Bytes that one step of `sequences` moves through a card's memory, `micro` at once, attention not written out.
+    """Bytes that one step of `sequences` moves through a card's memory, `micro` at once.
 
-    Each number that memory_plan keeps is written once, read once by the layer that follows and once by the backward
-    pass, and its gradient is written and read: 5 passes. memory_plan's logits hold their gradient already: 2 passes.
-    A micro-batch reads the weights twice (in half precision after casting them) and adds into the gradients. A step of
-    AdamW reads 4 numbers a weight and writes 3; clipping reads the gradient twice and writes it once.
+    Attention is not written out. Each number that memory_plan keeps is written once, read once by the
+    layer that follows and once by the backward pass, and its gradient is written and read: 5 passes.
+    memory_plan's logits hold their gradient already: 2 passes. A micro-batch reads the weights twice
+    (in half precision after casting them) and adds into the gradients. A step of AdamW reads 4 numbers
+    a weight and writes 3; clipping reads the gradient twice and writes it once.
     """
     n, half = count_params(g)[0], torch.empty((), dtype=dtype).element_size()
     one, two = (memory_plan(g, b, dtype) for b in (1, 2))
@@ -83,16 +85,17 @@ def reach(g=GPT2):
 
 
 def project(setup, g=GPT2, tokens=TOKENS, step_tokens=STEP_TOKENS):
-    """One row: seconds of a step by part, tokens a second, hours, what bounds it. The exchange is not hidden."""
+    """One row: seconds of a step by part, tokens a second, hours, what bounds it; no exchange is hidden."""
     card, n = CARDS[setup["card"]], setup["cards"]
     one = floors(g, card, step_tokens / g.block_size / n, setup["micro"])
     parts = {name: s / reach(g) for name, s in one.items()}
     parts["all_reduce"] = all_reduce_seconds(4 * count_params(g)[0], n, setup["link"])
     step = sum(parts.values())
     hours = tokens / step_tokens * step / 3600
-    row = {"name": setup["name"], "projection": True, "tok_s": round(step_tokens / step), "hours": round(hours, 3),
-           "mfu": round(step_tokens * flops_per_token(g) / step / n / card.peak, 3),
-           "bound": BOUNDS[max(parts, key=parts.get)], "step_seconds": {k: round(v, 6) for k, v in parts.items()}}
+    row = {"name": setup["name"], "projection": True, "tok_s": round(step_tokens / step),
+           "hours": round(hours, 3), "mfu": round(step_tokens * flops_per_token(g) / step / n / card.peak, 3),
+           "bound": BOUNDS[max(parts, key=parts.get)],
+           "step_seconds": {name: round(s, 6) for name, s in parts.items()}}
     if setup["others"]:
         row["others"] = {**setup["others"], "ratio": round(hours / setup["others"]["hours"], 2)}
     return row
@@ -100,24 +103,28 @@ def project(setup, g=GPT2, tokens=TOKENS, step_tokens=STEP_TOKENS):
 
 def projections():
     """All rows, with the inputs that they share."""
-    return {"what": "projections by formula for GPT-2 124M, context 1,024, 10 B tokens; none of it measured by us",
+    return {"what": "projections by formula for GPT-2 124M, context 1,024, 10 B tokens; none of it measured "
+                    "by us",
             "tokens": TOKENS, "step_tokens": STEP_TOKENS, "parameters": count_params(GPT2)[0],
             "flops_per_token": flops_per_token(GPT2), "reach": round(reach(), 3), "reach_from": SEEN,
             "rows": [project(setup) for setup in SETUPS]}
 
 
 def duration(hours):
-    return f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} h" if hours >= 2 else f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours >= 2 else f"{60 * hours:.0f} min"
 
 
 def table_markdown(result=None):
     """README table: 10 B tokens on cards we do not have."""
-    rows = [[r["name"], f"{r['tok_s'] / 1e6:.2f} M", duration(r["hours"]), f"{r['mfu']:.0%}", r["bound"],
-             duration(r["others"]["hours"]) if "others" in r else ""] for r in (result or read_json(RESULT))["rows"]]
+    rows = []
+    for r in (result or read_json(RESULT))["rows"]:
+        others = duration(r["others"]["hours"]) if "others" in r else ""
+        rows.append([r["name"], f"{r['tok_s'] / 1e6:.2f} M", duration(r["hours"]), f"{r['mfu']:.0%}",
+                     r["bound"], others])
     return markdown(["cards", "tokens/s (projection)", "10 B tokens (projection)", "MFU", "bound by",
                      "others measured"], rows)
 
 
 if __name__ == "__main__":
-    write_atomic(RESULT, json.dumps(projections(), indent=1) + "\n")
-    print(table_markdown())
+    write_json(RESULT, projections())
+    say(table_markdown())

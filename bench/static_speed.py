@@ -24,6 +24,7 @@ import psutil
 import torch
 from playwright.sync_api import sync_playwright
 
+from data.files import say
 from lab.machine import write_result
 from lab.project import ROOT
 from model_gpt2 import GPT, GPTConfig
@@ -151,7 +152,7 @@ def main() -> None:
                     behind = deep if (kernels, slow) == ("auto", 1) else 0  # plain would read it for a minute
                     measured = row(playwright, url, kernels, tokens, behind, slow, empty_mb)
                     rows.append({"model": name, "file_mb": round(size, 1), **measured})
-                    print(rows[-1], flush=True)
+                    say(rows[-1])
     seconds = round(time.perf_counter() - began, 1)
     config = {"small": "space/model", "large": "12 layers x 768, context 1024, random weights, F16"}
     page = {"browser": f"Chromium {version}", "empty_page_mb": round(empty_mb, 1)}

@@ -21,6 +21,7 @@ import sys
 import time
 from pathlib import Path
 
+from data.files import say
 from data.shakespeare import load_corpus
 from gpt2.grow import places
 from gpt2.machine import machine
@@ -186,7 +187,7 @@ def main():
             args.out.mkdir(parents=True, exist_ok=True)
             for stage in (run_seeds, run_more, run_large):
                 stage(args.out.resolve())
-        print(f"exact validation {report(args.out)['best']['val_loss']:.4f}")
+        say(f"exact validation {report(args.out)['best']['val_loss']:.4f}")
 
 
 if __name__ == "__main__":

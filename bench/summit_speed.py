@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from data.files import say
 from data.shakespeare import load_corpus
 from gpt2.speculative import Tally, speculate
 from lab.machine import write_result
@@ -74,7 +75,7 @@ def main():
     write_result(ROOT / "results" / "summit_speed.json", config, load_corpus(quiet=True),
                  seconds=round(time.time() - began, 1), rows=rows)
     for r in rows:
-        print({k: round(v, 2) if isinstance(v, float) else v for k, v in r.items()})
+        say({k: round(v, 2) if isinstance(v, float) else v for k, v in r.items()})
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 
+from data.files import say
 from lab.notebook import alt_text, read, write
 from lab.project import MAIN, ROOT, notebooks, project_path, read_json
 
@@ -222,9 +223,9 @@ def main(argv=None):
     try:
         page = build(args.out, strict=True)
     except BookError as error:
-        print(error, file=sys.stderr)
+        say(error, sys.stderr)
         return 1
-    print(f"The book lies in {args.out}; to read it in a browser:\n  {page.as_uri()}")
+    say(f"The book lies in {args.out}; to read it in a browser:\n  {page.as_uri()}")
     return 0
 
 

@@ -1,9 +1,10 @@
 """Make .venv and put the pinned packages of pyproject.toml in it; `make` calls this before everything else.
 
-Standard library only. A second call finds the stamp of the first and does nothing. What goes wrong is said in one
-sentence.
+Standard library only. A second call finds the stamp of the first and does nothing. What goes wrong is
+said in one sentence.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -24,13 +25,20 @@ CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
 GIGABYTES = 2.5  # measured: 1.9 for the environment, the rest while pip unpacks
 
 UNREACHABLE = re.compile(
-    r"NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Max retries exceeded"
-    r"|Connection (refused|reset|aborted)|Temporary failure|Network is unreachable|timed out|IncompleteRead"
-)
+    r"NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Max retries"
+    r"|Connection (refused|reset|aborted)|Temporary failure|Network is unreachable|timed out|IncompleteRead")
 
 
 class SetupError(Exception):
     """The environment cannot be made; the message is the one sentence for the user."""
+
+
+def say(line, file=None):
+    """Print, whatever the console can show; a closed pipe must not end an installation."""
+    file = file or sys.stdout
+    with contextlib.suppress(OSError, ValueError):
+        encoding = getattr(file, "encoding", None) or "ascii"
+        print(str(line).encode(encoding, "replace").decode(encoding), file=file, flush=True)
 
 
 def pins():
@@ -53,10 +61,9 @@ def make_environment():
         return
     free = shutil.disk_usage(ROOT).free / 2**30
     if free < GIGABYTES:
-        raise SetupError(
-            f"The disk is full: {ROOT} has {free:.1f} GB left, the packages need {GIGABYTES}; make room and try again."
-        )
-    print(f"Making the environment in {VENV} (once; some minutes):", flush=True)
+        raise SetupError(f"The disk is full: {ROOT} has {free:.1f} GB left, the packages need {GIGABYTES}; "
+                         "make room and try again.")
+    say(f"Making the environment in {VENV} (once; some minutes):")
     if not usable():
         make_venv()
     LOG.write_text("")
@@ -70,7 +77,7 @@ def usable():
     if not PYTHON.exists():
         return False
     question = "import pip, platform; print(platform.python_version())"
-    done = subprocess.run([str(PYTHON), "-c", question], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    done = subprocess.run([str(PYTHON), "-c", question], capture_output=True, text=True)
     return done.stdout.strip() == platform.python_version()
 
 
@@ -79,19 +86,21 @@ def make_venv():
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         if "ensurepip is not available" in done.stdout:
-            raise SetupError("This Python cannot make environments: install its venv package (Debian: python3-venv).")
+            raise SetupError("This Python cannot make environments: install its venv package (Debian: "
+                             "python3-venv).")
         if shutil.disk_usage(ROOT).free < 50 * 2**20:
             raise OSError(errno.ENOSPC, "no room for the environment")
         raise SetupError(explain(done.stdout, "the environment"))
 
 
 def install_torch(pin):
-    """torch first and alone. Where no NVIDIA driver is, the small CPU build is tried once, then the ordinary one."""
+    """torch first and alone. Without an NVIDIA driver the small CPU build is tried once, then any."""
     if platform.system() == "Linux" and not has_nvidia() and answers(CPU_WHEELS + "/torch/"):
+        once = ("--index-url", CPU_WHEELS, "--timeout", "10", "--retries", "0")
         try:
-            return install(f"{pin}, CPU build", [pin], "--index-url", CPU_WHEELS, "--timeout", "10", "--retries", "0")
+            return install(f"{pin}, CPU build", [pin], *once)
         except SetupError:
-            print("  PyTorch's own index did not deliver; going on with the ordinary one", flush=True)
+            say("  PyTorch's own index did not deliver; going on with the ordinary one")
     return install(pin, [pin])
 
 
@@ -109,20 +118,20 @@ def answers(address):
 
 def install(what, packages, *options):
     """pip install, its lines in the log and the larger steps on the screen; SetupError in one sentence."""
-    print(f"  {what}", flush=True)
+    say(f"  {what}")
     command = [str(PYTHON), "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check"]
-    command += [*options, *packages]
-    pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    pip = subprocess.Popen([*command, *options, *packages], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                           text=True, errors="replace")
     lines = []
-    with LOG.open("a") as log:
+    with LOG.open("a", encoding="utf-8", errors="replace") as log:
         for line in pip.stdout:
             lines.append(line)
             log.write(line)
             fetched = re.search(r"Downloading (?:\S*/)?(\S+) \((.* [MG]B)\)", line)
             if fetched:
-                print(f"    {fetched[1].split('-')[0]}, {fetched[2]}", flush=True)
+                say(f"    {fetched[1].split('-')[0]}, {fetched[2]}")
             elif line.startswith("Installing collected"):
-                print("    unpacking", flush=True)
+                say("    unpacking")
     if pip.wait():
         raise SetupError(explain("".join(lines), what))
 
@@ -132,13 +141,13 @@ def explain(text, what):
     if "No space left on device" in text or "Errno 28" in text:
         return f"The disk is full: {what} did not fit in {VENV}; make room, then try again."
     if UNREACHABLE.search(text):
-        return "The package index cannot be reached: check the network, or pip's own settings, then try again."
+        return ("The package index cannot be reached: check the network, or pip's own settings, then try "
+                "again.")
     missing = re.search(r"No matching distribution found for (\S+)", text)
     if missing:
         here = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-        return (
-            f"pip finds no {missing[1]} for {here}: check that it reaches an index, or use Python 3.11 to 3.13."
-        )
+        return (f"pip finds no {missing[1]} for {here}: check that it reaches an index, "
+                "or use Python 3.11 to 3.13.")
     lines = text.splitlines() or ["no reason given"]
     error = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
     return f"Installing {what} failed: {error.replace('ERROR: ', '').strip()} (all of it is in {LOG})."
@@ -147,19 +156,19 @@ def explain(text, what):
 def main():
     """Make the environment; exit status 0, or 1 with one sentence."""
     if sys.version_info < (3, 11):
-        print(f"This is Python {platform.python_version()}: the project needs 3.11 or newer.", file=sys.stderr)
+        say(f"This is Python {platform.python_version()}: the project needs 3.11 or newer.", sys.stderr)
         return 1
     try:
         with open(ROOT / "pyproject.toml") as held:
             one_at_a_time(held)
             make_environment()
     except SetupError as error:
-        print(error, file=sys.stderr)
+        say(error, sys.stderr)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        print("The disk is full: make room, then try again." if full else error, file=sys.stderr)
+        say("The disk is full: make room, then try again." if full else error, sys.stderr)
     except KeyboardInterrupt:
-        print("Stopped; the next try goes on from here.", file=sys.stderr)
+        say("Stopped; the next try goes on from here.", sys.stderr)
     else:
         return 0
     return 1

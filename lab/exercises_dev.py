@@ -1,14 +1,11 @@
-"""Checks of the exercises of gpt_dev.ipynb: each takes the reader's function and compares it with another way.
-
-Every check has a `strict` switch: tests call with strict=True, so that an untouched stub is a failure there.
-"""
+"""Checks of the exercises of gpt_dev.ipynb: each compares the reader's function with another way."""
 
 import math
 
 import torch
 import torch.nn.functional as F
 
-from lab.checks import check, expect
+from lab.checks import exercise, expect
 from model_gpt2 import GPT, CausalSelfAttention, GPTConfig
 
 
@@ -16,49 +13,45 @@ def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def check_0(never_seen, strict=False):
-    def run():
-        for alphabet, text, wanted in (("abc", "ab", ["c"]), ("abc", "cab", []), ("$&3Xa", "aa3", ["$", "&", "X"])):
-            expect("symbols of the alphabet that the text lacks", (alphabet, text), sorted(never_seen(alphabet, text)),
-                   sorted(wanted))
-    return check("Exercise 0", run, strict)
+@exercise(0)
+def check_0(never_seen):
+    for alphabet, text, wanted in (("abc", "ab", "c"), ("abc", "cab", ""), ("$&3Xa", "aa3", "$&X")):
+        expect("symbols of the alphabet that the text lacks", (alphabet, text),
+               sorted(never_seen(alphabet, text)), sorted(wanted))
 
 
-def check_1(surprise_add_k, strict=False):
-    def run():
-        for count, total, k, V, wanted in ((9, 10, 0, 65, 0.10536), (0, 10, 1, 65, 4.31749), (3, 7, 0.5, 4, 0.94446)):
-            expect("surprise in nats", {"count": count, "total": total, "k": k, "V": V},
-                   float(surprise_add_k(count, total, k, V)), wanted, 1e-4)
-    return check("Exercise 1", run, strict)
+@exercise(1)
+def check_1(surprise_add_k):
+    cases = ((9, 10, 0, 65, 0.10536), (0, 10, 1, 65, 4.31749), (3, 7, 0.5, 4, 0.94446))
+    for count, total, k, V, wanted in cases:
+        expect("surprise in nats", {"count": count, "total": total, "k": k, "V": V},
+               float(surprise_add_k(count, total, k, V)), wanted, 1e-4)
 
 
-def check_2(predict_first_loss, strict=False):
-    def run():
-        for scale in (0.0, 1.0, 10.0):
-            logits = scale * noise(20_000, 65, seed=1)
-            wanted = F.cross_entropy(logits, torch.arange(20_000) % 65).item()
-            expect("mean loss of random logits", {"scale": scale}, float(predict_first_loss(scale)), wanted,
-                   0.05 + 0.05 * wanted)
-    return check("Exercise 2", run, strict)
+@exercise(2)
+def check_2(predict_first_loss):
+    for scale in (0.0, 1.0, 10.0):
+        logits = scale * noise(20_000, 65, seed=1)
+        wanted = F.cross_entropy(logits, torch.arange(20_000) % 65).item()
+        expect("mean loss of random logits", {"scale": scale}, float(predict_first_loss(scale)), wanted,
+               0.05 + 0.05 * wanted)
 
 
-def check_3(self_and_two_before, strict=False):
-    def run():
-        for T in (1, 2, 5):
-            wanted = torch.tensor([[t - 2 <= s <= t for s in range(T)] for t in range(T)])
-            expect("mask, True where a position may look", {"T": T}, self_and_two_before(T), wanted)
-    return check("Exercise 3", run, strict)
+@exercise(3)
+def check_3(self_and_two_before):
+    for T in (1, 2, 5):
+        wanted = torch.tensor([[t - 2 <= s <= t for s in range(T)] for t in range(T)])
+        expect("mask, True where a position may look", {"T": T}, self_and_two_before(T), wanted)
 
 
-def check_4(one_head, variance, strict=False):
-    def run():
-        x, w = noise(2, 5, 8), noise(3, 8, 4, seed=1)
-        q, k, v = (x @ m for m in w)
-        wanted = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        expect("output of one head", "x (2, 5, 8) and three matrices (8, 4)", one_head(x, *w), wanted, 1e-4)
-        for hs in (4, 64):
-            expect("variance of q . k", {"hs": hs}, float(variance(hs)), float(hs), 1e-6)
-    return check("Exercise 4", run, strict)
+@exercise(4)
+def check_4(one_head, variance):
+    x, w = noise(2, 5, 8), noise(3, 8, 4, seed=1)
+    q, k, v = (x @ m for m in w)
+    wanted = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    expect("output of one head", "x (2, 5, 8) and three matrices (8, 4)", one_head(x, *w), wanted, 1e-4)
+    for hs in (4, 64):
+        expect("variance of q . k", {"hs": hs}, float(variance(hs)), float(hs), 1e-6)
 
 
 class _Toy(torch.nn.Module):
@@ -77,37 +70,34 @@ class _Toy(torch.nn.Module):
         return bag + (0.1 * past.cumsum(1) if self.kind == "nearly" else 0), None
 
 
-def check_5(is_order_blind, strict=False):
-    def run():
-        idx = torch.randint(0, 65, (4, 12), generator=torch.Generator().manual_seed(0))
-        for kind, wanted in (("bag", True), ("last", True), ("order", False), ("nearly", False)):
-            expect("is it blind to the order of the past?", f"a model that uses: {kind}",
-                   bool(is_order_blind(_Toy(kind), idx)), wanted)
-    return check("Exercise 5", run, strict)
+@exercise(5)
+def check_5(is_order_blind):
+    idx = torch.randint(0, 65, (4, 12), generator=torch.Generator().manual_seed(0))
+    for kind, wanted in (("bag", True), ("last", True), ("order", False), ("nearly", False)):
+        expect("is it blind to the order of the past?", f"a model that uses: {kind}",
+               bool(is_order_blind(_Toy(kind), idx)), wanted)
 
 
-def check_6(leaks, strict=False):
-    def run():
-        ones = torch.ones(5, 5, dtype=torch.bool)
-        single = ones.tril()
-        single[1, 4] = True
-        masks = (("tril()", ones.tril(), False), ("tril(1)", ones.tril(1), True), ("tril(-1)", ones.tril(-1), False),
-                 ("all True", ones, True), ("tril(), and True at (1, 4)", single, True))
-        for name, mask, wanted in masks:
-            expect("does some row see a later letter?", f"mask (5, 5): {name}", bool(leaks(mask)), wanted)
-    return check("Exercise 6", run, strict)
+@exercise(6)
+def check_6(leaks):
+    ones = torch.ones(5, 5, dtype=torch.bool)
+    single = ones.tril()
+    single[1, 4] = True
+    masks = (("tril()", ones.tril(), False), ("tril(1)", ones.tril(1), True), ("all True", ones, True),
+             ("tril(-1)", ones.tril(-1), False), ("tril(), and True at (1, 4)", single, True))
+    for name, mask, wanted in masks:
+        expect("does some row see a later letter?", f"mask (5, 5): {name}", bool(leaks(mask)), wanted)
 
 
-def check_7(heads_without_a_loop, strict=False):
-    def run():
-        q, k, v = noise(3, 2, 5, 8)
-        for nh in (1, 2, 4):
-            hs = 8 // nh
-            parts = [F.scaled_dot_product_attention(*(y[..., h * hs:(h + 1) * hs] for y in (q, k, v)), is_causal=True)
-                     for h in range(nh)]
-            expect("all heads at once", f"q, k, v (2, 5, 8), nh {nh}", heads_without_a_loop(q, k, v, nh),
-                   torch.cat(parts, dim=-1), 1e-5)
-    return check("Exercise 7", run, strict)
+@exercise(7)
+def check_7(heads_without_a_loop):
+    q, k, v = noise(3, 2, 5, 8)
+    for nh in (1, 2, 4):
+        hs = 8 // nh
+        heads = zip(*(y.split(hs, dim=-1) for y in (q, k, v)), strict=True)
+        parts = [F.scaled_dot_product_attention(*head, is_causal=True) for head in heads]
+        expect("all heads at once", f"q, k, v (2, 5, 8), nh {nh}", heads_without_a_loop(q, k, v, nh),
+               torch.cat(parts, dim=-1), 1e-5)
 
 
 def broken_models(seed=0):
@@ -158,28 +148,25 @@ def _attend(attn, x, scale, first_hidden, patterns):
     return attn.c_proj((pattern @ v).transpose(1, 2).reshape(B, T, C))
 
 
-def check_8(diagnosis, strict=False):
-    def run():
-        answers = diagnosis()
-        for name, wanted in (("A", "leak"), ("B", "init"), ("C", "scale")):
-            if answers.get(name) != wanted:  # say which one is wrong, not what it is
-                expect("the fault of each model, one of 'scale', 'leak', 'init'", f"model {name}", answers.get(name),
-                       "another of the three")
-    return check("Exercise 8", run, strict)
+@exercise(8)
+def check_8(diagnosis):
+    answers = diagnosis()
+    for name, wanted in (("A", "leak"), ("B", "init"), ("C", "scale")):
+        if answers.get(name) != wanted:  # say which one is wrong, not what it is
+            expect("the fault of each model, one of 'scale', 'leak', 'init'", f"model {name}",
+                   answers.get(name), "another of the three")
 
 
-def check_9(block_parameters, strict=False):
-    def run():
-        for C in (64, 768):
-            wanted = sum(p.numel() for p in GPT(GPTConfig(8, 8, 1, 1, C)).transformer.h[0].parameters())
-            expect("parameters of one block", {"C": C}, block_parameters(C), wanted)
-    return check("Exercise 9", run, strict)
+@exercise(9)
+def check_9(block_parameters):
+    for C in (64, 768):
+        wanted = sum(p.numel() for p in GPT(GPTConfig(8, 8, 1, 1, C)).transformer.h[0].parameters())
+        expect("parameters of one block", {"C": C}, block_parameters(C), wanted)
 
 
-def check_10(top_p, strict=False):
-    def run():
-        probs = torch.tensor([0.1, 0.5, 0.1, 0.25, 0.05])
-        for p, wanted in ((0.4, [0, 1.0, 0, 0, 0]), (0.7, [0, 2 / 3, 0, 1 / 3, 0]), (1.0, probs.tolist())):
-            expect("probabilities after top-p", {"probs": probs.tolist(), "p": p}, top_p(probs.clone(), p),
-                   torch.tensor(wanted), 1e-5)
-    return check("Exercise 10", run, strict)
+@exercise(10)
+def check_10(top_p):
+    probs = torch.tensor([0.1, 0.5, 0.1, 0.25, 0.05])
+    for p, wanted in ((0.4, [0, 1.0, 0, 0, 0]), (0.7, [0, 2 / 3, 0, 1 / 3, 0]), (1.0, probs.tolist())):
+        expect("probabilities after top-p", {"probs": probs.tolist(), "p": p}, top_p(probs.clone(), p),
+               torch.tensor(wanted), 1e-5)

@@ -1,35 +1,34 @@
-"""Checks of the exercises of gpt2_gradio.ipynb: each compares the reader's answer with another way to get it."""
+"""Checks of the exercises of gpt2_gradio.ipynb: each compares the reader's answer with another way."""
 
 from html.parser import HTMLParser
 
-from lab.checks import WrongAnswer, check, expect
+from lab.checks import WrongAnswer, exercise, expect
 
 
-def check_0(file_mb, checkpoint_mb, strict=False):
-    def run():
-        for parameters, bits, wanted in ((85_892_352, 32, 343.569408), (85_892_352, 16, 171.784704), (1000, 8, 0.001)):
-            given = {"parameters": parameters, "bits": bits}
-            expect("MB of the weights", given, float(file_mb(parameters, bits)), wanted, 1e-6)
-        expect("MB of the checkpoint", {"parameters": 10**6}, float(checkpoint_mb(10**6)), 12.0, 1e-6)
-    return check("Exercise 0", run, strict)
+@exercise(0)
+def check_0(file_mb, checkpoint_mb):
+    cases = ((85_892_352, 32, 343.569408), (85_892_352, 16, 171.784704), (1000, 8, 0.001))
+    for parameters, bits, wanted in cases:
+        given = {"parameters": parameters, "bits": bits}
+        expect("MB of the weights", given, float(file_mb(parameters, bits)), wanted, 1e-6)
+    expect("MB of the checkpoint", {"parameters": 10**6}, float(checkpoint_mb(10**6)), 12.0, 1e-6)
 
 
-def check_1(cache_mb, strict=False):
-    def run():
-        import torch
+@exercise(1)
+def check_1(cache_mb):
+    import torch
 
-        from gpt2.sampling import KVCache
-        from model_gpt2 import GPTConfig
+    from gpt2.sampling import KVCache
+    from model_gpt2 import GPTConfig
 
-        for n_layer, n_embd, T in ((2, 32, 16), (4, 160, 128)):  # the cache that the model really makes
-            config = GPTConfig(block_size=T, vocab_size=8, n_layer=n_layer, n_head=2, n_embd=n_embd)
-            cache = KVCache(config, 1, torch.zeros(1))
-            wanted = sum(x.numel() * x.element_size() for x in (cache.k, cache.v)) / 1e6
-            given = {"n_layer": n_layer, "n_embd": n_embd, "T": T}
-            expect("MB of one visitor's cache", given, float(cache_mb(n_layer, n_embd, T)), wanted, 1e-9)
-        given = {"n_layer": 12, "n_embd": 768, "T": 1024, "bytes": 2}
-        expect("MB of one visitor's cache", given, float(cache_mb(12, 768, 1024, 2)), 37.748736, 1e-6)
-    return check("Exercise 1", run, strict)
+    for n_layer, n_embd, T in ((2, 32, 16), (4, 160, 128)):  # the cache that the model really makes
+        config = GPTConfig(block_size=T, vocab_size=8, n_layer=n_layer, n_head=2, n_embd=n_embd)
+        cache = KVCache(config, 1, torch.zeros(1))
+        wanted = sum(x.numel() * x.element_size() for x in (cache.k, cache.v)) / 1e6
+        given = {"n_layer": n_layer, "n_embd": n_embd, "T": T}
+        expect("MB of one visitor's cache", given, float(cache_mb(n_layer, n_embd, T)), wanted, 1e-9)
+    given = {"n_layer": 12, "n_embd": 768, "T": 1024, "bytes": 2}
+    expect("MB of one visitor's cache", given, float(cache_mb(12, 768, 1024, 2)), 37.748736, 1e-6)
 
 
 class _Letters:
@@ -42,13 +41,12 @@ class _Letters:
         return "".join("\nab"[i] for i in ids)
 
 
-def check_2(what_it_sees, strict=False):
-    def run():
-        cases = (("ab", "ab"), ("a2b!", "ab"), ("", "\n"), ("2", "\n"), ("aaaabb", "aabb"), ("abab99", "abab"))
-        for typed, wanted in cases:
-            given = {"typed": typed, "block_size": 4, "alphabet": "newline, a, b"}
-            expect("the text that the model sees", given, what_it_sees(typed, _Letters(), 4), wanted)
-    return check("Exercise 2", run, strict)
+@exercise(2)
+def check_2(what_it_sees):
+    cases = (("ab", "ab"), ("a2b!", "ab"), ("", "\n"), ("2", "\n"), ("aaaabb", "aabb"), ("abab99", "abab"))
+    for typed, wanted in cases:
+        given = {"typed": typed, "block_size": 4, "alphabet": "newline, a, b"}
+        expect("the text that the model sees", given, what_it_sees(typed, _Letters(), 4), wanted)
 
 
 class _Reader(HTMLParser):
@@ -67,13 +65,13 @@ class _Reader(HTMLParser):
         self.text += data
 
 
-def check_3(harmless, strict=False):
-    def run():
-        for text in ("<b>", "a & b", "&lt;", '"><img src=x onerror=y>', "' onclick='z", "plain", "<script>x</script>"):
-            page = harmless(text)
-            expect("the text that a browser shows", text, _Reader(f"<p>{page}</p>").text, text)
-            for quote in "\"'":
-                tags = _Reader(f"<p title={quote}{page}{quote}></p>").tags
-                if tags != [("p", ["title"])]:
-                    raise WrongAnswer(f"{text!r} breaks out of title={quote}...{quote}: a browser sees {tags}")
-    return check("Exercise 3", run, strict)
+@exercise(3)
+def check_3(harmless):
+    for text in ("<b>", "a & b", "&lt;", '"><img src=x onerror=y>', "' onclick='z", "plain",
+                 "<script>x</script>"):
+        page = harmless(text)
+        expect("the text that a browser shows", text, _Reader(f"<p>{page}</p>").text, text)
+        for quote in "\"'":
+            tags = _Reader(f"<p title={quote}{page}{quote}></p>").tags
+            if tags != [("p", ["title"])]:
+                raise WrongAnswer(f"{text!r} breaks out of title={quote}...{quote}: a browser sees {tags}")

@@ -9,20 +9,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lab.checks import check, expect
+from lab.checks import exercise, expect
 
 # ---- gradients.ipynb
 
 
-def check_slopes(slopes, strict=False):
+@exercise(1)
+def check_slopes(slopes):
     """Against nudges: (L(w + h) - L(w - h)) / 2h for each of the three numbers."""
-    def run():
-        for numbers in ((3.0, 2.0, -5.0), (0.5, -1.0, 2.0), (1.5, 0.0, 0.3)):
-            wanted = [nudged(lambda w, x, b: (w * x + b) ** 2, numbers, i) for i in range(3)]
-            given = dict(zip("wxb", numbers, strict=True))
-            for name, got, want in zip("wxb", slopes(*numbers), wanted, strict=True):
-                expect(f"slope with respect to {name}", given, float(got), want, 1e-6)
-    return check("Exercise 1", run, strict)
+    for numbers in ((3.0, 2.0, -5.0), (0.5, -1.0, 2.0), (1.5, 0.0, 0.3)):
+        wanted = [nudged(lambda w, x, b: (w * x + b) ** 2, numbers, i) for i in range(3)]
+        given = dict(zip("wxb", numbers, strict=True))
+        for name, got, want in zip("wxb", slopes(*numbers), wanted, strict=True):
+            expect(f"slope with respect to {name}", given, float(got), want, 1e-6)
 
 
 def nudged(function, numbers, i, h=1e-5):
@@ -30,39 +29,36 @@ def nudged(function, numbers, i, h=1e-5):
     return (function(*up) - function(*down)) / (2 * h)
 
 
-def check_log(log, Number, strict=False):
+@exercise(2)
+def check_log(log, Number):
     """ln(e^a + e^b + ...): its slopes are the softmax."""
-    def run():
-        for values in ([2.0, 1.0, 0.0], [-1.0], [0.0, 3.0]):
-            numbers = [Number(value) for value in values]
-            total = numbers[0].exp()
-            for number in numbers[1:]:
-                total = total + number.exp()
-            result = log(total)
-            given = f"ln of the sum of e to the power of {values}"
-            expect("value", given, result.value, math.log(sum(map(math.exp, values))), 1e-9)
-            result.backward()
-            wanted = torch.tensor(values).softmax(0)
-            expect("slopes", given, torch.tensor([float(number.slope) for number in numbers]), wanted, 1e-6)
-    return check("Exercise 2", run, strict)
+    for values in ([2.0, 1.0, 0.0], [-1.0], [0.0, 3.0]):
+        numbers = [Number(value) for value in values]
+        total = numbers[0].exp()
+        for number in numbers[1:]:
+            total = total + number.exp()
+        result = log(total)
+        given = f"ln of the sum of e to the power of {values}"
+        expect("value", given, result.value, math.log(sum(map(math.exp, values))), 1e-9)
+        result.backward()
+        wanted = torch.tensor(values).softmax(0)
+        expect("slopes", given, torch.tensor([float(number.slope) for number in numbers]), wanted, 1e-6)
 
 
-def check_gelu(gelu, Array, strict=False):
-    def run():
-        x = np.array([[-3.0, -1.0, -0.2], [0.0, 0.7, 4.0]])
-        against_torch(gelu, lambda x: F.gelu(x, approximate="tanh"), Array, {"x": x})
-    return check("Exercise 3", run, strict)
+@exercise(3)
+def check_gelu(gelu, Array):
+    x = np.array([[-3.0, -1.0, -0.2], [0.0, 0.7, 4.0]])
+    against_torch(gelu, lambda x: F.gelu(x, approximate="tanh"), Array, {"x": x})
 
 
-def check_rms_norm(rms_norm, Array, strict=False):
-    def run():
-        x, w = np.array([[1.0, 2.0, 3.0, 6.0], [-1.0, 0.5, 0.0, 0.2]]), np.array([1.0, -0.5, 2.0, 0.3])
-        against_torch(rms_norm, lambda x, w: F.rms_norm(x, (4,), w, 1e-5), Array, {"x": x, "w": w})
-    return check("Exercise 4", run, strict)
+@exercise(4)
+def check_rms_norm(rms_norm, Array):
+    x, w = np.array([[1.0, 2.0, 3.0, 6.0], [-1.0, 0.5, 0.0, 0.2]]), np.array([1.0, -0.5, 2.0, 0.3])
+    against_torch(rms_norm, lambda x, w: F.rms_norm(x, (4,), w, 1e-5), Array, {"x": x, "w": w})
 
 
 def against_torch(ours, theirs, Array, given):
-    """Result and slopes of an operation on Arrays, each within 1e-6 of torch's; the slopes of a weighted sum."""
+    """Result and slopes of an operation on Arrays, each within 1e-6 of torch's; slopes of a weighted sum."""
     mine = {name: Array(data) for name, data in given.items()}
     torchs = {name: torch.tensor(data, requires_grad=True) for name, data in given.items()}
     out, wanted = ours(*mine.values()), theirs(*torchs.values())
@@ -72,68 +68,65 @@ def against_torch(ours, theirs, Array, given):
     (wanted * torch.tensor(weights)).sum().backward()
     for name in given:
         slopes = torch.tensor(mine[name].grad)
-        expect(f"slopes of {name} (its result is multiplied by {weights.round(1).tolist()} and summed)", given, slopes,
-               torchs[name].grad, 1e-6)
+        what = f"slopes of {name} (its result is multiplied by {weights.round(1).tolist()} and summed)"
+        expect(what, given, slopes, torchs[name].grad, 1e-6)
 
 
-def check_arrives(arrives, strict=False):
+@exercise(5)
+def check_arrives(arrives):
     """Against the slope of the chain itself, by a nudge."""
-    def run():
-        for speeds in ([0.5, 0.1], [0.16] * 24, [-0.5, 2.0, 0.0], []):
-            for residual in (False, True):
-                def chain(x, speeds=speeds, residual=residual):
-                    for s in speeds:
-                        x = x + s * x if residual else s * x
-                    return x
-                given = {"speeds": speeds, "residual": residual}
-                expect("what arrives", given, float(arrives(speeds, residual)), nudged(chain, [1.0], 0), 1e-6)
-    return check("Exercise 5", run, strict)
+    for speeds in ([0.5, 0.1], [0.16] * 24, [-0.5, 2.0, 0.0], []):
+        for residual in (False, True):
+            def chain(x, speeds=speeds, residual=residual):
+                for s in speeds:
+                    x = x + s * x if residual else s * x
+                return x
+            given = {"speeds": speeds, "residual": residual}
+            expect("what arrives", given, float(arrives(speeds, residual)), nudged(chain, [1.0], 0), 1e-6)
 
 
 # ---- bpe.ipynb
 
 
-def check_commonest(commonest, strict=False):
+@exercise(1)
+def check_commonest(commonest):
     """Against counting by eye: every pair of the alphabet, looked for one after the other."""
-    def run():
-        for ids in ([1, 2, 3, 1, 2, 1, 2], [5, 4, 5, 4, 5, 3, 1, 3, 1], [7, 7, 7, 2, 2], [2, 9, 9, 2], [3, 1]):
-            pairs = [(a, b) for a in sorted(set(ids)) for b in sorted(set(ids))]
-            counts = [sum(ids[i : i + 2] == [*pair] for i in range(len(ids))) for pair in pairs]
-            expect("the commonest pair", {"ids": ids}, commonest(list(ids)), pairs[counts.index(max(counts))])
-    return check("Exercise 1", run, strict)
+    for ids in ([1, 2, 3, 1, 2, 1, 2], [5, 4, 5, 4, 5, 3, 1, 3, 1], [7, 7, 7, 2, 2], [2, 9, 9, 2], [3, 1]):
+        pairs = [(a, b) for a in sorted(set(ids)) for b in sorted(set(ids))]
+        counts = [sum(ids[i : i + 2] == [*pair] for i in range(len(ids))) for pair in pairs]
+        expect("the commonest pair", {"ids": ids}, commonest(list(ids)), pairs[counts.index(max(counts))])
 
 
-def check_merge(merge, strict=False):
+@exercise(2)
+def check_merge(merge):
     """Against replacing in a string, which also goes from left to right."""
-    def run():
-        for text, pair in (("abcab", "ab"), ("aaaaa", "aa"), ("cba", "ab"), ("abab", "ab"), ("aab", "ab"), ("", "ab")):
-            ids, wanted = [ord(c) for c in text], [ord(c) for c in text.replace(pair, "Z")]
-            given = {"ids": ids, "pair": tuple(map(ord, pair)), "new": ord("Z")}
-            before = list(ids)
-            expect("the merged row", given, list(merge(ids, tuple(map(ord, pair)), ord("Z"))), wanted)
-            expect("the row that was given, which must stay", given, ids, before)
-    return check("Exercise 2", run, strict)
+    cases = (("abcab", "ab"), ("aaaaa", "aa"), ("cba", "ab"), ("abab", "ab"), ("aab", "ab"), ("", "ab"))
+    for text, pair in cases:
+        ids, wanted = [ord(c) for c in text], [ord(c) for c in text.replace(pair, "Z")]
+        given = {"ids": ids, "pair": tuple(map(ord, pair)), "new": ord("Z")}
+        before = list(ids)
+        expect("the merged row", given, list(merge(ids, tuple(map(ord, pair)), ord("Z"))), wanted)
+        expect("the row that was given, which must stay", given, ids, before)
 
 
-def check_by_the_rules(by_the_rules, strict=False):
-    """Against every rule once, in the order of age: the same thing, since no rule makes an older one's pair."""
-    def run():
-        rules = {(1, 2): 10, (2, 3): 11, (10, 3): 12, (3, 3): 13, (12, 1): 14}
-        for ids in ([1, 2, 3], [2, 3, 1, 2], [1, 2, 3, 1, 2, 3], [3, 3, 3], [9, 9], [1], [1, 2, 3, 1], []):
-            text = "".join(map(chr, ids))
-            for (a, b), new in rules.items():
-                text = text.replace(chr(a) + chr(b), chr(new))
-            got = by_the_rules(list(ids), dict(rules))
-            expect("the row when no rule is left", {"ids": ids, "merges": rules}, list(got), [ord(c) for c in text])
-    return check("Exercise 3", run, strict)
+@exercise(3)
+def check_by_the_rules(by_the_rules):
+    """Against every rule once, in the order of age: the same, since no rule makes an older one's pair."""
+    rules = {(1, 2): 10, (2, 3): 11, (10, 3): 12, (3, 3): 13, (12, 1): 14}
+    for ids in ([1, 2, 3], [2, 3, 1, 2], [1, 2, 3, 1, 2, 3], [3, 3, 3], [9, 9], [1], [1, 2, 3, 1], []):
+        text = "".join(map(chr, ids))
+        for (a, b), new in rules.items():
+            text = text.replace(chr(a) + chr(b), chr(new))
+        got = by_the_rules(list(ids), dict(rules))
+        expect("the row when no rule is left", {"ids": ids, "merges": rules}, list(got), list(map(ord, text)))
 
 
-def check_nats_a_character(nats_a_character, strict=False):
+@exercise(4)
+def check_nats_a_character(nats_a_character):
     """Pieces with known probabilities: -ln of the probability of the whole text, divided by its letters."""
-    def run():
-        for lengths, probabilities in (([1, 1, 1], [0.5, 0.25]), ([3, 2, 4, 1], [0.1, 0.2, 0.4]), ([5, 2], [0.5])):
-            mean = -sum(map(math.log, probabilities)) / len(probabilities)
-            wanted = -math.log(math.prod(probabilities)) / sum(lengths[1:])
-            given = {"nats_a_piece": round(mean, 4), "lengths": lengths}
-            expect("nats a character", given, float(nats_a_character(mean, lengths)), wanted, 1e-6)
-    return check("Exercise 4", run, strict)
+    cases = (([1, 1, 1], [0.5, 0.25]), ([3, 2, 4, 1], [0.1, 0.2, 0.4]), ([5, 2], [0.5]))
+    for lengths, probabilities in cases:
+        mean = -sum(map(math.log, probabilities)) / len(probabilities)
+        wanted = -math.log(math.prod(probabilities)) / sum(lengths[1:])
+        given = {"nats_a_piece": round(mean, 4), "lengths": lengths}
+        expect("nats a character", given, float(nats_a_character(mean, lengths)), wanted, 1e-6)

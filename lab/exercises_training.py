@@ -1,11 +1,8 @@
-"""Checks of the exercises of gpt2_training.ipynb: each compares the reader's function with another way.
-
-Every check has a `strict` switch: tests call with strict=True, so that an untouched stub is a failure there.
-"""
+"""Checks of the exercises of gpt2_training.ipynb: each compares the reader's function with another way."""
 
 import torch
 
-from lab.checks import check, expect
+from lab.checks import exercise, expect
 from lab.training import memorisation
 from model_gpt2 import GPT, GPTConfig
 from train_gpt2 import TrainConfig, evaluate, lr_at
@@ -20,48 +17,45 @@ def ids(n, seed=0):
     return torch.randint(11, (n,), generator=torch.Generator().manual_seed(seed))
 
 
-def check_1(my_lr, strict=False):
-    def run():
-        for warmup, steps, peak, low in ((10, 100, 1e-3, 1e-4), (1, 20, 1.0, 0.0)):
-            plan = dict(schedule="cosine", warmup_steps=warmup, max_steps=steps, lr=peak, min_lr=low)
-            c = TrainConfig.preset_of("quick", **plan)
-            for step in (0, warmup - 1, warmup, steps // 2, steps - 1):
-                expect("learning rate", {"step": step, "warmup": warmup, "steps": steps, "peak": peak, "low": low},
-                       float(my_lr(step, warmup, steps, peak, low)), lr_at(c, step), 1e-9)
-    return check("Exercise 1", run, strict)
+@exercise(1)
+def check_1(my_lr):
+    for warmup, steps, peak, low in ((10, 100, 1e-3, 1e-4), (1, 20, 1.0, 0.0)):
+        plan = dict(schedule="cosine", warmup_steps=warmup, max_steps=steps, lr=peak, min_lr=low)
+        c = TrainConfig.preset_of("quick", **plan)
+        for step in (0, warmup - 1, warmup, steps // 2, steps - 1):
+            given = {"step": step, "warmup": warmup, "steps": steps, "peak": peak, "low": low}
+            expect("learning rate", given, float(my_lr(*given.values())), lr_at(c, step), 1e-9)
 
 
-def check_2(exact_loss, strict=False):
-    def run():
-        model = small_model(dropout=0.5).train()
-        for n in (2, 9, 17, 21):  # one target; one whole window; two; two and a piece
-            expect("loss of every target, once", f"a text of {n} letters, block_size 8",
-                   float(exact_loss(model, ids(n))), evaluate(model, ids(n)), 1e-4)
-    return check("Exercise 2", run, strict)
+@exercise(2)
+def check_2(exact_loss):
+    model = small_model(dropout=0.5).train()
+    for n in (2, 9, 17, 21):  # one target; one whole window; two; two and a piece
+        expect("loss of every target, once", f"a text of {n} letters, block_size 8",
+               float(exact_loss(model, ids(n))), evaluate(model, ids(n)), 1e-4)
 
 
-def check_3(accumulated, strict=False):
-    def run():
-        x, y = ids(64).view(8, 8), ids(64, seed=1).view(8, 8)
-        whole = small_model()
-        whole(x, y)[1].backward()
-        wanted = torch.cat([p.grad.flatten() for p in whole.parameters()])
-        for n in (1, 2, 4):
-            model = small_model()
-            accumulated(model, list(zip(x.chunk(n), y.chunk(n), strict=True)))
-            grads = [p.grad for p in model.parameters()]
-            if any(g is None for g in grads):
-                expect("gradients that are left on the model", f"{n} pieces", "none", "one for each parameter")
-            got = torch.cat([g.flatten() for g in grads])
-            pieces = f"8 sequences in {n} pieces"
-            expect("length of the gradient", pieces, got.norm().item(), wanted.norm().item(), 1e-4)
-            expect("is it the gradient of the whole batch?", pieces, torch.allclose(got, wanted, atol=1e-6), True)
-    return check("Exercise 3", run, strict)
+@exercise(3)
+def check_3(accumulated):
+    x, y = ids(64).view(8, 8), ids(64, seed=1).view(8, 8)
+    whole = small_model()
+    whole(x, y)[1].backward()
+    wanted = torch.cat([p.grad.flatten() for p in whole.parameters()])
+    for n in (1, 2, 4):
+        model = small_model()
+        accumulated(model, list(zip(x.chunk(n), y.chunk(n), strict=True)))
+        grads = [p.grad for p in model.parameters()]
+        if any(g is None for g in grads):
+            expect("gradients that are left on the model", f"{n} pieces", "none", "one for each parameter")
+        got = torch.cat([g.flatten() for g in grads])
+        pieces = f"8 sequences in {n} pieces"
+        expect("length of the gradient", pieces, got.norm().item(), wanted.norm().item(), 1e-4)
+        expect("is it the gradient of the whole batch?", pieces, torch.allclose(got, wanted, atol=1e-6), True)
 
 
-def check_4(longest_copy, strict=False):
-    def run():
-        for text, source in (("xxabcx", "zabcz"), ("abc", "xyz"), ("", "abc"), ("aabaab", "aabaaab"), ("rain", "rain")):
-            expect("length of the longest passage of text that stands in source", (text, source),
-                   longest_copy(text, source), memorisation(text, source, least=1))
-    return check("Exercise 4", run, strict)
+@exercise(4)
+def check_4(longest_copy):
+    cases = (("xxabcx", "zabcz"), ("abc", "xyz"), ("", "abc"), ("aabaab", "aabaaab"), ("rain", "rain"))
+    for text, source in cases:
+        expect("length of the longest passage of text that stands in source", (text, source),
+               longest_copy(text, source), memorisation(text, source, least=1))

@@ -5,19 +5,17 @@
     ladder.save("build/ladder.json")
 """
 
-import json
-
-from lab.machine import write_atomic
+from lab.machine import write_json
 
 
 class Ladder:
-    """Rungs in the order in which they were climbed; `marks` are the n-grams' losses, nats a character, falling."""
+    """Rungs in the order of climbing; `marks`: the n-grams' losses, nats a character, falling."""
 
     def __init__(self, marks):
         self.marks, self.rungs = list(marks), []
 
     def passed(self, loss):
-        """How many letters one has to count to be as good: the largest n whose mark is not below `loss`; 0 for none."""
+        """How many letters one must count to be as good: the largest n whose mark is >= `loss`, or 0."""
         return sum(loss <= mark for mark in self.marks)
 
     def mark(self, loss):
@@ -25,7 +23,7 @@ class Ladder:
         return f"counting {n} letter{'s' if n > 1 else ''}" if n else ""
 
     def add(self, name, loss, seconds=None, sample=None, note=None):
-        """Add a rung and print its line: what it passed, what comes next. sample: some text that the model wrote."""
+        """Add a rung and print its line: what it passed, what comes next. sample: what it wrote."""
         before = self.rungs[-1]["val_loss"] if self.rungs else None
         self.rungs.append({"name": name, "val_loss": float(loss), "mark": self.mark(loss), "seconds": seconds,
                            "sample": sample, "note": note})
@@ -44,4 +42,4 @@ class Ladder:
 
     def save(self, path, **facts):
         """Write {"rungs": [...], "marks": [...], ...facts} as JSON, in one piece."""
-        write_atomic(path, json.dumps({"rungs": self.rungs, "marks": self.marks, **facts}, indent=1) + "\n")
+        write_json(path, {"rungs": self.rungs, "marks": self.marks, **facts})

@@ -1,4 +1,4 @@
-"""The lock between a notebook's code and its committed outputs: one short hash for each piece of code that ran.
+"""The lock between a notebook's code and its committed outputs: a short hash for each piece of code that ran.
 
 Comments, layout and docstrings do not count, so prose can be mended without a new run.
 """
@@ -14,7 +14,7 @@ from lab.project import ROOT
 
 
 def lock(nb, files, root=ROOT):
-    """{"cells": hash, "lab/plots.py": hash, ...} of a notebook's cells and of the project's files that it imported.
+    """{"cells": hash, "lab/plots.py": hash, ...} of a notebook's cells and of our files that it imported.
 
     The set-up cell is left out: its text is checked by itself, and moving the project changes no result.
     """
@@ -27,7 +27,7 @@ def lock(nb, files, root=ROOT):
 
 
 def what_changed(nb, root=ROOT):
-    """Names of what is no longer as it was when the outputs were made; ["cells"] where nothing was recorded."""
+    """Names of what is no longer as it was when the outputs were made; ["cells"] where nothing is known."""
     old = nb.metadata.get("walkthrough", {}).get("code") or {"cells": None}
     new = lock(nb, [name for name in old if (Path(root) / name).is_file()], root)
     return [name for name in old if old[name] != new.get(name)]

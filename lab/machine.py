@@ -1,4 +1,4 @@
-"""The report at the end of a notebook, and the one way to write a measured result. The facts are gpt2.machine's."""
+"""The report at the end of a notebook; the one form of a measured result, and of a table of such."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ def today():
 
 
 def report(corpus=None):
-    """Print all that is known about the machine, the code and the text: the last, folded cell of each notebook."""
+    """Print all that is known about the machine, the code and the text: a notebook's last, folded cell."""
     facts = {**machine(), **commit(), "date": today()}
     if corpus is not None:
         facts["corpus"] = f"{corpus.name} {corpus.sha256}"
@@ -22,23 +22,33 @@ def report(corpus=None):
         print(f"{name:>11}  {value}")
 
 
-def write_result(path, config, data=None, **measured):
-    """Write one measured result as JSON, in one piece, and return it.
+def result(config, data=None, **measured):
+    """One measured result as a dict: what was asked and what came out, with machine, date, commit, command.
 
-    `config` is a dict of what was asked, `data` the Corpus (or None), `measured` what came out, `seconds` among it.
-    Machine, date, commit and command are added.
+    `config` is a dict of what was asked, `data` the Corpus (or None), `measured` what came out.
     """
     name = Path(sys.argv[0])
     command = f"python -m bench.{name.stem}" if name.parent.name == "bench" else name.name
-    result = {
-        "machine": machine(),
-        "date": today(),
-        **commit(),
-        "command": " ".join([command, *sys.argv[1:]]),
-        "config": config,
-        "corpus": None if data is None else {"name": data.name, "sha256": data.sha256},
-        **measured,
-    }
+    return {"machine": machine(), "date": today(), **commit(), "command": " ".join([command, *sys.argv[1:]]),
+            "config": config, "corpus": None if data is None else {"name": data.name, "sha256": data.sha256},
+            **measured}
+
+
+def write_json(path, content):
+    """Write `content` as JSON, in one piece; folders are made."""
+    text = json.dumps(content, indent=1) + "\n"
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps(result, indent=1) + "\n")
-    return result
+    write_atomic(path, text)
+
+
+def write_result(path, config, data=None, **measured):
+    """Write one measured result as JSON and return it."""
+    found = result(config, data, **measured)
+    write_json(path, found)
+    return found
+
+
+def markdown(head, rows):
+    """Lists of cells -> a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

@@ -1,27 +1,15 @@
-"""Notebooks as files: read and write them, the parts that all share, and what a committed one must keep to.
+"""Notebooks as files: read and write them, the parts that all share, what a committed one must keep to."""
 
-    python -m lab.notebook text NAME.ipynb > SRC.py      the cells as jupytext's percent text, ids kept: edit this
-    python -m lab.notebook build SRC.py NAME.ipynb       back to a notebook, outputs cleared
-    python -m lab.notebook check NAME.ipynb ...          what the tests ask of a committed notebook
-"""
-
-import argparse
 import re
-import sys
 from pathlib import Path
 
-import jupytext
 import nbformat
 
 from data.files import write_atomic
 from lab.lock import what_changed
-from lab.project import MAIN, address, notebooks, project_path
+from lab.project import MAIN, address, project_path
 
-KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 BADGES = re.compile(r"(<!-- badges -->\n).*?(<!-- /badges -->)", re.DOTALL)
-# JupyterLab, Colab and Kaggle each have their own word for a folded cell
-FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form", "_kg_hide-input": True}
-PERCENT = {"cell_metadata_filter": "id,tags,-all", "notebook_metadata_filter": "-all"}
 
 # most cells and words (prose, without code) that a notebook may have; side roads share the last line
 LIMITS = {"gpt_dev": (125, 9500), "gpt2_training": (105, 7500), "gpt2_gradio": (65, 5500), None: (60, 4500)}
@@ -43,14 +31,15 @@ here = Path.cwd()
 home = next((p for p in [here, *here.parents, here / "gpt2"] if (p / "model_gpt2.py").exists()), None)
 if home is None:
     if not REPO:
-        sys.exit("The project has no address on the web yet: its owner sets one in pyproject.toml ([project.urls]); "
-                 "until then, set GPT2_REPO to the address or folder of a copy.")
+        sys.exit("The project has no address on the web yet: its owner sets one in pyproject.toml "
+                 "([project.urls]); until then, set GPT2_REPO to the address or folder of a copy.")
     home = here / "gpt2"
     clone = ["git", "-c", "credential.helper=", "clone", "--quiet", "--depth", "1", REPO, str(home)]
     asks_nothing = {{**os.environ, "GIT_TERMINAL_PROMPT": "0"}}
     if not shutil.which("git") or subprocess.run(clone, env=asks_nothing, capture_output=True).returncode:
         shown = re.sub("//[^/@]*@", "//", REPO)  # without a password that it may hold
-        sys.exit(f"The project could not be fetched from {{shown}}: turn on Internet in the notebook's settings.")
+        sys.exit(f"The project could not be fetched from {{shown}}: "
+                 "turn on Internet in the notebook's settings.")
 os.chdir(home)
 if str(home) not in sys.path:
     sys.path.insert(0, str(home))
@@ -61,7 +50,7 @@ hello(notebook="{name}")'''
 
 
 class NotebookError(ValueError):
-    """A notebook, or its text form, that cannot be used; the message says where and what to do."""
+    """A notebook that cannot be used or run; the message says where and what to do."""
 
 
 # ---- files
@@ -82,35 +71,6 @@ def write(nb, path):
     write_atomic(path, nbformat.writes(nb) + "\n")
 
 
-def to_text(nb):
-    """The cells of a notebook as percent text, each with its id and tags."""
-    nb = nbformat.from_dict(nb)
-    for cell in nb.cells:
-        kept = {"id": cell.id, "tags": cell.metadata.get("tags")}
-        cell.metadata = nbformat.from_dict({key: value for key, value in kept.items() if value})
-    nb.metadata = nbformat.from_dict({"jupytext": PERCENT})
-    return jupytext.writes(nb, fmt="py:percent")
-
-
-def from_text(text, path="notebook.ipynb"):
-    """The notebook of a percent text, without outputs. `path` is its place in the project, for badges and set-up."""
-    nb = jupytext.reads(text, fmt="py:percent")
-    nb.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
-    for cell in nb.cells:
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(cell.metadata.get("id", ""))):
-            begin = cell.source[:60]
-            raise NotebookError(f'a cell lacks its id, as in `# %% [markdown] id="NAME"`; it begins: {begin!r}')
-        cell.id = cell.metadata.pop("id")
-        if cell.cell_type == "code" and "folded" in cell.metadata.get("tags", []):
-            cell.metadata.update(FOLDED)
-    ids = [cell.id for cell in nb.cells]
-    if twice := sorted({cell_id for cell_id in ids if ids.count(cell_id) > 1}):
-        raise NotebookError(f"cell ids must differ; used twice: {', '.join(twice)}")
-    fill_standard_parts(nb, path)
-    nbformat.validate(nb)
-    return nb
-
-
 # ---- the parts that all notebooks share
 
 
@@ -120,14 +80,14 @@ def setup_cell(name):
 
 
 def badge_addresses(path):
-    """(Colab, Kaggle): addresses that open a notebook there; `path` as in the project: "notebooks/smoothing.ipynb"."""
+    """(Colab, Kaggle): addresses that open a notebook there; `path`: as "notebooks/bpe.ipynb"."""
     blob = f"{address()}/blob/main/{path}"
     colab = blob.replace("https://github.com", "https://colab.research.google.com/github")
     return colab, f"https://kaggle.com/kernels/welcome?src={blob}"
 
 
 def badge_lines(path):
-    """The badges of a notebook's first cell, as links without a picture; nothing while the project has no address."""
+    """The badges of a notebook's first cell, as links; nothing while there is no address."""
     if not address():
         return ""
     colab, kaggle = badge_addresses(path)
@@ -135,7 +95,7 @@ def badge_lines(path):
 
 
 def fill_standard_parts(nb, path):
-    """Put the badges into the first cell and the set-up code into the cell `setup`; nothing else is touched."""
+    """Put the badges into the first cell and the set-up code into the cell `setup`."""
     for cell in nb.cells:
         if cell.id == "setup":
             cell.source = setup_cell(Path(path).stem)
@@ -177,7 +137,8 @@ def check_run(nb, path):
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         yield "the outputs are not from one run in order: type `make notebooks`"
     if changed := what_changed(nb):
-        yield f"the code has changed since the outputs were made ({', '.join(changed)}): type `make notebooks`"
+        named = ", ".join(changed)
+        yield f"the code has changed since the outputs were made ({named}): type `make notebooks`"
     run = nb.metadata.get("walkthrough", {})
     if run.get("quick"):
         yield "the outputs are from a QUICK run"
@@ -215,7 +176,7 @@ def check_pictures(nb):
 
 
 def alt_text(output, kind):
-    """Alt text of a picture in an output: its metadata {"image/png": {"alt": text}}, as lab.plots.show gives it."""
+    """Alt text of a picture in an output, from its metadata {"image/png": {"alt": text}} (lab.plots.show)."""
     return output.get("metadata", {}).get(kind, {}).get("alt", "").strip()
 
 
@@ -225,35 +186,3 @@ def words(nb):
     text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"<[^>]+>|\]\([^)]*\)", " ", text)
     return len(re.findall(r"\w[\w'’.,-]*", text))
-
-
-# ---- command
-
-
-def main(argv=None):
-    """The commands of the module's first lines; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lab.notebook", description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["text", "build", "check"])
-    parser.add_argument("files", nargs="*", help="check: all notebooks where none is named")
-    args = parser.parse_args(argv)
-    try:
-        if args.command == "text":
-            print(to_text(read(args.files[0])), end="")
-        elif args.command == "build":
-            source, target = args.files
-            write(from_text(Path(source).read_text(encoding="utf-8"), project_path(target)), target)
-        else:
-            paths = args.files or notebooks()
-            problems = [f"{path}: {problem}" for path in paths for problem in check(read(path), path)]
-            print("\n".join(problems) or "all good")
-            return bool(problems)
-    except NotebookError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    from lab.notebook import main  # not __main__'s: its NotebookError would be another class than the one raised
-
-    sys.exit(main())

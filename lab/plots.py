@@ -1,6 +1,7 @@
 """The pictures of the notebooks: the claim as title, one accent colour, text of 11 points or more, alt text.
 
-Each function returns a matplotlib figure with its description as `fig.alt`; `show(fig)` puts both into the notebook.
+Each function returns a matplotlib figure with its description as `fig.alt`; `show(fig)` puts both into
+the notebook.
 """
 
 import io
@@ -11,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Arc, Ellipse, FancyArrowPatch, Rectangle
 
 ACCENT, INK, GREY, PALE = "#c2410c", "#1f2937", "#9ca3af", "#e5e7eb"
-SHADES = matplotlib.colors.LinearSegmentedColormap.from_list("surprise", ["#ffffff", "#fde4d3", "#f59e62", "#9a3412"])
+SHADES = matplotlib.colors.LinearSegmentedColormap.from_list(
+    "surprise", ["#ffffff", "#fde4d3", "#f59e62", "#9a3412"])
 MONO = "DejaVu Sans Mono"
 STYLE = {"font.size": 11, "axes.titlesize": 13, "axes.titleweight": "bold", "axes.titlelocation": "left",
          "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "text.color": INK,
@@ -26,7 +28,7 @@ def figure(width, height, rows=1, columns=1, **options):
 
 
 def show(fig, alt=None, path=None):
-    """Show a figure with alt text, by default its own `fig.alt`; keep it as a PNG file where `path` is given."""
+    """Show a figure with alt text, by default its own `fig.alt`; keep it as a PNG where `path` is given."""
     from IPython.display import display
     alt = alt or fig.alt
     png = io.BytesIO()
@@ -44,7 +46,7 @@ def visible(text):
 # ---- counting
 
 def the_u(rows):
-    """rows: dicts with n, train_loss, val_loss, unseen (share of validation strings of n letters never in train)."""
+    """rows: dicts with n, train_loss, val_loss, unseen (share of validation's n letters never in train)."""
     fig, ax = figure(9, 4.6)
     n = [row["n"] for row in rows]
     bars = ax.twinx()
@@ -57,15 +59,16 @@ def the_u(rows):
     ax.plot(n, train, "o--", color=INK, label="train")
     ax.plot(n, val, "o-", color=ACCENT, linewidth=2.5, label="validation")
     best = int(np.argmin(val))
-    ax.annotate(f"best: {n[best]} letters, {val[best]:.3f}", (n[best], val[best]), (n[best] - 0.2, val[best] + 0.75),
-                arrowprops={"arrowstyle": "->", "color": INK}, ha="center")
+    ax.annotate(f"best: {n[best]} letters, {val[best]:.3f}", (n[best], val[best]),
+                (n[best] - 0.2, val[best] + 0.75), arrowprops={"arrowstyle": "->", "color": INK}, ha="center")
     ax.text(n[-1] + 0.12, train[-1], "train", va="center")
     ax.text(n[-1] + 0.12, val[-1] + 0.06, "validation", va="bottom", ha="right", color=ACCENT)
-    ax.set(xlabel="letters counted together (n)", ylabel="loss, nats a character", ylim=(0, None), xlim=(0.5, 8.7),
-           title="Longer tables know train ever better, and validation only up to a point")
-    fig.alt = (f"Loss against n, 1 to {n[-1]} letters. Training loss falls all the way to {train[-1]:.2f}. Validation "
-               f"loss falls to {val[best]:.3f} at {n[best]} letters, then rises to {val[-1]:.2f}. Grey bars: the share "
-               f"of validation strings never seen in train grows from 0% to {rows[-1]['unseen']:.0%}.")
+    ax.set(xlabel="letters counted together (n)", ylabel="loss, nats a character", ylim=(0, None),
+           xlim=(0.5, 8.7), title="Longer tables know train ever better, and validation only up to a point")
+    fig.alt = (f"Loss against n, 1 to {n[-1]} letters. Training loss falls all the way to {train[-1]:.2f}. "
+               f"Validation loss falls to {val[best]:.3f} at {n[best]} letters, then rises to {val[-1]:.2f}. "
+               "Grey bars: the share of validation strings never seen in train grows from 0% to "
+               f"{rows[-1]['unseen']:.0%}.")
     return fig
 
 
@@ -144,7 +147,7 @@ def staircase(text):
             left.text(s + 0.5, t + 0.5, shown[s], ha="center", va="center", family=MONO, fontsize=13)
             left.add_patch(Rectangle((s, t), 1, 1, facecolor=PALE, edgecolor="white"))
         left.text(t + 1.5, t + 0.5, "?", ha="center", va="center", family=MONO, fontsize=13, color=GREY)
-        left.text(T + 2.1, t + 0.5, f"answer: {shown[t + 1]}", va="center", family=MONO, fontsize=11, color=ACCENT)
+        left.text(T + 2.1, t + 0.5, f"answer: {shown[t + 1]}", va="center", family=MONO, color=ACCENT)
         for s in range(T):
             right.add_patch(Rectangle((s, t), 1, 1, facecolor=PALE if s <= t else "white", edgecolor=GREY))
             right.text(s + 0.5, t + 0.5, "1" if s <= t else "0", ha="center", va="center", fontsize=11)
@@ -152,8 +155,8 @@ def staircase(text):
     right.set(xlim=(0, T), ylim=(T, 0), title="The same triangle, as a mask", aspect="equal")
     for ax in (left, right):
         ax.axis("off")
-    fig.alt = (f"Left: the letters of “{text}” as a staircase; at each of {T} questions one more letter is known "
-               "and the next is asked for. Right: the same triangle as a table of ones and zeros.")
+    fig.alt = (f"Left: the letters of “{text}” as a staircase; at each of {T} questions one more letter is "
+               "known and the next is asked for. Right: the same triangle as a table of ones and zeros.")
     return fig
 
 
@@ -180,14 +183,14 @@ def arcs(text, patterns, title, threshold=0.1):
     axes[0, 0].set_title(title)
     fig.supxlabel("arc: a vote for an earlier letter      dot: the vote for itself      "
                   "thick, large: a large vote", fontsize=11)
-    fig.alt = (f"The line “{''.join(text)}”, {heads} time{'s' if heads > 1 else ''}. Arcs lead from each letter to "
-               "the earlier letters that the head looks at, a dot over it is its vote for itself. "
+    fig.alt = (f"The line “{''.join(text)}”, {heads} time{'s' if heads > 1 else ''}. Arcs lead from each "
+               "letter to the earlier letters that the head looks at, a dot over it is its vote for itself. "
                f"Votes for oneself, on average: {', '.join(f'{p.diagonal().mean():.0%}' for p in patterns)}.")
     return fig
 
 
 def stream(norms, title="Each block adds to one stream"):
-    """norms: {name: gradient norms by block}. Above, the residual stream; below, the norms, all and near 1."""
+    """norms: {name: gradient norms by block}. Above, the residual stream; below, the norms: all, near 1."""
     fig = Figure(figsize=(11, 6.6), layout="constrained")
     axes = fig.subplot_mosaic([["stream", "stream"], ["all", "near"]], height_ratios=(1, 1.9))
     draw_stream(axes["stream"], title)
@@ -210,7 +213,7 @@ def stream(norms, title="Each block adds to one stream"):
 
 def draw_stream(ax, title):
     """The residual stream as an arrow, with the loops of two blocks."""
-    ax.add_patch(FancyArrowPatch((0, 0), (10, 0), arrowstyle="-|>", mutation_scale=22, linewidth=4, color=INK))
+    ax.add_patch(arrow((0, 0), (10, 0), 4, INK))
     for i, name in enumerate(("attention", "MLP") * 2):
         x = 1 + 2.25 * i
         ax.add_patch(FancyArrowPatch((x, 0.05), (x + 1.35, 0.08), connectionstyle="arc3,rad=-0.9",
@@ -238,8 +241,8 @@ def curve(losses, mark=None, mark_name="", title="", val=None):
         ax.text(1.03 * len(losses), mark, f"{mark_name}\n{mark:.3f}", color=ACCENT, va="center")
     if val is not None:
         ax.plot([len(losses)], [val], "o", color=ACCENT)
-        ax.annotate(f"validation {val:.3f}", (len(losses), val), (-10, 22), textcoords="offset points", ha="right",
-                    arrowprops={"arrowstyle": "->"})
+        ax.annotate(f"validation {val:.3f}", (len(losses), val), (-10, 22), textcoords="offset points",
+                    ha="right", arrowprops={"arrowstyle": "->"})
     ax.set(xlabel="step", ylabel="training loss, nats a character", title=title)
     fig.alt = f"Training loss by step, from {losses[0]:.2f} to about {losses[-width:].mean():.2f}."
     fig.alt += f" A dashed line marks {mark:.3f}: {mark_name}." if mark is not None else ""
@@ -272,19 +275,21 @@ def ladder_picture(ladder, title="From counting letters to a small GPT"):
     for i, rung in enumerate(rungs):
         last = i == len(rungs) - 1
         ax.barh(i, rung["val_loss"], height=0.82, color=ACCENT if last else "#3f4754")
-        ax.text(0.04, i, visible(rung["sample"] or "")[:40], va="center", family=MONO, fontsize=11, color="white")
+        ax.text(0.04, i, visible(rung["sample"] or "")[:40], va="center", family=MONO, color="white")
         ax.text(rung["val_loss"] + 0.03, i, f"{rung['val_loss']:.2f}", va="center", weight="bold",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     for n, mark in enumerate(ladder.marks, start=1):
         ax.axvline(mark, color=ACCENT, linestyle=":", linewidth=1.3, zorder=0)
         ax.text(mark, -0.75, f"{n}", ha="center", va="bottom", color=ACCENT, weight="bold")
-    ax.text(ladder.marks[0] + 0.12, -0.75, "← as good as counting this many letters", va="bottom", color=ACCENT)
+    ax.text(ladder.marks[0] + 0.12, -0.75, "← as good as counting this many letters", va="bottom",
+            color=ACCENT)
     ax.set(ylim=(len(rungs) - 0.45, -0.75), xlim=(0, 4.75), xlabel="exact validation loss, nats a character")
     ax.set_yticks(range(len(rungs)), [rung["name"] for rung in rungs])
     ax.tick_params(axis="y", length=0)
     ax.set_title(title, pad=24)
-    fig.alt = (f"Bars, one for each of {len(rungs)} models, as long as its validation loss: " + ", ".join(
-        f"{rung['name']} {rung['val_loss']:.2f}" for rung in rungs) + ". On each, forty letters that the model wrote.")
+    losses = ", ".join(f"{rung['name']} {rung['val_loss']:.2f}" for rung in rungs)
+    fig.alt = (f"Bars, one for each of {len(rungs)} models, as long as its validation loss: {losses}. "
+               "On each, forty letters that the model wrote.")
     return fig
 
 
@@ -351,6 +356,6 @@ def whole_model(config):
     ax.axis("off")
     way = "; ".join(f"{what} {shape}" for _, what, shape, _ in rows)
     fig.alt = (f"A GPT of {L} blocks, {config.n_head} heads and width {config.n_embd}: {total:,} parameters. "
-               f"A thick arrow, the residual stream, runs from the id to the probabilities; attention and MLP "
-               f"of each block read from it and add to it. In order: {way}.")
+               f"A thick arrow, the residual stream, runs from the id to the probabilities; attention and "
+               f"MLP of each block read from it and add to it. In order: {way}.")
     return fig

@@ -1,4 +1,4 @@
-"""The project as a folder: where it lies, its address, its notebooks, what it needs. Only the standard library."""
+"""The project as a folder: where it lies, its address, its notebooks, what it needs."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def notebooks(root=ROOT):
 
 
 def project_path(path):
-    """The path of a file inside the project: "notebooks/speed.ipynb"; its bare name when it lies elsewhere."""
+    """The path of a file in the project, "notebooks/speed.ipynb"; its bare name when it lies elsewhere."""
     path = Path(path).resolve()
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
@@ -48,11 +48,12 @@ def read_json(path):
 
 
 def remote(root=ROOT):
-    """The web address of this clone's own `origin`, without user or token; "" where it has none on the web."""
+    """The web address of this clone's `origin`, without user or token; "" where it has none on the web."""
     command = ["git", "remote", "get-url", "origin"]
     try:
         url = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=20).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    found = re.fullmatch(r"(?:https://(?:[^/@]*@)?|(?:ssh://)?git@)([\w.-]+)[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?", url)
+    found = re.fullmatch(r"(?:https://(?:[^/@]*@)?|(?:ssh://)?git@)"
+                         r"([\w.-]+)[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?", url)
     return f"https://{found[1]}/{found[2]}" if found else ""

@@ -15,12 +15,13 @@ from data.shakespeare import load_corpus
 from lab.machine import write_result
 from model_gpt2 import GPT
 
-KINDS = ("itself", "the letter before", "the line's start", "copies of itself", "2 to 8 letters back", "the rest")
+KINDS = ("itself", "the letter before", "the line's start", "copies of itself", "2 to 8 letters back",
+         "the rest")
 GROUPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
 
 def read_model(model, corpus, windows=None):
-    """All measurements of this file. windows: how many, for the loss by place; None: 512,000 letters of them."""
+    """All measurements of this file. windows: how many, for the loss by place; None: 512,000 letters."""
     T = model.config.block_size
     heads, even = head_shares(model, corpus.val, corpus.tokenizer)
     losses = losses_by_position(model, corpus.val, windows or 512_000 // T)
@@ -72,7 +73,8 @@ def kinds_of_places(ids, newline):
 def head_shares(model, ids, tokenizer, windows=16, first=16):
     """Mean share of each head's vote that goes to each of the KINDS of places, over windows of validation.
 
-    Returns shares (n_layer, n_head, 6), and what an even spread would give, (6,). Queries before `first` are left out.
+    Returns shares (n_layer, n_head, 6), and what an even spread would give, (6,). Queries before
+    `first` are left out.
     """
     T, device = min(model.config.block_size, 256), next(model.parameters()).device
     newline = tokenizer.encode("\n")[0] if tokenizer.encode("\n") else -1
@@ -88,7 +90,7 @@ def head_shares(model, ids, tokenizer, windows=16, first=16):
 
 
 def new_name(corpus):
-    """(name, places): the word in capitals that validation has most often and train never; its places in val_text."""
+    """(name, places): the word in capitals that validation has most often and train never, and where."""
     text = corpus.val_text
     words = Counter(re.findall(r"\b[A-Z]{4,}\b", text)) or Counter(re.findall(r"\b\w{5,}\b", text))
     name = next((w for w, _ in words.most_common() if w not in corpus.train_text), words.most_common(1)[0][0])
@@ -119,7 +121,7 @@ def random_string(corpus, n, seed=0):
 
 @torch.no_grad()
 def twice_losses(model, corpus, n=40, strings=8):
-    """A random string of n letters, given twice: nats at each letter, and which heads look where a copier would.
+    """A random string of n letters, given twice: nats at each letter, and which heads look as a copier would.
 
     copying (n_layer, n_head): mean vote, in the second copy, for the letter that came next in the first one.
     """

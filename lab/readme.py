@@ -1,9 +1,9 @@
 """Carry what stands in one place to where it is shown: `make readme`.
 
-The address of the project (pyproject.toml) goes into every badge and set-up cell and into the README's clone command;
-the minutes, the ladder and the sample (results/) go into the README, each between its marks `<!-- name -->`.
-In a clone whose `origin` lies on the web, that address is first written into pyproject.toml: a fork's badges open the
-fork.
+The address of the project (pyproject.toml) goes into every badge and set-up cell and into the README's
+clone command; the minutes, the ladder and the sample (results/) go into the README, each between its
+marks `<!-- name -->`. In a clone whose `origin` lies on the web, that address is first written into
+pyproject.toml: a fork's badges open the fork.
 """
 
 import argparse
@@ -11,9 +11,10 @@ import importlib
 import re
 import sys
 
-from data.files import write_atomic
+from data.files import say, write_atomic
+from lab.machine import markdown
 from lab.notebook import badge_addresses, fill_standard_parts, read, write
-from lab.project import MAIN, ROOT, address, notebooks, project_path, read_json, remote, settings
+from lab.project import ROOT, address, notebooks, project_path, read_json, remote, settings
 from lab.setup import minutes
 
 ABOUT = {
@@ -32,37 +33,26 @@ def clone_block():
 
 def notebooks_block():
     """Table of the notebooks: what, minutes as measured, and badges where the project has an address."""
-    rows = ["| notebook | what you do | 2 CPU cores | T4 |", "| --- | --- | --- | --- |"]
-    table = read_json(ROOT / "results" / "minutes.json")
-    for name in (name for name in MAIN if (ROOT / f"{name}.ipynb").exists()):
-        title, what = ABOUT[name]
+    rows, table = [], read_json(ROOT / "results" / "minutes.json")
+    for name, (title, what) in ABOUT.items():
         runs = table.get(name, {})
-        times = " | ".join(minutes(runs[key]) if key in runs else "not yet measured" for key in ("CPU", "Tesla T4"))
-        rows.append(f"| [{title}]({name}.ipynb) | {what} | {times} |{open_links(name)}")
-    if address():
-        rows[:2] = [rows[0] + " open |", rows[1] + " --- |"]
-    return "\n".join(rows)
+        times = (minutes(runs[key]) if key in runs else "not yet measured" for key in ("CPU", "Tesla T4"))
+        rows.append([f"[{title}]({name}.ipynb)", what, *times, *open_links(name)])
+    return markdown(["notebook", "what you do", "2 CPU cores", "T4", *(["open"] if address() else [])], rows)
 
 
 def open_links(name):
-    if not address():
-        return ""
-    colab, kaggle = badge_addresses(f"{name}.ipynb")
-    return f" {picture('Colab')}({colab}) {picture('Kaggle')}({kaggle}) |"
-
-
-def picture(place):
-    return f"[![Open in {place}](.github/badges/{place.lower()}.svg)]"
+    """A cell with the badges; no cell while the project has no address."""
+    places = zip(("Colab", "Kaggle"), badge_addresses(f"{name}.ipynb"), strict=True)
+    badges = (f"[![Open in {place}](.github/badges/{place.lower()}.svg)]({link})" for place, link in places)
+    return [" ".join(badges)] if address() else []
 
 
 def ladder_block():
     """Table of the ladder from results/ladder.json."""
-    rows = read_json(ROOT / "results" / "ladder.json").get("rungs")
-    if not rows:
-        return "Not yet measured."
-    lines = ["| rung | nats a character | as good as |", "| --- | --- | --- |"]
-    lines += [f"| {row['name']} | {row['val_loss']:.3f} | {row.get('mark') or ''} |" for row in rows]
-    return "\n".join(lines)
+    rungs = read_json(ROOT / "results" / "ladder.json").get("rungs", [])
+    rows = [[rung["name"], f"{rung['val_loss']:.3f}", rung.get("mark") or ""] for rung in rungs]
+    return markdown(["rung", "nats a character", "as good as"], rows) if rows else "Not yet measured."
 
 
 def sample_block():
@@ -77,62 +67,61 @@ def app_model_block():
     if "val_loss" not in facts:
         return "Not yet measured."
     text = {"tinyshakespeare": "Tiny Shakespeare", "standin": "the stand-in text"}[facts["corpus"]["name"]]
-    size, minutes_taken, loss = facts["parameters"], facts["seconds"] / 60, facts["val_loss"]
-    return (f"The small model that the app starts with (`space/model/`): {size:,} parameters, trained on {text} in "
-            f"{minutes_taken:.1f} minutes on a CPU, exact validation loss {loss:.3f} nats a character.")
+    return (f"The small model that the app starts with (`space/model/`): {facts['parameters']:,} parameters, "
+            f"trained on {text} in {facts['seconds'] / 60:.1f} minutes on a CPU, exact validation loss "
+            f"{facts['val_loss']:.3f} nats a character.")
 
 
 def page_block():
     """The live page and the way to a copy of it, or how to publish one."""
     space = settings().get("urls", {}).get("space", "").rstrip("/")
     if not space:
-        return ("Nobody has published a page yet: `python -m space.publish space my-gpt2-app out/best` publishes "
-                "yours, its address belongs into `pyproject.toml` (`space`), and `make readme` carries it here.")
+        return ("Nobody has published a page yet: `python -m space.publish space my-gpt2-app out/best` "
+                "publishes yours, its address belongs into `pyproject.toml` (`space`), and `make readme` "
+                "carries it here.")
     return f"[Try it in your browser]({space}) · [Duplicate this Space]({space}?duplicate=true)"
 
 
 def runs_block():
-    """Table of the runs that the project grew from: what was told, and what this code measured, if anybody ran it."""
-    rows = ["| run | what was told | exact validation, this code | what it says |", "| --- | --- | --- | --- |"]
-    runs = read_json(ROOT / "results" / "training_runs.json").get("runs", [])
+    """The runs that the project grew from: what was told, and what this code measured, if anybody ran it."""
+    rows, runs = [], read_json(ROOT / "results" / "training_runs.json").get("runs", [])
     for run in runs:
         got = run["measured"]
         measured = f"{got['val_loss']:.3f} ({got['card']})" if got else "not yet measured"
-        rows.append(f"| {run['name']} | {run['told']} | {measured} | {run['says']} |")
+        rows.append([run["name"], run["told"], measured, run["says"]])
+    table = markdown(["run", "what was told", "exact validation, this code", "what it says"], rows)
     commands = "\n".join(run["command"] for run in runs)
-    return "\n".join(rows) + f"\n\nThe commands, in the same order:\n\n```\n{commands}\n```"
+    return f"{table}\n\nThe commands, in the same order:\n\n```\n{commands}\n```"
 
 
 def summit_block():
-    """The twelve layers: what each stage reached, from results/summit.json, and the first sample, as it came."""
+    """The twelve layers: what each stage reached, from results/summit.json; the first sample, as it came."""
     found = read_json(ROOT / "results" / "summit.json")
     if not found:
         return "Not yet measured."
     small = [run for run in found["runs"] if run["name"].startswith("more-")]
     losses = sorted(run["val_loss"] for run in small)
     letters = sum(run["tokens"] for run in found["runs"] if run["name"] != "large")
-    rows = [(f"four small models, 4 layers x 192, {letters / 1e6:.0f} M letters in all",
-             f"{losses[0]:.4f} to {losses[-1]:.4f}"),
-            ("their probabilities averaged (four models)", f"{found['exact']['mean_probabilities']:.4f}"),
-            ("side by side in one GPT-2 of 12 x 768", f"{found['exact']['start']['val_loss']:.4f}"),
-            ("the same, its LayerNorms and biases trained as one", f"**{found['best']['val_loss']:.4f}**")]
-    lines = ["| stage | exact validation, windows of 1,024 |", "| --- | --- |"]
-    lines += [f"| {what} | {loss} |" for what, loss in rows]
+    rows = [[f"four small models, 4 layers x 192, {letters / 1e6:.0f} M letters in all",
+             f"{losses[0]:.4f} to {losses[-1]:.4f}"],
+            ["their probabilities averaged (four models)", f"{found['exact']['mean_probabilities']:.4f}"],
+            ["side by side in one GPT-2 of 12 x 768", f"{found['exact']['start']['val_loss']:.4f}"],
+            ["the same, its LayerNorms and biases trained as one", f"**{found['best']['val_loss']:.4f}**"]]
+    table = markdown(["stage", "exact validation, windows of 1,024"], rows)
     sample = found["samples"][0]["text"].strip()
-    return "\n".join(lines) + f"\n\nThe first sample drawn, as it came:\n\n```\n{sample}\n```"
+    return f"{table}\n\nThe first sample drawn, as it came:\n\n```\n{sample}\n```"
 
 
-def bench_block(module, function="table_markdown"):
+def bench_block(module):
     """A table that a script of bench/ makes from its own results."""
-    return lambda: getattr(importlib.import_module(f"bench.{module}"), function)()
+    return lambda: importlib.import_module(f"bench.{module}").table_markdown()
 
 
 BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_block, "sample": sample_block,
-          "page": page_block, "app-model": app_model_block, "summit": summit_block, "runs": runs_block,
-          "recipe": bench_block("cpu_recipe"), "kernels": bench_block("cpu_kernels"),
-          "generate": bench_block("generate"), "cost": bench_block("cost"),
-          "predictions": bench_block("projection"), "gpu": bench_block("gpu_steps"),
-          "hypotheses": bench_block("hypotheses"), "how-low": bench_block("how_low")}
+          "page": page_block, "app-model": app_model_block, "summit": summit_block, "runs": runs_block}
+BLOCKS |= {mark: bench_block(module) for mark, module in {
+    "recipe": "cpu_recipe", "generate": "generate", "cost": "cost", "predictions": "projection",
+    "hypotheses": "hypotheses", "how-low": "how_low"}.items()}
 PAGES = ("README.md", "bench/README.md")  # where the blocks stand
 
 
@@ -145,7 +134,7 @@ def filled(text):
 
 
 def stale():
-    """Paths whose badges, set-up cell or generated blocks do not agree with their source, each with its repair."""
+    """(path, repair) of all whose badges, set-up cell or generated blocks do not agree with their source."""
     for page in (ROOT / name for name in PAGES):
         old = page.read_text(encoding="utf-8")
         if (new := filled(old)) != old:
@@ -159,12 +148,13 @@ def stale():
 
 
 def adopt_remote():
-    """Write the address of this clone's `origin` into pyproject.toml, where it has one and another stands there."""
+    """Write the address of this clone's `origin` into pyproject.toml, where it has one and another stands."""
     path, here = ROOT / "pyproject.toml", remote()
     if here and here != address():
         text = path.read_text(encoding="utf-8")
-        write_atomic(path, re.sub(r"^(# )?repository = .*$", f'repository = "{here}"', text, flags=re.MULTILINE))
-        print(f"pyproject.toml: the address is now {here}, this clone's own `origin`")
+        line = re.compile(r"^(# )?repository = .*$", re.MULTILINE)
+        write_atomic(path, line.sub(f'repository = "{here}"', text))
+        say(f"pyproject.toml: the address is now {here}, this clone's own `origin`")
 
 
 def main(argv=None):
@@ -174,7 +164,7 @@ def main(argv=None):
     adopt_remote()
     for path, repair in list(stale()):
         repair()
-        print(f"rewritten: {path.relative_to(ROOT)}")
+        say(f"rewritten: {path.relative_to(ROOT)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Run a notebook from start to end in a kernel of this very Python, and record where its outputs come from."""
+"""Run a notebook from start to end in a kernel of this Python, and record where its outputs come from."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from data.files import say
 from gpt2.machine import commit, machine
 from lab.lock import lock
 from lab.machine import today
@@ -28,21 +29,22 @@ FACTS = """\
 import json, resource, sys
 print(json.dumps({
     "corpus": {key: getattr(globals().get("corpus"), key, None) for key in ("name", "sha256")},
-    "peak": max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)),
+    "peak": max(resource.getrusage(who).ru_maxrss for who in (0, -1)),  # itself, its children
     "files": [file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))],
 }))"""
 
 
 def execute(path_in, path_out, quick=False, timeout=1800, stream=None, root=ROOT, env=None, publish=False):
-    """Run every cell of `path_in` in order and write the notebook with its outputs to `path_out` (it may be the same).
+    """Run every cell of `path_in` in order and write the notebook with its outputs to `path_out`.
 
-    The kernel is this interpreter, its folder `root`, its environment this one with `env` on top (None unsets a name).
-    `quick` sets QUICK=1; `timeout` is seconds for one cell; progress goes to `stream` (standard output). The run is
-    headless: nothing is published, and no token reaches the kernel, unless `publish`. Returns what is also put into
-    the notebook's metadata as "walkthrough": machine, date, commit, seconds, peak_mb, corpus, code, quick.
+    The two may be the same. The kernel is this interpreter, its folder `root`, its environment this one
+    with `env` on top (None unsets a name). `quick` sets QUICK=1; `timeout` is seconds for one cell;
+    progress goes to `stream` (standard output). The run is headless: nothing is published, and no token
+    reaches the kernel, unless `publish`. Returns what is also put into the notebook's metadata as
+    "walkthrough": machine, date, commit, seconds, peak_mb, corpus, code, quick.
 
-    Raises NotebookError with the cell and its error in plain words; the run up to there is written to `path_out`,
-    unless that would replace `path_in`.
+    Raises NotebookError with the cell and its error in plain words; the run up to there is written to
+    `path_out`, unless that would replace `path_in`.
     """
     nb = cleared(read(path_in))
     quick = quick or os.environ.get("QUICK") == "1"
@@ -80,7 +82,7 @@ def kernel_environment(quick, publish, changes):
     if publish:
         here["GPT2_HEADLESS"] = None
     else:
-        here.update(dict.fromkeys(TOKENS), HF_TOKEN_PATH=os.devnull)  # where the Hub's client keeps a token on disk
+        here.update(dict.fromkeys(TOKENS), HF_TOKEN_PATH=os.devnull)  # the Hub's client keeps one on disk too
     return {name: value for name, value in {**here, **changes}.items() if value is not None}
 
 
@@ -102,11 +104,13 @@ def run_cells(nb, progress, timeout, env, root):
         except CellTimeoutError:
             raise NotebookError(f"{progress.where()}: it ran longer than {timeout} seconds") from None
         except DeadKernelError:
-            raise NotebookError(f"{progress.where()}: the kernel died, most often because memory ran out") from None
+            what = "the kernel died, most often because memory ran out"
+            raise NotebookError(f"{progress.where()}: {what}") from None
         finally:
             nb.cells.pop()
             for cell in nb.cells:
-                cell.get("outputs", [])[:] = [output for output in cell.get("outputs", []) if not only_bars(output)]
+                if cell.cell_type == "code":
+                    cell.outputs = [output for output in cell.outputs if not only_bars(output)]
             progress.close_section()
 
 
@@ -115,7 +119,8 @@ def project_files(files, root):
     root = Path(root).resolve()
     paths = (Path(file).resolve() for file in files if Path(file).is_absolute())
     inside = (path.relative_to(root) for path in paths if path.is_relative_to(root))
-    return sorted(path.as_posix() for path in inside if path.suffix == ".py" and not path.parts[0].startswith("."))
+    ours = (path for path in inside if path.suffix == ".py" and not path.parts[0].startswith("."))
+    return sorted(path.as_posix() for path in ours)
 
 
 def only_bars(output):
@@ -152,8 +157,8 @@ class Progress:
         now = time.monotonic()
         if self.section:
             minutes, seconds = divmod(int(now - self.start), 60)
-            print(f"  {minutes:3d}:{seconds:02d}  {self.section}  ({now - self.section_start:.0f} s)", file=self.stream,
-                  flush=True)
+            took = f"({now - self.section_start:.0f} s)"
+            say(f"  {minutes:3d}:{seconds:02d}  {self.section}  {took}", self.stream)
         self.section = ""
 
     def where(self):

@@ -1,4 +1,4 @@
-"""The second cell of every notebook, after it found the project: install what is missing, say how long it takes."""
+"""The second cell of every notebook: install what is missing, say how long it takes."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ EXTRAS = {"gpt2_training": ["train"], "gpt2_gradio": ["ship"], "bpe": ["train"]}
 
 
 def hello(notebook):
-    """Install what `notebook` lacks (never torch) and print one line: this machine, and the minutes to expect."""
+    """Install what `notebook` lacks (never torch) and print one line: this machine, and minutes to expect."""
     install_missing(EXTRAS.get(notebook, []))
     here = machine()
     name = here["gpu"] or f"CPU, {here['cores']} core{'s' if here['cores'] != 1 else ''}"
@@ -24,7 +24,7 @@ def hello(notebook):
 
 
 def minutes_sentence(notebook, here, table=None):
-    """Expected time in words, from measured runs: {notebook: {"CPU" or a card's name: {"seconds": s, ...}}}."""
+    """Expected time in words, from measured runs: {notebook: {"CPU" or a card: {"seconds": s, ...}}}."""
     if os.environ.get("QUICK") == "1":
         return "QUICK=1, small budgets, about a minute"
     runs = (table if table is not None else read_json(ROOT / "results" / "minutes.json")).get(notebook, {})
@@ -51,17 +51,18 @@ def is_met(need):
 
 
 def install_missing(extras=()):
-    """Install the packages of pyproject.toml that are missing or too old, and say which. torch is never touched."""
-    wanted = [need for need in requirements(extras) if not is_met(need)]
-    if any(Requirement(need).name == "torch" for need in wanted):
-        print(f"PyTorch here is {version_of('torch')}; the project is written for {requirements()[0]}: it may not run.")
-    wanted = [need for need in wanted if Requirement(need).name != "torch"]
+    """Install the packages of pyproject.toml that are missing or too old, and say which; never torch."""
+    torch, *others = requirements(extras)
+    if not is_met(torch):
+        print(f"PyTorch here is {version_of('torch')}; the project is written for {torch}: it may not run.")
+    wanted = [need for need in others if not is_met(need)]
     if not wanted:
         return
-    if version_of("transformers"):  # a newer Hub client breaks an old one: pip must find a set in which both work
+    if version_of("transformers"):  # a newer Hub client breaks an old one: pip must find a set that works
         wanted.append("transformers")
     print(f"Installing {', '.join(wanted)} ...", flush=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", *wanted]
     if subprocess.run(command, capture_output=True).returncode:
-        raise SystemExit(f"{', '.join(wanted)} could not be installed: turn on Internet in the notebook's settings.")
+        raise SystemExit(f"{', '.join(wanted)} could not be installed: "
+                         "turn on Internet in the notebook's settings.")
     importlib.invalidate_caches()

@@ -1,25 +1,22 @@
-"""The exercises of the notebooks, one table: every solution passes, every stub is not tried, wrong answers raise."""
+"""The exercises, one table: every solution passes, every stub is not tried, wrong answers raise."""
 
 import ast
 import functools
 import html
 import importlib
 import inspect
-import io
 import math
-import os
 import re
 
 import pytest
 import torch
 from conftest import ROOT
 
-from lab.checks import WrongAnswer, check, expect
-from lab.notebook import read, write
-from lab.run import execute
+from lab.checks import WrongAnswer, expect
+from lab.notebook import read
+from lab.project import notebooks
 
-PLACE = {"gpt_dev": "gpt_dev.ipynb", "gpt2_training": "gpt2_training.ipynb", "gpt2_gradio": "gpt2_gradio.ipynb",
-         "speed": "notebooks/speed.ipynb"}
+PLACE = {path.stem: path for path in notebooks()}
 MODULE = {"gpt_dev": "dev", "gpt2_training": "training", "gpt2_gradio": "gradio", "speed": "speed"}
 
 
@@ -125,14 +122,11 @@ TABLE = [
      [lambda n, bytes_each, gb_s: gb_s * 1e9 / n,  # letters of one byte a weight
       lambda n, bytes_each, gb_s: gb_s * 2**30 / (n * bytes_each)]),  # another GB
     ("speed", 3, ["to_int8"],
-     [one_scale, cut_off, largest_positive, lambda w: (w.round(), torch.ones(len(w), 1))]),  # rounded, still floats
+     [one_scale, cut_off, largest_positive, lambda w: (w.round(), torch.ones(len(w), 1))]),  # still floats
     ("speed", 4, ["whole"], [add_up, forget_the_rest]),
 ]
-ROWS = pytest.mark.parametrize("notebook, n, names, wrong", TABLE, ids=[f"{row[0]}-{row[1]}" for row in TABLE])
-
-
-def of(notebook):
-    return [row for row in TABLE if row[0] == notebook]
+IDS = [f"{row[0]}-{row[1]}" for row in TABLE]
+ROWS = pytest.mark.parametrize("notebook, n, names, wrong", TABLE, ids=IDS)
 
 
 def check_of(notebook, n):
@@ -143,7 +137,7 @@ def check_of(notebook, n):
 def stubs(notebook):
     """The functions that raise NotImplementedError in the notebook, by name, compiled from its own cells."""
     found = {}
-    for cell in read(ROOT / PLACE[notebook]).cells:
+    for cell in read(PLACE[notebook]).cells:
         if cell.cell_type == "code" and "exercise" in cell.metadata.get("tags", []):
             for node in ast.parse(cell.source).body:
                 if isinstance(node, ast.FunctionDef):
@@ -153,32 +147,27 @@ def stubs(notebook):
 
 def test_the_table_knows_every_exercise():
     """An exercise without a solution, or one whose check nobody has tried to fool."""
-    for notebook in PLACE:
-        prose = "\n".join(cell.source for cell in read(ROOT / PLACE[notebook]).cells)
+    for notebook in MODULE:
+        prose = "\n".join(cell.source for cell in read(PLACE[notebook]).cells)
         told = re.findall(r"^(?:#+ |\*\*)Exercise (\d+)", prose, re.MULTILINE)
-        assert [int(n) for n in told] == [n for _, n, _, _ in of(notebook)], notebook
+        assert [f"{notebook}-{n}" for n in told] == [name for name in IDS if name.startswith(f"{notebook}-")]
 
 
 @ROWS
-def test_solution_passes(notebook, n, names, wrong, capsys):
-    """A check that refuses the right answer, or a solution that is wrong."""
+def test_solution_passes_and_stub_is_not_tried(notebook, n, names, wrong, capsys):
+    """A check that refuses the right answer; a stub that passes, or that stops Run all."""
     assert check_of(notebook, n)(*(solution(notebook, name) for name in names), strict=True)
-    assert "right!" in capsys.readouterr().out
-
-
-@ROWS
-def test_stub_is_not_tried(notebook, n, names, wrong, capsys):
-    """A stub that passes, or that stops Run all."""
     mine = [stubs(notebook)[name] for name in names]
     assert check_of(notebook, n)(*mine) is False
-    assert "not tried yet" in capsys.readouterr().out
+    right, not_tried = capsys.readouterr().out.splitlines()
+    assert right == f"Exercise {n}: right!" and not_tried == f"Exercise {n}: not tried yet"
     with pytest.raises(NotImplementedError):
         check_of(notebook, n)(*mine, strict=True)
 
 
 @ROWS
 def test_wrong_answers_raise(notebook, n, names, wrong):
-    """A check that a usual mistake passes, or a message that does not say what was given, got and expected."""
+    """A check that a usual mistake passes, a message without what was given, got and expected."""
     for answer in wrong:
         with pytest.raises((WrongAnswer, IndexError)) as caught:
             check_of(notebook, n)(*(answer if isinstance(answer, tuple) else (answer,)))
@@ -190,7 +179,7 @@ def test_wrong_answers_raise(notebook, n, names, wrong):
 @functools.cache
 def unfolded(notebook):
     """The functions in the code that a notebook's prose shows, as syntax trees."""
-    prose = "\n".join(cell.source for cell in read(ROOT / PLACE[notebook]).cells if cell.cell_type == "markdown")
+    prose = "\n".join(cell.source for cell in read(PLACE[notebook]).cells)
     blocks = re.findall(r"<summary>Solution</summary>\n+```python\n(.*?)```", prose, re.DOTALL)
     return [ast.dump(node) for block in blocks for node in ast.parse(block).body]
 
@@ -199,47 +188,19 @@ def unfolded(notebook):
 def test_the_folded_solution_is_the_tested_one(notebook, n, names, wrong):
     """The solution that a reader unfolds must be the one that is tested."""
     for name in names:
-        assert ast.dump(ast.parse(inspect.getsource(solution(notebook, name))).body[0]) in unfolded(notebook), name
+        tested = ast.parse(inspect.getsource(solution(notebook, name))).body[0]
+        assert ast.dump(tested) in unfolded(notebook), name
 
 
-@pytest.mark.parametrize("notebook", PLACE)
+@pytest.mark.parametrize("notebook", MODULE)
 def test_no_later_cell_needs_an_answer(notebook):
     """Run all must not depend on what the reader wrote."""
     names = set(stubs(notebook))
-    for cell in read(ROOT / PLACE[notebook]).cells:
-        if cell.cell_type == "code" and "exercise" not in cell.metadata.get("tags", []) and cell.id != "setup":
+    for cell in read(PLACE[notebook]).cells:
+        if cell.cell_type == "code" and "exercise" not in cell.metadata.get("tags", []):
             lines = [line for line in cell.source.splitlines() if not line.lstrip().startswith(("%", "!"))]
             used = {node.id for node in ast.walk(ast.parse("\n".join(lines))) if isinstance(node, ast.Name)}
             assert not used & names, cell.id
-
-
-def with_solutions(nb):
-    """The notebook as a reader leaves it who pastes every folded solution over its stub. Returns how many."""
-    pasted, solution = 0, None
-    for cell in nb.cells:
-        if cell.cell_type == "markdown":
-            found = re.findall(r"<summary>Solution</summary>\n\n```python\n(.*?)```", cell.source, re.DOTALL)
-            solution = found[-1] if found else solution
-        elif "exercise" in cell.metadata.get("tags", []):
-            stubs = [node for node in ast.parse(cell.source).body if isinstance(node, ast.FunctionDef)]
-            lines = cell.source.splitlines()
-            for node in reversed(stubs):
-                del lines[node.lineno - 1:node.end_lineno]
-            cell.source = solution + "\n" + "\n".join(lines)
-            pasted += 1
-    return pasted
-
-
-def test_every_pasted_solution_leaves_the_notebook_running(tmp_path):
-    """A solution that overwrites a name which a later cell needs: `one_head` once replaced the trained model."""
-    nb = read(ROOT / "gpt_dev.ipynb")
-    assert with_solutions(nb) == len(of("gpt_dev"))
-    write(nb, tmp_path / "gpt_dev.ipynb")
-    execute(tmp_path / "gpt_dev.ipynb", tmp_path / "out.ipynb", quick=True, timeout=600, stream=io.StringIO(),
-            root=ROOT, env={"GPT2_DATA": os.environ.get("GPT2_DATA")})
-    printed = "".join(output.get("text", "") for cell in read(tmp_path / "out.ipynb").cells
-                      for output in cell.get("outputs", []))
-    assert printed.count("right!") == len(of("gpt_dev"))
 
 
 def test_expect_names_input_result_and_expectation():
@@ -251,13 +212,3 @@ def test_expect_names_input_result_and_expectation():
         expect("shape", None, torch.ones(2), torch.ones(3), 1.0)
     with pytest.raises(WrongAnswer):
         expect("a word for a number", None, "three", torch.tensor(3.0), 1.0)
-
-
-def test_strict_check_raises_on_a_stub():
-    """Tests would pass over an untouched stub otherwise."""
-    def stub():
-        raise NotImplementedError
-
-    assert check("x", stub) is False
-    with pytest.raises(NotImplementedError):
-        check("x", stub, strict=True)

@@ -1,4 +1,4 @@
-"""lab.notebook, lab.lock, lab.run: notebooks as text, the lock between code and outputs, a run, the set-up cell."""
+"""lab.notebook, lab.lock, lab.run: the lock between code and outputs, the checks, a run, the set-up cell."""
 
 import io
 import os
@@ -9,53 +9,20 @@ import sys
 import nbformat
 import pytest
 from conftest import ROOT
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lab import notebook
 from lab.lock import lock, what_changed
-from lab.notebook import NotebookError, check, from_text, main, read, setup_cell, to_text, words, write
+from lab.notebook import NotebookError, check, fill_standard_parts, read, setup_cell, words, write
 from lab.run import execute
 
-TEXT = '''\
-# %% [markdown] id="top"
-# # A title
-#
-# Some *words*, and `code`.
-#
-# <!-- badges -->
-# <!-- /badges -->
 
-# %% id="setup" tags=["folded"]
-
-# %% [markdown] id="one"
-# ## 1 · One
-#
-# - a list
-#   - deeper
-
-# %% id="answer" tags=["folded", "exercise"]
-# why it is so
-def f(x):
-    """A docstring."""
-
-    return x + 1
-
-
-f(1)
-'''
-
-
-def demo(code="1 + 1", extra=""):
-    """A notebook with the standard parts and one cell of code."""
-    head = TEXT.split('# %% id="answer"')[0]
-    return from_text(f'{head}# %% id="answer"\n{code}\n{extra}', "demo.ipynb")
-
-
-def ran(tmp_path, code, extra="", **options):
-    """The demo notebook after a run, and what the run printed."""
-    path, stream = tmp_path / "demo.ipynb", io.StringIO()
-    write(demo(code, extra), path)
-    execute(path, path, stream=stream, **options)
-    return read(path), stream.getvalue()
+def demo(code="1 + 1", *more):
+    """A notebook with the standard parts and some cells of code."""
+    cells = [new_markdown_cell("# A title\n\n<!-- badges -->\n<!-- /badges -->", id="top"),
+             new_code_cell(id="setup"), new_markdown_cell("## 1 · One\n\nSome words.", id="one"),
+             *(new_code_cell(source, id=f"answer{i}") for i, source in enumerate((code, *more)))]
+    return fill_standard_parts(new_notebook(cells=cells), "demo.ipynb")
 
 
 @pytest.fixture(params=["", "https://example.org/a/b"])
@@ -65,56 +32,30 @@ def address(request, monkeypatch):
     return request.param
 
 
-# ---- text form
-
-
-def test_text_and_notebook_are_the_same_thing():
-    """Catches an edit by script that loses a blank line, an indent, a tag or an id on the way."""
-    nb = from_text(TEXT, "demo.ipynb")
-    text = to_text(nb)
-    assert to_text(from_text(text, "demo.ipynb")) == text
-    assert [c.id for c in nb.cells] == ["top", "setup", "one", "answer"]
-    assert text.split('id="answer"')[1] == TEXT.split('id="answer"')[1]
-    assert nb.cells[1].metadata["jupyter"]["source_hidden"] and nb.cells[1].metadata["cellView"] == "form"
-
-
 def test_the_standard_parts_follow_the_address(address):
-    """Catches badges of an address that nobody has set, a set-up cell without it, and parts that are not filled in."""
-    nb = from_text(TEXT, "demo.ipynb")
+    """Catches badges of an address that nobody has set, and a set-up cell without it."""
+    nb = demo()
     assert nb.cells[1].source == setup_cell("demo") and f'or "{address}"' in nb.cells[1].source
-    assert ("Open in Colab" in nb.cells[0].source) == ("Open in Kaggle" in nb.cells[0].source) == bool(address)
+    shown = [f"Open in {place}" in nb.cells[0].source for place in ("Colab", "Kaggle")]
+    assert shown == [bool(address)] * 2
 
 
-@pytest.mark.parametrize("text, says", [("# %% id=\"a\"\n1\n# %% id=\"a\"\n2", "used twice: a"),
-                                        ("# %%\n1", "lacks its id"), ("# %% [code] id=a\n1", "lacks its id")])
-def test_bad_text_says_where(text, says):
-    """Catches a cell that would lose its id, which is what links and exercises hold on to."""
-    with pytest.raises(NotebookError, match=says):
-        from_text(text)
-
-
-def test_commands_name_a_bad_file_in_one_sentence(tmp_path, capsys):
+def test_a_bad_file_is_one_sentence(tmp_path):
     """Catches a traceback for a missing or broken file."""
-    broken = tmp_path / "broken.ipynb"
-    broken.write_text("{")
-    for path in (tmp_path / "none.ipynb", broken):
-        assert main(["text", str(path)]) == 1
-        said = capsys.readouterr().err
-        assert path.name in said and len(said.splitlines()) == 1
+    (tmp_path / "broken.ipynb").write_text("{")
+    for name in ("none.ipynb", "broken.ipynb"):
+        with pytest.raises(NotebookError, match=rf"{name} (does not exist|is not a notebook)"):
+            read(tmp_path / name)
 
 
 # ---- the lock
 
 
-def code_only(*sources):
-    cells = [nbformat.v4.new_code_cell(source, id=f"c{i}") for i, source in enumerate(sources)]
-    return nbformat.v4.new_notebook(cells=cells)
-
-
 def test_prose_does_not_count_and_code_does(tmp_path):
     """Catches a run demanded for a mended comment or docstring, and a change that keeps its old outputs."""
     (tmp_path / "a.py").write_text('"""Doc."""\ndef f(x):\n    """Doc."""\n    return x + 1  # why\n')
-    nb = code_only("import a  # here", "%time x = 1\ndef g():\n    return 1", "!ls")
+    sources = "import a  # here", "%time x = 1\ndef g():\n    return 1", "!ls"
+    nb = new_notebook(cells=[new_code_cell(source) for source in sources])
     nb.metadata["walkthrough"] = {"code": lock(nb, ["a.py"], tmp_path)}
     nb.cells[0].source, nb.cells[1].source = "import a", '%time x = 1\ndef g():\n    "New."\n    return (1)'
     (tmp_path / "a.py").write_text('"""Other."""\ndef f(x):\n    return (x + 1)\n')
@@ -125,48 +66,51 @@ def test_prose_does_not_count_and_code_does(tmp_path):
     assert what_changed(nb, tmp_path) == ["cells", "a.py"]
     (tmp_path / "a.py").unlink()
     assert what_changed(nb, tmp_path) == ["cells", "a.py"]
-    assert what_changed(code_only("1"), tmp_path) == ["cells"], "outputs of which nothing is known"
+    assert what_changed(demo(), tmp_path) == ["cells"], "outputs of which nothing is known"
 
 
 # ---- run
+
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """One good notebook after its run in a folder with an awkward name, and what the run printed."""
     code = ("class corpus: name, sha256 = 'standin', 'ab'\n"
-            "print([os.environ.get(name) for name in ('QUICK', 'HF_TOKEN', 'GPT2_HEADLESS')], os.getcwd() == HOME)\n"
+            "print([os.environ.get(name) for name in ('QUICK', 'HF_TOKEN', 'GPT2_HEADLESS')])\n"
+            "print(os.getcwd() == HOME)\n"
             "import lab.claims, tqdm, sys\n"
-            "for _ in tqdm.tqdm(range(2), leave=False): pass")
-    picture = """
-# %% id="pic" tags=["folded"]
-# a picture
-from IPython.display import display
-png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
-display({"image/png": png}, raw=True, metadata={"image/png": {"alt": "one <dot>"}})
-"""
+            "for _ in tqdm.tqdm(range(2), leave=False): pass").replace("HOME", repr(str(ROOT)))
+    picture = ("from IPython.display import display\n"
+               f"png = {{'image/png': {PNG!r}}}\n"
+               "display(png, raw=True, metadata={'image/png': {'alt': 'one <dot>'}})")
     folder = tmp_path_factory.mktemp("good") / "Bob's \"plays\" {x}"
     folder.mkdir()
+    path, stream = folder / "demo.ipynb", io.StringIO()
+    write(demo(code, picture), path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_TOKEN", "secret")
         patch.setenv("GPT2_DATA", str(folder / "Bob's play.txt"))
-        return ran(folder, code.replace("HOME", repr(str(ROOT))), picture)
+        execute(path, path, stream=stream)
+    return read(path), stream.getvalue()
 
 
 def test_run_records_where_its_outputs_come_from(good):
-    """Catches outputs without their facts, a name with an apostrophe that loses them, and a token in a headless run."""
+    """Catches outputs without their facts, an apostrophe that loses them, a token in a headless run."""
     nb, printed = good
     run = nb.metadata["walkthrough"]
     assert {"machine", "date", "commit", "seconds", "peak_mb", "corpus", "code", "quick"} <= set(run)
     assert run["corpus"] == {"name": "standin", "sha256": "ab"} and what_changed(nb) == []
     assert {"cells", "lab/claims.py", "lab/setup.py"} <= set(run["code"]) and "lab/run.py" not in run["code"]
     assert 20 < run["peak_mb"] < 10_000 and run["seconds"] > 0 and run["quick"] is False
-    assert nb.cells[3].outputs[0].text == "[None, None, '1'] True\n"
+    assert nb.cells[3].outputs[0].text == "[None, None, '1']\nTrue\n"
     assert len(nb.cells) == 5 and len(nb.cells[3].outputs) == 1 and "1 · One" in printed
 
 
 def test_only_the_typed_word_lets_a_token_in(tmp_path, monkeypatch):
-    """Catches `make run` that publishes because a token lies in the environment, and --publish that cannot."""
+    """Catches `make run` that publishes because there is a token, and --publish that cannot."""
     from lab.run import kernel_environment
 
     monkeypatch.setenv("HF_TOKEN", "secret")
@@ -194,7 +138,7 @@ FAULTS = {
     "not the standard set-up cell": set_source(1, "print(1)"),
     "lacks the badges": set_source(0, "# A title"),
     "words, at most": set_source(2, "word " * 5001),
-    "cells, at most": lambda nb: nb.cells.extend([nbformat.v4.new_markdown_cell("x") for _ in range(60)]),
+    "cells, at most": lambda nb: nb.cells.extend([new_markdown_cell("x") for _ in range(60)]),
     "has 36 lines": set_source(3, "x = 1\n" * 35 + "x"),
     "not from one run in order": lambda nb: nb.cells[3].update(execution_count=9),
     "from a QUICK run": lambda nb: nb.metadata["walkthrough"].update(quick=True),
@@ -223,25 +167,26 @@ def test_main_notebooks_show_the_real_text(good):
 def test_words_counts_prose_only():
     """Catches a word limit that counts code, tags or addresses."""
     text = "two words [three](http://a.b/c-d) <b>four</b>\n\n```\nnot these\n```\n"
-    cells = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("not this")]
-    assert words(nbformat.v4.new_notebook(cells=cells)) == 4
+    cells = [new_markdown_cell(text), new_code_cell("not this")]
+    assert words(new_notebook(cells=cells)) == 4
 
 
 def test_a_broken_cell_is_named_in_plain_words(tmp_path):
-    """Catches a run that dies in a traceback of nbclient, and one that puts the broken outputs over the good ones."""
+    """Catches a run that dies in nbclient's traceback, and one that puts broken outputs over good ones."""
     path, out = tmp_path / "demo.ipynb", tmp_path / "out.ipynb"
     write(demo("x = 1\nassert x == 2, 'two was expected'"), path)
     before = path.read_bytes()
     with pytest.raises(NotebookError) as caught:
         execute(path, out, stream=io.StringIO())
     message = str(caught.value)
-    assert "demo.ipynb stopped in cell 4 of 4 (answer, in '1 · One'): AssertionError: two was expected" in message
+    where = "demo.ipynb stopped in cell 4 of 4 (answer0, in '1 · One')"
+    assert f"{where}: AssertionError: two was expected" in message
     assert "assert x == 2" in message and "\x1b" not in message and len(message.splitlines()) == 2
     assert read(out).cells[3].outputs[0].output_type == "error" and path.read_bytes() == before
 
 
 def test_a_cell_that_never_ends_is_stopped(tmp_path):
-    """Catches a run that hangs for ever in CI, and one in place that loses the outputs of the last good run."""
+    """Catches a run that hangs for ever, and one in place that loses the outputs of the last good run."""
     path = tmp_path / "demo.ipynb"
     write(demo("import time\ntime.sleep(60)"), path)
     before = path.read_bytes()
@@ -277,15 +222,15 @@ def test_setup_fetches_the_project(tmp_path):
         pytest.skip("lab/setup.py is not committed yet")
     assert run_setup(tmp_path, GPT2_REPO=str(ROOT)).stdout.splitlines()[-1] == f"{tmp_path / 'gpt2'} ''"
     again = run_setup(tmp_path, GPT2_REPO="/nowhere")
-    assert again.stdout.splitlines()[-1] == f"{tmp_path / 'gpt2'} ''", "the second run uses the first one's clone"
+    assert again.stdout.splitlines()[-1] == f"{tmp_path / 'gpt2'} ''", "the first run's clone is used again"
 
 
 @pytest.mark.parametrize("repo, says", [
     ("/nowhere", r"could not be fetched from /nowhere: turn on Internet in the notebook's settings\.$"),
-    ("https://me:pass@127.0.0.1:9/a/b", r"could not be fetched from https://127\.0\.0\.1:9/a/b: turn on Internet"),
+    ("https://me:pass@127.0.0.1:9/a/b", r"could not be fetched from https://127\.0\.0\.1:9/a/b: turn on"),
     ("", r"^The project has no address on the web yet: .*pyproject\.toml.*GPT2_REPO.*\.$")])
 def test_setup_that_cannot_go_on_is_one_sentence(tmp_path, monkeypatch, repo, says):
-    """Catches git's own words, a password on the screen, and a project fetched from an address that nobody owns."""
+    """Catches git's own words, a password on the screen, and an address that nobody owns."""
     monkeypatch.setattr(notebook, "address", lambda: "")
     done = run_setup(tmp_path, **({"GPT2_REPO": repo} if repo else {}))
     assert done.returncode == 1 and "Traceback" not in done.stderr
