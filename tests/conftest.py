@@ -1,4 +1,4 @@
-"""What all tests share: no network, one thread a worker, and the real text only where the settings name it."""
+"""What all tests share: no network, one thread a worker, the real text only where the settings name it."""
 
 import os
 from pathlib import Path
@@ -13,8 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
-# No test reaches the network, not even through a notebook's kernel: every client, and every process started from here,
-# is sent to a port where nobody listens. What runs on this machine itself stays reachable.
+# No test reaches the network, not even through a notebook's kernel: every client, and every process started
+# from here, is sent to a port where nobody listens. What runs on this machine itself stays reachable.
 for name in ("http_proxy", "https_proxy", "all_proxy"):
     for spelling in (name, name.upper()):
         os.environ.pop(spelling, None)
@@ -42,7 +42,7 @@ def missing_vocabulary():
 
 NO_TEXT, NO_VOCABULARY = missing_text(), missing_vocabulary()
 if NO_TEXT:
-    os.environ.pop("GPT2_DATA", None)  # a path to nothing would be an error, and the stand-in is what is wanted
+    os.environ.pop("GPT2_DATA", None)  # a path to nothing would be an error; the stand-in is wanted
 
 
 @pytest.fixture(scope="session")

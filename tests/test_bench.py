@@ -34,8 +34,8 @@ def test_a_wrong_law_is_refused():
 
 def test_a_process_that_dies_is_one_sentence():
     """Out of memory in one process must not become a JSON traceback in another, or a wait without end."""
-    with pytest.raises(SystemExit, match=r"bench\.cost \[\"none\", 1\] ended early: TypeError"):
-        common.in_process("bench.cost", "none", 1)
+    with pytest.raises(SystemExit, match=r"bench\.cost \[\"width\", \"x\"\] ended early: TypeError"):
+        common.in_process("bench.cost", "width", "x")
 
 
 # ---- cost and projection
@@ -56,8 +56,9 @@ def test_what_is_written_is_what_the_code_says():
 
 
 @pytest.mark.parametrize("part", cost.MEASURES)
-def test_a_part_goes_into_the_file_beside_the_others(part, tmp_path):
+def test_a_part_goes_into_the_file_beside_the_others(part, tmp_path, monkeypatch):
     """A part that throws another away; a part that does not run; no machine, no date."""
+    monkeypatch.setattr(cost, "cores", lambda: 1)  # more would slow down every test after this one
     out = tmp_path / "cost.json"
     out.write_text(json.dumps({"parts": {"other": {"kept": 1}}}))
     cost.main([part, "--tiny", "--out", str(out)])

@@ -240,7 +240,7 @@ def test_unreachable_index_for_real(tmp_path, monkeypatch, capsys):
     """Catches a change in pip's words: the real pip, sent to where nobody listens, is one sentence."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
-    settings = {"CONFIG_FILE": os.devnull, "INDEX_URL": "http://127.0.0.1:9/", "RETRIES": "0"}
+    settings = {"CONFIG_FILE": os.devnull, "INDEX_URL": "http://127.0.0.1:9/", "RETRIES": "1"}
     for name, value in settings.items():
         monkeypatch.setenv(f"PIP_{name}", value)
     monkeypatch.setattr(bootstrap, "PYTHON", sys.executable)
@@ -275,7 +275,8 @@ def test_what_is_said_cannot_end_the_work(say):
 
 def test_commands_speak_only_through_say():
     """Catches a plain `print` in a command; notebooks show what lab prints in them, whatever the letters."""
-    in_notebooks = {"lab/checks.py", "lab/claims.py", "lab/ladder.py", "lab/machine.py", "lab/setup.py"}
+    in_notebooks = {"lab/checks.py", "lab/claims.py", "lab/ladder.py", "lab/machine.py", "lab/setup.py",
+                    "lab/training.py"}
     for path in tracked("lab/*.py", "bench/*.py"):
         name = path.relative_to(ROOT).as_posix()
         calls = [node for node in ast.walk(ast.parse(page(name))) if isinstance(node, ast.Call)
@@ -351,7 +352,7 @@ def test_result_is_whole_and_complete(tmp_path):
 
 
 def fake_run(tmp_path, monkeypatch, error=None):
-    """The walkthrough of one notebook with nothing really executed; an old ladder lies in build/."""
+    """The walkthrough of one notebook with nothing really executed; an old sample lies in build/."""
     rungs = [{"name": "bigram", "val_loss": 2.4821, "mark": "2 letters", "seconds": 1.0},
              {"name": "odd", "val_loss": 2}]
 
@@ -361,7 +362,7 @@ def fake_run(tmp_path, monkeypatch, error=None):
         (tmp_path / "ladder.json").write_text(json.dumps({"rungs": rungs}))
         return {"seconds": 60, "peak_mb": 5, "corpus": {"name": "standin", "sha256": "a"}, "quick": True}
 
-    (tmp_path / "ladder.json").write_text('{"rungs": [{"name": "OLD", "val_loss": 1}]}')
+    (tmp_path / "sample.txt").write_text("OLD")
     monkeypatch.setattr(walkthrough, "BUILD", tmp_path)
     monkeypatch.setattr(walkthrough, "execute", execute)
     monkeypatch.setattr(walkthrough.book, "build", lambda out, executed: Path("/book/index.html"))
