@@ -411,6 +411,7 @@ def loop(run, signals, callback=None):
         run.log.say(f"nothing to do: the run in {config.out_dir} stands at step {p.step} ({stopped}); "
                     f"it is kept, and another --{stopped.replace('_', '-')} goes on with it.", True)
     while not stopped:
+        keep_moment(run)
         start = time.perf_counter()
         lr = lr_at(config, p.step, horizon(run))
         set_lr(run.optimizers, config, lr)
@@ -430,8 +431,16 @@ def loop(run, signals, callback=None):
         if stopped or (due and moved):  # never right after a step that was skipped
             save(run)
         run.owner.beat()
+    keep_moment(run)
     run.log.say(farewell(run, stopped))
     return stopped
+
+
+def keep_moment(run):
+    """The weights as they are now, if --keep-steps names this step: the page plays them, noise to verse."""
+    c, step = run.config, run.progress.step
+    if run.rank == 0 and c.out_dir and step in c.moments:
+        run.raw.save_pretrained(os.path.join(c.out_dir, "moments", str(step)), dtype=torch.float16)
 
 
 # ---- How far

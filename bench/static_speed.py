@@ -1,16 +1,19 @@
 """How fast is the model in the visitor's browser, and how much memory does it take? Headless Chromium, one page a row.
 
-    python -m bench.static_speed [--model FOLDER] [--large FOLDER]      writes results/static_speed.json
+    python -m bench.static_speed [--model FOLDER] [--large FOLDER] [--draft FOLDER]   writes results/static_speed.json
 
-The small model is the project's own; the large one has the shape of gpt2-char (85.9 M parameters, float16) with random
-weights: speed does not depend on what they are. Each row: tokens a second as the page shows them (the model's own time,
-fast mode) at the start of a text and deep in the context, and the peak memory of the page's process above that of the
-same page without a model. "slowed 4x" stops the process three quarters of the time, worker and all; Chromium's own
-throttle slows the page's thread and not the worker. Linux only: memory is read from /proc.
+The small model is the project's own. The large one has the shape of gpt2-char (85.9 M parameters, float16); without
+--large its weights are random: speed does not depend on what they are, except with a draft model, whose proposals are
+kept as often as the two agree. Each row: letters a second as the page shows them (the model's own time, fast mode) at
+the start of a text and deep in the context; the first letter after the page's load event, where an address asks for a
+text at once; a prompt of 1,000 letters, from the field to the first new letter; the peak memory of the page's process
+above that of the same page without a model. "slowed 4x" stops the process three quarters of the time, worker and all;
+Chromium's own throttle slows the page's thread and not the worker. Linux only: memory is read from /proc.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -32,7 +35,14 @@ from space.static_site import build_static, make_server
 
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SLICE = 0.02  # seconds of one turn of stop and go
+PROMPT = 1000  # letters
+WAYS = {"small": [("auto", 1), ("plain", 1), ("auto", 4)], "gpt2-char": [("auto", 1), ("plain", 1), ("auto", 4)],
+        "gpt2-char, draft": [("auto", 1)]}  # fmt: skip
 STATUS = "document.getElementById('status').textContent"
+WATCH = """
+new MutationObserver(() => {
+  if (document.querySelector('#text .ch:not(.seed)')) window.first ??= performance.now();
+}).observe(document, { childList: true, subtree: true });"""
 
 
 def large_model(folder: Path, small: Path) -> Path:
@@ -86,17 +96,36 @@ def slowed(pid: int, factor: int):
 def generate(page, n: int, seed_text: str = "ROMEO:\n") -> float:
     """Write n tokens; the tokens a second that the page shows."""
     page.fill("#seed_text", seed_text)
-    page.evaluate("n => { for (const [id, v] of [['max', n], ['seed', 1]]) document.getElementById(id).value = v; }", n)
-    page.evaluate("document.getElementById('fast').checked = true")
+    values = {"max": n, "seed": 1}
+    page.evaluate("values => { for (const id in values) document.getElementById(id).value = values[id]; }", values)
+    page.evaluate("for (const id of ['fast', 'to_line']) document.getElementById(id).checked = id === 'fast'")
     page.click("#go")
     page.wait_for_function(f"/^Done/.test({STATUS})", timeout=170_000)
-    return float(re.search(r"([\d,]+) tok/s", page.inner_text("#status"))[1].replace(",", ""))
+    return float(re.search(r"([\d,]+) a second", page.inner_text("#status"))[1].replace(",", ""))
 
 
-def open_page(playwright, url: str):
+def prompt_seconds(page, n: int) -> float:
+    """A prompt of n letters is put into the field and Generate pressed: seconds until one letter stands behind it."""
+    began = time.perf_counter()
+    generate(page, 1, ("To be, or not to be, that is the question:\n" * (n // 43 + 1))[:n])
+    return time.perf_counter() - began
+
+
+def first_letter_ms(playwright, url: str) -> float:
+    """From the page's load event to the first letter that the model writes, where the address asks for a text."""
+    browser, page = open_page(playwright, f"{url}?p=ROMEO:%0A&s=1&n=50", script=WATCH)
+    page.wait_for_function(f"/^Done/.test({STATUS})", timeout=170_000)
+    began = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    first = page.evaluate("window.first") - began
+    browser.close()
+    return first
+
+
+def open_page(playwright, url: str, script: str = ""):
     """A fresh browser with one page that has settled; returns (browser, page)."""
     browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGS)
-    page = browser.new_page()
+    page = browser.new_page(bypass_csp=True)  # the page's policy forbids what wait_for_function evaluates
+    page.add_init_script(script)
     page.goto(url)
     page.wait_for_function(f"!/^(Starting|Fetching)/.test({STATUS})", timeout=120_000)
     return browser, page
@@ -110,7 +139,7 @@ def page_process() -> int:
 
 
 def row(playwright, url: str, kernels: str, tokens: int, deep: int, slow: int, empty_mb: float) -> dict:
-    """One visit: load, warm up, write `tokens`, then 40 more behind `deep` characters."""
+    """One visit: load, warm up, write `tokens`; then 40 more behind `deep` letters, and a prompt of PROMPT letters."""
     browser, page = open_page(playwright, f"{url}?kernels={kernels}")
     began = time.perf_counter()
     if page.inner_text("#status") != "Ready.":
@@ -122,40 +151,63 @@ def row(playwright, url: str, kernels: str, tokens: int, deep: int, slow: int, e
     with slowed(pid, slow):
         speed = generate(page, tokens)
         behind = generate(page, 40, "To be, or not to be, that is the question:\n" * (deep // 43 + 1)) if deep else None
+        prompt = round(prompt_seconds(page, PROMPT), 2) if deep else None
     used = peak_mb(pid) - empty_mb
     browser.close()
     return {"kernels": kernels, "slowed": slow, "tokens": tokens, "tok_s": speed, "tok_s_deep": behind, "deep": deep,
-            "first_text_s": round(load, 2), "memory_mb": round(used, 1)}  # fmt: skip
+            "prompt_s": prompt, "first_text_s": round(load, 2), "memory_mb": round(used, 1)}  # fmt: skip
+
+
+def empty_page(playwright, site: Path) -> tuple[str, float]:
+    """Chromium's version, and the memory of the page without a model."""
+    (site / "model" / "model.safetensors").unlink()
+    with served(site) as url:
+        browser, _ = open_page(playwright, url)
+        version, used = browser.version, peak_mb(page_process())
+        browser.close()
+    return version, used
+
+
+def with_draft(folder: Path, draft: Path, out: Path) -> Path:
+    """A copy of a model folder that names a draft."""
+    shutil.copytree(folder, out)
+    shutil.copytree(draft, out / "draft")
+    settings = json.loads((out / "generation_config.json").read_text())
+    (out / "generation_config.json").write_text(json.dumps({**settings, "draft": "draft"}))
+    return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=str(ROOT / "space" / "model"))
     parser.add_argument("--large", help="a folder of the large shape; default: made with random weights")
+    parser.add_argument("--draft", help="a folder of a small model that proposes letters to the large one")
     parser.add_argument("--out", default=str(ROOT / "results" / "static_speed.json"))
     args = parser.parse_args()
-    began, rows = time.perf_counter(), []
+    began, rows, small = time.perf_counter(), [], Path(args.model)
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
-        small, place = Path(args.model), Path(scratch)
+        place = Path(scratch)
         large = Path(args.large) if args.large else large_model(place / "large", small)
-        build_static(small, place / "none")
-        (place / "none" / "model" / "model.safetensors").unlink()
-        with served(place / "none") as url:
-            browser, _ = open_page(playwright, url)
-            version, empty_mb = browser.version, peak_mb(page_process())
-            browser.close()
-        for name, folder, tokens, deep in (("small", small, 1000, 0), ("gpt2-char", large, 100, 860)):
-            site = build_static(folder, place / name)
+        version, empty_mb = empty_page(playwright, build_static(small, place / "none"))
+        models = [("small", small, 1000, 0), ("gpt2-char", large, 100, 860)]
+        if args.draft:
+            models.append(("gpt2-char, draft", with_draft(large, Path(args.draft), place / "both"), 300, 0))
+        for name, folder, tokens, deep in models:
+            site = build_static(folder, place / "site" / name)
             size = (site / "model" / "model.safetensors").stat().st_size / 1e6
             with served(site) as url:
-                for kernels, slow in (("auto", 1), ("plain", 1), ("auto", 4)):
+                for kernels, slow in WAYS[name]:
                     behind = deep if (kernels, slow) == ("auto", 1) else 0  # plain would read it for a minute
                     measured = row(playwright, url, kernels, tokens, behind, slow, empty_mb)
                     rows.append({"model": name, "file_mb": round(size, 1), **measured})
                     say(rows[-1])
+                if name == "small":
+                    firsts = sorted(round(first_letter_ms(playwright, url), 1) for _ in range(5))
+                    say("first letter, ms after the load event:", firsts)
     seconds = round(time.perf_counter() - began, 1)
-    config = {"small": "space/model", "large": "12 layers x 768, context 1024, random weights, F16"}
-    page = {"browser": f"Chromium {version}", "empty_page_mb": round(empty_mb, 1)}
+    config = {"small": "space/model", "large": "12 layers x 768, context 1024, F16", "prompt": PROMPT,
+              "weights": "trained" if args.large else "random"}  # fmt: skip
+    page = {"browser": f"Chromium {version}", "empty_page_mb": round(empty_mb, 1), "first_letter_ms": firsts}
     write_result(args.out, config, seconds=seconds, **page, rows=rows)
 
 

@@ -137,7 +137,7 @@ def remove_run(folder):
                  "ngram5.npz"):
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(folder, name))
-    for name in ("best", "best.old", "best.tmp", "tb"):
+    for name in ("best", "best.old", "best.tmp", "moments", "tb"):
         shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 

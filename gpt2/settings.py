@@ -76,6 +76,8 @@ class TrainConfig:
     sample_chars: int = setting(200, "tokens of sample text written at each validation; 0: none", least=0)
     save_every: int = setting(500, "steps between checkpoints; 0: only by time", least=0)
     save_minutes: float = setting(10.0, "minutes between checkpoints", least=0)
+    keep_steps: str = setting("", "steps whose weights stay in moments/STEP, in float16, commas between: "
+                                  "0,20,100,500")
     copy_to: str = setting("", "second folder (Drive, say) that gets a copy every 20 minutes and at the end")
     windows: str = setting("",
                            "window lengths in turn with their shares of the run, 128:0.6,1024:0.4; empty: "
@@ -143,6 +145,11 @@ class TrainConfig:
         parts = [part.split(":") for part in self.windows.split(",") if part]
         return [(int(n), float(share)) for n, share in parts] or [(self.block_size, 1.0)]
 
+    @property
+    def moments(self):
+        """The steps of keep_steps."""
+        return {int(step) for step in self.keep_steps.split(",") if step}
+
     def window_at(self, share):
         """The length of the training windows when this share of the run is done."""
         left, (last, _) = share, self.window_parts[-1]
@@ -202,6 +209,8 @@ def check_settings(c):
            f"choose a width that is a multiple of {c.n_head}.")
     check_batch(c)
     check_windows(c)
+    refuse(not re.fullmatch(r"(\d+(,\d+)*)?", c.keep_steps),
+           f"--keep-steps is {c.keep_steps!r}: give whole numbers with commas between, as 0,20,100.")
     refuse(c.text and c.data, "--text and --data name two texts: give one of them.")
     refuse(c.out_dir and os.path.isfile(c.out_dir), f"--out-dir {c.out_dir} is a file: name a folder.")
     refuse(c.copy_to and os.path.isfile(c.copy_to), f"--copy-to {c.copy_to} is a file: name a folder.")

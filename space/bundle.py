@@ -156,7 +156,8 @@ def build_space_folder(repo_id: str, model: str, out, target: str, revision: str
         load(folder)
     prepare(out, folder)
     if spec.sdk == "static":
-        build_static(folder, out, links=links(repo_id, model), model_repo=model or None, license=license_of(folder))
+        build_static(folder, out, links=links(repo_id, model), model_repo=model or None, license=license_of(folder),
+                     address=f"{HUB}/spaces/{repo_id}/resolve/main/")  # fmt: skip
         return mark(out)
     for name, home in {"app.py": "space/app.py", "app.css": "space/app.css", **{n: n for n in APP}}.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)

@@ -13,17 +13,21 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from space.folder import TABLE, FolderError, copy, read_json, source
+from space.folder import TABLE, FolderError, copy, examples, read_json, read_metrics, source
 from space.opening import opening
+from space.picture import draw_card
 
 PAGE = Path(__file__).resolve().parent / "static"
 PAGE_FILES = sorted(path.name for path in PAGE.iterdir() if path.suffix in (".html", ".css", ".js"))
 NEEDED = ["config.json", "tokenizer.json", "model.safetensors"]
 OPTIONAL = ["generation_config.json", "metrics.json", TABLE]
+CARD = "card.png"  # what a link to the page shows in a chat
+MOMENTS_BELOW = 16_000_000  # bytes: more than that is not looked at for a minute's play
 HALF_ABOVE = 20_000_000  # bytes: a larger model is published in float16, half the download
 FRONT_MATTER = {
     "title": "A GPT-2 in your browser", "emoji": "✒️", "colorFrom": "yellow", "colorTo": "red", "sdk": "static",
@@ -37,13 +41,14 @@ class SiteError(FolderError):
 
 
 def build_static(model_folder, out_folder, links: dict[str, str] | None = None, title: str = FRONT_MATTER["title"],
-                 model_repo: str | None = None, license: str | None = None) -> Path:  # fmt: skip
+                 model_repo: str | None = None, license: str | None = None, address: str = "") -> Path:  # fmt: skip
     """Write the page with its model into `out_folder`; returns it as a Path. Existing files of the page are replaced.
 
     model_folder: what `save_pretrained` wrote, with tokenizer.json and, if they exist, metrics.json and ngram5.npz.
     A model.safetensors above 20 MB is written in float16. links: text -> address, shown under the page.
-    model_repo: "owner/name" of the model on the Hub, and license: for the README's front matter. Raises FolderError in
-    one sentence.
+    model_repo: "owner/name" of the model on the Hub, and license: for the README's front matter. address: where the
+    page's files will lie, with a slash at its end: a chat that shows a link's picture asks for it in full. Raises
+    FolderError in one sentence.
     """
     model_folder, out = Path(model_folder), Path(out_folder)
     _check(model_folder, out)
@@ -57,14 +62,45 @@ def build_static(model_folder, out_folder, links: dict[str, str] | None = None, 
                 read_json(out / "model" / name)
         else:  # left by another model that lay here before
             (out / "model" / name).unlink(missing_ok=True)
+    moments = _copy_moments((model_folder, model_folder.parent), out / "model" / "moments")
+    _copy_draft(model_folder / "draft", out / "model" / "draft")
     if (weights := source(model_folder, "model.safetensors")).stat().st_size > HALF_ABOVE:
         write_half(weights, out / "model" / "model.safetensors")
     weights = (out / "model" / "model.safetensors").read_bytes()
     site = {"title": title, "bytes": len(weights), "version": hashlib.sha256(weights).hexdigest()[:16],
-            "opening": _opening(out / "model"), "links": [*map(list, (links or {}).items())]}  # fmt: skip
+            "opening": _opening(out / "model"), "examples": examples(read_metrics(out / "model")),
+            "moments": moments, "links": [*map(list, (links or {}).items())]}  # fmt: skip
+    if site["opening"]:
+        draw_card(site["opening"], title, out / CARD)
+        page = (PAGE / "index.html").read_text(encoding="utf-8")
+        _write(out / "index.html", page.replace(f'content="{CARD}"', f'content="{address}{CARD}"'))
     _write(out / "site.json", json.dumps(site, ensure_ascii=False, indent=1))
-    _write(out / "README.md", readme(title, model_repo, license))
+    _write(out / "README.md", readme(title, model_repo, license, thumbnail=f"{address}{CARD}" if address else None))
     return out
+
+
+def _copy_draft(draft: Path, out: Path) -> None:
+    """The small model that proposes letters, where generation_config.json names one that lies inside the folder."""
+    if not draft.is_dir():
+        shutil.rmtree(out, ignore_errors=True)
+        return
+    out.mkdir(exist_ok=True)
+    for name in NEEDED:
+        copy(draft, name, out / name)
+    write_half(out / "model.safetensors", out / "model.safetensors")
+
+
+def _copy_moments(runs: tuple[Path, ...], out: Path) -> list[int]:
+    """The weights that --keep-steps kept, for the page's time machine; returns their steps. None if they are large."""
+    shutil.rmtree(out, ignore_errors=True)
+    folders = next((found for run in runs if (found := sorted((run / "moments").glob("[0-9]*")))), [])
+    files = {int(folder.name): folder for folder in folders if (folder / "model.safetensors").is_file()}
+    if sum(source(folder, "model.safetensors").stat().st_size for folder in files.values()) > MOMENTS_BELOW:
+        return []
+    for step, folder in files.items():
+        (out / str(step)).mkdir(parents=True)
+        copy(folder, "model.safetensors", out / str(step) / "model.safetensors")
+    return sorted(files)
 
 
 def _opening(folder: Path) -> dict | None:
@@ -82,9 +118,10 @@ def front_matter(fields: dict) -> str:
     return "---\n" + "\n".join(lines) + "\n---\n"
 
 
-def readme(title: str, model_repo: str | None = None, license: str | None = None) -> str:
+def readme(title: str, model_repo: str | None = None, license: str | None = None, thumbnail: str | None = None) -> str:
     """The Space's README: front matter that makes it static, and how to run the same folder at home."""
-    fields = {**FRONT_MATTER, "title": title, "license": license, "models": [model_repo] if model_repo else None}
+    fields = {**FRONT_MATTER, "title": title, "license": license, "models": [model_repo] if model_repo else None,
+              "thumbnail": thumbnail}  # fmt: skip
     return (
         f"{front_matter(fields)}\n# {title}\n\n"
         "A GPT-2 that was trained from scratch. It runs in the visitor's browser: no server computes "

@@ -3,7 +3,7 @@
 import fs from "node:fs";
 import { GPT, draw, filter_probs, generator } from "../space/static/gpt2.js";
 import { name_heads } from "../space/static/heads.js";
-import { makeKernels, scale16, table16 } from "../space/static/kernels.js";
+import { makeKernels, scale16, spot, table16 } from "../space/static/kernels.js";
 import { NGram } from "../space/static/ngram.js";
 import { load_tokenizer } from "../space/static/tokenizer.js";
 
@@ -26,8 +26,8 @@ const jobs = {
   async model({ folder, kernels, ids, n }) {
     const model = await GPT.from_pretrained(opener(folder), { kernels }), all = [], patterns = [], path = [];
     finish(model.read(ids, { each: (logits) => all.push([...logits]) }));
-    const logits = [...finish(model.read(ids, { patterns, path }))];
-    return { kernels: model.kernels, logits, all, patterns: patterns.map((p) => [...p]), parameters: model.num_params(),
+    const logits = [...finish(model.read(ids, { patterns, path }))], single = ids.map((id, t) => [...model.forward([id], t)]);
+    return { kernels: model.kernels, logits, all, single, patterns: patterns.map((p) => [...p]), parameters: model.num_params(),
       lens: path.filter((_, i) => i % 2 === 0).map((x) => [...model.lens(x)]),
       greedy: written(model.stream(ids, n, { temperature: 0 })), heap: model.bytes, file: model.file_bytes };
   },
@@ -49,6 +49,17 @@ const jobs = {
     return { ids: written, nats };
   },
 
+  /** Speculative sampling: one long greedy text, and many short ones; `plain` without a draft. */
+  async speculate({ folder, helper, ids, n, seeds, length, top_k }) {
+    const model = await GPT.from_pretrained(opener(folder)), draft = await GPT.from_pretrained(opener(helper));
+    const plain = written(model.stream(ids, n, { temperature: 0 })), forward = model.forward;
+    const text = (seed) => written(model.stream(ids, length, { seed, top_k, draft }));
+    const drawn = Array.from({ length: seeds ?? 0 }, (_, seed) => text(seed));
+    let passes = 0;
+    model.forward = (...all) => { passes++; return forward.apply(model, all); };
+    return { plain, drawn, greedy: written(model.stream(ids, n, { temperature: 0, draft })), passes };
+  },
+
   /** The same text however the cache was used before. */
   async cache({ folder, ids, n }) {
     const model = await GPT.from_pretrained(opener(folder)), ask = { temperature: 0.9, seed: 5 };
@@ -62,29 +73,32 @@ const jobs = {
     return { fresh, again, other: written(model.stream(ids, n, { ...ask, seed: 6 })), greedy: written(model.stream(ids, n, { temperature: 0 })) };
   },
 
-  async kernels({ rows, cols }) {
-    const table = table16(), result = {}, T = 8, strip = 3 << 20;
+  /** y += x @ w for T positions, both sizes of numbers, both kinds of loops; and exp and gelu of some numbers. */
+  async kernels({ rows, cols, T, numbers }) {
+    const table = table16(), result = {}, [y, x, w, half] = [0, 1 << 18, 1 << 19, 1 << 20], width = cols + 7 & ~7;
     for (const kind of ["plain", "wasm"]) {
-      const k = await makeKernels(1 << 22, kind), [y, x, w, half] = [0, 65536, 1 << 19, 1 << 20], fill = generator(9);
+      const k = await makeKernels(1 << 22, kind), fill = generator(9);
       for (let i = 0; i < rows * cols; i++) {
-        const bits = Math.floor(fill() * 65536) & 0xd3ff;                                // all sizes below 64, subnormals too
-        k.f32[w / 4 + i] = table[bits];
-        k.u16[half / 2 + i] = scale16(bits);
+        const bits = Math.floor(fill() * 65536) & 0xd3ff, at = spot(Math.floor(i / cols), i % cols, rows);
+        k.f32[w / 4 + at] = table[bits];                                                 // all sizes below 64, subnormals too
+        k.u16[half / 2 + at] = scale16(bits);
       }
-      for (let i = 0; i < T * Math.max(rows, cols); i++) k.f32[x / 4 + i] = fill() - 0.5;
+      for (let i = 0; i < (T + 3) * (rows + 4); i++) k.f32[x / 4 + i] = fill() - 0.5;
       for (const size of kind === "wasm" ? [32, 16] : [32]) {
-        const weight = size === 16 ? half : w, run = (name, n, work) => {
-          k.f32.fill(0.25, 0, 8192);
-          work();
-          result[`${kind} ${name} ${size}`] = [...k.f32.subarray(0, n)];
-        };
-        run("vecmat", cols, () => k[`vecmat${size}`](y, x, weight, rows, cols));
-        run("matvec", rows, () => k[`matvec${size}`](y, x, weight, rows, cols));
-        run("matmul", T * cols, () => k.matmul(y, x, weight, T, rows, cols, size === 16, strip));
+        k.f32.fill(0.25, 0, (T + 3) * width);
+        k.matmul(y, x, size === 16 ? half : w, T, rows, cols, size === 16, rows + 4, width);
+        result[`${kind} matmul ${size}`] = [...k.f32.subarray(0, T * width)].filter((_, i) => i % width < cols);
+      }
+      for (const name of ["exp", "gelu"]) {
+        k.f32.set(numbers);
+        k[name](0, numbers.length);
+        result[`${kind} ${name}`] = [...k.f32.subarray(0, numbers.length)];
       }
     }
     let wrong = 0;
-    for (let bits = 0; bits < 65536; bits++) if ((bits & 0x7fff) < 0x5400 && table[scale16(bits)] !== 1024 * table[bits]) wrong++;
+    for (let bits = 0; bits < 65536; bits++) {
+      if ((bits & 0x7fff) < 0x5400 && table[scale16(bits)] !== 1024 * table[bits]) wrong++;
+    }
     return { ...result, wrong, table: [...table].map(String) };
   },
 

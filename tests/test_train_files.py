@@ -223,6 +223,18 @@ def test_out_dir_that_cannot_be(corpus, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_moments_are_the_weights_of_their_steps(tmp_path, corpus):
+    """Weights of another step than the folder says; a resumed run that leaves one out; a word for a step."""
+    for steps in (10, 20):
+        train(tiny(tmp_path, keep_steps="0,10,20", max_steps=steps, decay_steps=20), corpus)
+    moments = [GPT.from_pretrained(tmp_path / "moments" / step).state_dict() for step in ("0", "10", "20")]
+    assert not same(moments[0], moments[1]) and not same(moments[1], moments[2])
+    last = load_checkpoint(str(tmp_path), print)["model"]
+    assert all(torch.equal(last[name].half().float(), tensor) for name, tensor in moments[2].items())
+    with pytest.raises(TrainError, match="keep-steps"):
+        tiny(tmp_path, keep_steps="0,ten")
+
+
 # ---- best/ and the second folder
 
 

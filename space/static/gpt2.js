@@ -4,10 +4,12 @@
 //     T positions worked on at once (64 while reading, 1 while writing), S positions seen so far, at most block_size
 //     V vocab_size, C n_embd = 768, nh n_head = 12, hs head size = 64, so nh * hs = C
 //
-// Everything lies in one heap (kernels.js). A Tensor is an address in it; row(t) is the address of its row t.
+// Everything lies in one heap (kernels.js). A Tensor is an address in it; row(t) is the address of its row t. A matrix of
+// weights, and each head's keys and values, lie in panels of eight columns: spot(i, j, rows) says where.
 
-import { hasWasm, makeKernels } from "./kernels.js";
+import { hasWasm, makeKernels, spot } from "./kernels.js";
 import { openSafetensors } from "./safetensors.js";
+import { speculate } from "./speculate.js";
 
 const CHUNK = 64;                                            // positions read at once: a weight fetched once serves all
 
@@ -51,14 +53,12 @@ class Conv1D {
   constructor(params, name) {
     this.weight = params(name + ".weight");                  // (in, out)
     this.bias = params(name + ".bias");                      // (out)
-    this.strip = params.strip;
   }
 
   forward(y, x, T) {                                         // x (T, in) -> y (T, out)
-    const { heap, cols, half } = this.weight, rows = x.cols, T4 = T === 1 ? 1 : pad4(T);
-    for (let t = 0; t < T4; t++) y.data(t * cols, cols).set(this.bias.data(0, cols));
-    if (T === 1) (half ? heap.vecmat16 : heap.vecmat32)(y.row(0), x.row(0), this.weight.row(0), rows, cols);
-    else heap.matmul(y.row(0), x.row(0), this.weight.row(0), T4, rows, cols, half, this.strip.address);
+    const { heap, address, cols, half } = this.weight;
+    for (let t = 0; t < T; t++) y.data(t * cols, cols).set(this.bias.data(0, cols));
+    heap.matmul(y.address, x.address, address, T, x.cols, cols, half);
     return y;
   }
 }
@@ -91,36 +91,48 @@ class CausalSelfAttention {
     this.layer = Number(name.split(".")[1]);
     this.c_attn = new Conv1D(params, name + ".c_attn");      // query, key, value in one
     this.c_proj = new Conv1D(params, name + ".c_proj");
-    this.k = params.room(config.n_head * pad4(config.block_size), config.n_embd / config.n_head);  // (nh, block_size, hs)
-    this.v = params.room(config.n_head * pad4(config.block_size), config.n_embd / config.n_head);
-    this.rows = pad4(config.block_size);
+    // for each head, keys as a matrix (hs, block_size) and values as one (block_size, hs): what a score and a sum want
+    const hs = config.n_embd / config.n_head;
+    this.S = pad8(config.block_size);
+    this.k = params.room(config.n_head * this.S, hs);
+    this.v = params.room(config.n_head * this.S, pad8(hs));
   }
 
   /** look.patterns collects what each head looked at; look.off(h) is true for a head that is switched off. */
   forward(room, x, T, start, look) {                         // x (T, C) at positions start..start+T-1
-    const { heap } = x, nh = this.n_head, C = x.cols, hs = C / nh, scale = 1 / Math.sqrt(hs);
     const qkv = this.c_attn.forward(room.qkv, x, T);         // (T, 3C)
-    for (let t = 0; t < T; t++) {
-      for (let h = 0; h < nh; h++) {                         // the cache is appended to: keys and values of position start+t
-        const to = (h * this.rows + start + t) * hs;
-        this.k.data(to, hs).set(qkv.data(t * 3 * C + C + h * hs, hs));
-        this.v.data(to, hs).set(qkv.data(t * 3 * C + 2 * C + h * hs, hs));
-      }
-    }
-    room.y.data(0, T * C).fill(0);
-    for (let t = 0; t < T; t++) {
-      const S = start + t + 1;                               // a position sees itself and what came before
-      for (let h = 0; h < nh; h++) {
-        const q = qkv.row(t) + 4 * h * hs;
-        heap.matvec32(room.pattern.address, q, this.k.row(h * this.rows), S, hs);          // scores (S)
-        softmax(room.pattern.data(0, S), scale);
-        room.pattern.data(S, pad4(S) - S).fill(0);           // the kernel takes four rows at a time
-        look.patterns?.push(room.pattern.data(0, S).slice());
-        if (look.off?.(this.layer, h)) continue;             // it says nothing: its part of y stays 0
-        heap.vecmat32(room.y.row(t) + 4 * h * hs, room.pattern.address, this.v.row(h * this.rows), pad4(S), hs);
-      }
+    this.remember(qkv, T, start);
+    room.y.data(0, pad4(T) * x.cols).fill(0);
+    for (let t = 0; t < T; t += 4) {
+      for (let h = 0; h < this.n_head; h++) this.head(room, t, Math.min(4, T - t), start + t, h, look);
     }
     return this.c_proj.forward(room.out, room.y, T);         // heads side by side again: (T, C)
+  }
+
+  /** The cache is appended to: keys and values of positions start..start+T-1. */
+  remember(qkv, T, start) {
+    const C = qkv.cols / 3, hs = C / this.n_head;
+    const keys = this.k.data(0, this.n_head * this.S * hs), values = this.v.data(0, this.n_head * this.S * pad8(hs));
+    for (let t = 0; t < T; t++) {
+      const row = qkv.data(t * 3 * C, 3 * C), s = start + t;
+      for (let c = 0; c < C; c++) {
+        const h = Math.floor(c / hs), d = c - h * hs;
+        keys[h * this.S * hs + spot(d, s, hs)] = row[C + c];
+        values[h * this.S * pad8(hs) + spot(s, d, this.S)] = row[2 * C + c];
+      }
+    }
+  }
+
+  /** Head h at n positions from row t on, at most four: a position sees itself and what came before. */
+  head(room, t, n, start, h, look) {
+    const { qkv, y, pattern } = room, { heap } = qkv, C = y.cols, hs = C / this.n_head, S = pad8(start + n);
+    const k = this.k.row(h * this.S), v = this.v.address + 4 * h * this.S * pad8(hs);
+    for (let i = 0; i < n; i++) pattern.data(i * pattern.cols, S).fill(0);
+    heap.matmul(pattern.address, qkv.row(t) + 4 * h * hs, k, n, hs, S, false, 3 * C, pattern.cols);      // scores (n, S)
+    for (let i = 0; i < n; i++) softmax(pattern, i, start + i + 1, S, 1 / Math.sqrt(hs));
+    if (t + n === look.T) look.patterns?.push(pattern.data((n - 1) * pattern.cols, start + n).slice());
+    if (look.off?.(this.layer, h)) return;                   // it says nothing: its part of y stays 0
+    heap.matmul(y.row(t) + 4 * h * hs, pattern.address, v, n, S, hs, false, pattern.cols, C, 8 * this.S);
   }
 }
 
@@ -132,7 +144,7 @@ class MLP {
 
   forward(room, x, T) {                                      // (T, C) -> (T, 4C) -> (T, C)
     const hidden = this.c_fc.forward(room.hidden, x, T);
-    gelu(hidden.data(0, T * hidden.cols));
+    hidden.heap.gelu(hidden.address, T * hidden.cols);
     return this.c_proj.forward(room.out, hidden, T);
   }
 }
@@ -165,41 +177,44 @@ export class GPT {
     const C = config.n_embd;
     this.room = { x: params.room(CHUNK, C), ln: params.room(CHUNK, C), qkv: params.room(CHUNK, 3 * C),
       y: params.room(CHUNK, C), out: params.room(CHUNK, C), hidden: params.room(CHUNK, 4 * C),
-      pattern: params.room(1, pad4(config.block_size) + 4), logits: params.room(1, config.vocab_size) };
+      pattern: params.room(4, pad8(config.block_size)), logits: params.room(4, pad8(config.vocab_size)) };
     this.window = [];                                        // the ids whose keys and values are in the cache
     this.off = new Set();                                    // the heads that are switched off
   }
 
   /**
    * Run ids, at most CHUNK of them, behind the `start` positions that are in the cache.
-   * Returns the logits (V) of the last one. What `look` holds is filled: patterns, n_layer * nh for each position;
+   * Returns the logits (V) of the last one. What `look` holds is filled: patterns, n_layer * nh of the last position;
    * path, the last position's vector after each station; each(logits, position) is called for every position.
    */
   forward(ids, start = 0, look = {}) {
     const { config, room } = this, C = config.n_embd, T = ids.length, off = this.off.size ? this.is_off : null;
     ids.forEach((id, t) => embed(room.x.data(t * C, C), this.wte, id, this.wpe, start + t));       // (T, C)
     look.path?.push(room.x.data((T - 1) * C, C).slice());
-    for (const block of this.h) block.forward(room, room.x, T, start, { ...look, off });
+    for (const block of this.h) block.forward(room, room.x, T, start, { ...look, T, off });
     this.ln_f.forward(room.ln, room.x, T);
-    for (let t = look.each ? 0 : T; t < T - 1; t++) look.each(this.head(t), start + t);
-    const logits = this.head(T - 1);
-    look.each?.(logits, start + T - 1);
+    let logits;
+    for (let t = look.each ? 0 : T - 1; t < T; t += 4) {
+      logits = this.head(t, Math.min(4, T - t));
+      if (look.each) logits.forEach((row, i) => look.each(row, start + t + i));
+    }
     if (ids.some((id, t) => this.window[start + t] !== id)) this.window = [...this.window.slice(0, start), ...ids];
-    return logits;
+    return logits.at(-1);
   }
 
-  /** The logits (V) of row t of room.ln; the padding rows are never looked at. They are overwritten by the next call. */
-  head(t) {
-    const { room, config, lm_head } = this, matvec = lm_head.half ? room.x.heap.matvec16 : room.x.heap.matvec32;
-    matvec(room.logits.address, room.ln.row(t), lm_head.address, config.vocab_size, config.n_embd);
-    return room.logits.data(0, config.n_tokens);
+  /** [logits (V)] of n rows of room.ln from row t on, at most four. They are overwritten by the next call. */
+  head(t, n) {
+    const { room: { logits, ln }, config, lm_head: { heap, address, half } } = this;
+    logits.data(0, n * logits.cols).fill(0);
+    heap.matmul(logits.address, ln.row(t), address, n, ln.cols, config.vocab_size, half, ln.cols, logits.cols);
+    return Array.from({ length: n }, (_, i) => logits.data(i * logits.cols, config.n_tokens));
   }
 
   /** What a vector (C) from the middle of the model would say: straight through the last norm and the head ("logit lens"). */
   lens(vector) {
     this.room.out.data(0, vector.length).set(vector);
     this.ln_f.forward(this.room.ln, this.room.out, 1);
-    return this.head(0).slice();
+    return this.head(0, 1)[0].slice();
   }
 
   /** Switch heads off: a Set of layer * n_head + head. What the cache holds came through other heads, so it is dropped. */
@@ -243,15 +258,20 @@ export class GPT {
    * temperature 0 is greedy; top_k: among the k likeliest, 0 for all; top_p: among the fewest that hold this probability.
    * The same seed gives the same text in every browser. It is not torch's generator: Python's text differs.
    * Positions are learned, so a full window starts afresh from its last block_size // 2 ids.
+   * draft: a smaller GPT over the same ids, which proposes `ahead` of them at once (speculate.js). The law of the text
+   * stays this model's own; which text a seed gives changes.
    */
-  *stream(idx, max_new_tokens, { temperature = 1, top_k = 0, top_p = 1, seed = 1 } = {}) {
+  *stream(idx, max_new_tokens, { temperature = 1, top_k = 0, top_p = 1, seed = 1, draft = null, ahead = 3 } = {}) {
     const random = generator(seed);
+    const pick = (probs) => draw(probs, random());
+    const law = (logits) => (temperature === 0 ? certain(logits) : filter_probs(logits, temperature, top_k, top_p));
     let window = [...idx].slice(-this.config.block_size);                    // a long prompt: its last ids, as in Python
     if (!window.length) throw new Error("The prompt is empty: give at least one character.");
+    if (draft) return yield* speculate(this, draft, window, max_new_tokens, { law, pick, ahead });
     for (let n = 0; n < max_new_tokens; n++) {
       window = this.fit(window);
       const logits = yield* this.read(window);
-      const id = temperature === 0 ? argmax(logits) : draw(filter_probs(logits, temperature, top_k, top_p), random());
+      const id = temperature === 0 ? argmax(logits) : pick(law(logits));
       yield { id, window: window.length, logits };
       window.push(id);
     }
@@ -325,8 +345,10 @@ async function load(config, file, kernels, half) {
   if (kernels === "auto") kernels = fits ? "wasm" : "plain";
   const plan = new Plan();
   for (const [name, tensor] of found) {
-    tensor.half = half && kernels === "wasm" && tensor.dtype === "F16" && tensor.shape.length === 2 && name !== "wpe.weight";
-    tensor.address = plan.take(tensor.shape.reduce((a, b) => a * b, tensor.half ? 2 : 4));
+    tensor.turned = name === "wte.weight" || name === "lm_head.weight";    // (V, C): lies as the head uses it, (C, V)
+    tensor.panels = tensor.shape.length === 2 && name !== "wpe.weight";
+    tensor.half = half && kernels === "wasm" && tensor.dtype === "F16" && tensor.panels;
+    tensor.address = plan.take(size_of(tensor));
   }
   // build the model twice: first only to learn how much room it wants beside its weights, then on the real heap
   new GPT(config, parameters(config, null, found, plan));
@@ -336,6 +358,12 @@ async function load(config, file, kernels, half) {
   await file.read((tensor) => tensor.address ?? null, heap);
   model.parameters = [...found.values()].reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   return Object.assign(model, { kernels: heap.kind, bytes: plan.bytes, file_bytes: file.bytes });
+}
+
+/** The bytes that a tensor takes on the heap: panels are eight columns wide. */
+function size_of({ shape, half, panels, turned }) {
+  const [rows, cols] = turned ? [shape[1], shape[0]] : shape;
+  return (half ? 2 : 4) * (panels ? rows * pad8(cols) : shape.reduce((a, b) => a * b, 1));
 }
 
 async function makeRoom(bytes, kernels) {
@@ -359,13 +387,13 @@ function parameters(config, heap, found, plan) {
     return new Tensor(heap, address, shape.at(-1), half);
   };
   params.room = (rows, cols) => new Tensor(heap, plan.room(4 * rows * cols), cols);
-  params.strip = params.room(4 * config.n_embd, 8);          // eight columns of the largest weight
   return params;
 }
 
 // ---------------------------------------------------------------- arithmetic
 
 const pad4 = (n) => (n + 3) & ~3;
+const pad8 = (n) => (n + 7) & ~7;
 
 function add(x, y, T) {                                      // x += y, both (T, C)
   const to = x.data(0, T * x.cols), from = y.data(0, T * x.cols);
@@ -373,13 +401,11 @@ function add(x, y, T) {                                      // x += y, both (T,
 }
 
 function embed(x, wte, id, wpe, position) {                  // wte[id] + wpe[position]: (C)
-  const where = wpe.data(position * x.length, x.length);
-  if (wte.half) {                                            // a float16 table: its row is the identity's row of W
-    const bits = wte.heap.u16.subarray(wte.row(id) / 2, wte.row(id) / 2 + x.length);
-    for (let i = 0; i < x.length; i++) x[i] = from16(bits[i]) + where[i];
-  } else {
-    const what = wte.data(id * x.length, x.length);
-    for (let i = 0; i < x.length; i++) x[i] = what[i] + where[i];
+  const C = x.length, where = wpe.data(position * C, C), at = wte.address / (wte.half ? 2 : 4);
+  const { u16, f32 } = wte.heap;
+  for (let c = 0; c < C; c++) {
+    const i = at + spot(c, id, C);
+    x[c] = (wte.half ? from16(u16[i]) : f32[i]) + where[c];
   }
 }
 
@@ -389,18 +415,16 @@ function from16(bits) {
   return size ? (bits & 0x8000 ? -1 : 1) * (1 + (size & 1023) / 1024) * 2 ** ((size >> 10) - 25) : 0;
 }
 
-function softmax(scores, scale) {                            // (S) -> (S), in place
+/** Row i of `pattern`: its first n of S scores become chances, the others 0. In place. */
+function softmax(pattern, i, n, S, scale) {
+  const row = pattern.data(i * pattern.cols, S);
   let max = -Infinity, sum = 0;
-  for (let i = 0; i < scores.length; i++) if (scores[i] > max) max = scores[i];
-  for (let i = 0; i < scores.length; i++) sum += scores[i] = Math.exp((scores[i] - max) * scale);
-  for (let i = 0; i < scores.length; i++) scores[i] /= sum;
-}
-
-function gelu(x) {                                           // GPT-2's own, with tanh
-  for (let i = 0; i < x.length; i++) {
-    const u = x[i];                                          // 0.5 (1 + tanh z) is 1 / (1 + exp(-2z)), and faster so
-    x[i] = u / (1 + Math.exp(-1.5957691216057308 * (u + 0.044715 * u * u * u)));
-  }
+  for (let j = 0; j < n; j++) if (row[j] > max) max = row[j];
+  for (let j = 0; j < n; j++) row[j] = (row[j] - max) * scale;
+  pattern.heap.exp(pattern.row(i), pad4(n));
+  for (let j = 0; j < n; j++) sum += row[j];
+  for (let j = 0; j < n; j++) row[j] /= sum;
+  row.fill(0, n);
 }
 
 // ---------------------------------------------------------------- sampling
@@ -436,6 +460,13 @@ function argmax(logits) {
   let best = 0;
   for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
   return best;
+}
+
+/** All probability on the likeliest id: what temperature 0 means. */
+function certain(logits) {
+  const probs = new Float64Array(logits.length);
+  probs[argmax(logits)] = 1;
+  return probs;
 }
 
 /** The id whose share of 0..1 holds u. */

@@ -1,210 +1,115 @@
 // kernels.js: the inner loops of GPT-2, once in plain JavaScript and once in WebAssembly.
 //
-//   vecmat(y, x, w, rows, cols)     y[j] += sum_i x[i] * w[i][j]    y = x @ W, the way a Conv1D weight lies in the file
-//   matvec(y, x, w, rows, cols)     y[i]  = sum_j w[i][j] * x[j]    y = W @ x, the way wte and the key cache lie
-//   matmul(y, x, w, T, rows, cols)  vecmat for T rows of x and y at once: each weight is fetched once for all of them
+//   one(y, x, w, rows, cols, next)          y[j] += sum_i x[i] w[i][j]: a vector times a matrix
+//   four(y, x, w, rows, cols, next, ...)    the same for four rows of x and y at once: each weight is fetched once for all
+//   exp(x, n), gelu(x, n)                   in place
 //
+// A matrix lies in panels: eight columns side by side, all rows of them, then the next eight (spot() says where). So a
+// product walks through memory in one direction, and the sums of eight columns stay in the processor's registers.
 // y, x and w are byte addresses in one shared heap; x and y are float32, w is float32 or (names ending in 16) float16.
 // The WebAssembly is the text below: this file assembles it when the page loads, so the source is what runs and there
-// is nothing to build. It needs rows % 4 == 0 in vecmat and cols % 8 == 0 everywhere; GPT pads or picks `plain`.
+// is nothing to build. It needs rows % 4 == 0; GPT picks `plain` where that does not hold.
 
-export const SOURCE = String.raw`
-  ;; y[j] += x[i] w[i][j], four rows of w at a time: y is loaded and stored once for the four
-  func vecmat32 param i32 y i32 x i32 w i32 rows i32 cols
-    local i32 xend i32 j i32 yend i32 w1 i32 w2 i32 w3 i32 stride v128 x0 v128 x1 v128 x2 v128 x3
-    get cols  i32.const 4  i32.mul  set stride
-    get y  get stride  i32.add  set yend
+/** The number whose float32 has these bits, and the other way round. */
+const bits_of = (x) => new Int32Array(new Float32Array([x]).buffer)[0];
+const constant = (x) => `i32.const ${bits_of(x)}  i32x4.splat`;
+
+// A float16 is s eeeee mmmmmmmmmm. Sign-extended to 32 bits, moved 13 up and masked, it is a float32 with the right sign
+// and mantissa and an exponent that is 112 too small: `up` lifts it, less what scale16 lifted when the file was read.
+const SCALE = 10;                    // float16 weights are kept 2^10 too large: then none of them is subnormal,
+                                     // which many processors multiply a hundred times slower
+const MASK = "i32.const -1879056384  i32x4.splat", UP = constant(2 ** (112 - SCALE));
+const load32 = (p, k) => `get ${p}  v128.load ${4 * k}`;
+const load16 = (p, k) => `get ${p}  v128.load16x4_s ${2 * k}  i32.const 13  i32x4.shl  get mask  v128.and`;
+const each = (n, line) => Array.from({ length: n }, (_, k) => line(k)).join("\n");
+
+/** One position: two pairs of sums take turns, so that no addition waits for the one before it. */
+const one = (size, load) => String.raw`
+  func one${size} param i32 y i32 x i32 w i32 rows i32 cols i32 next
+    local i32 xend i32 yend i32 p i32 i v128 s v128 a0 v128 b0 v128 a1 v128 b1 v128 mask v128 up
+    ${MASK}  set mask  ${UP}  set up
     get x  get rows  i32.const 4  i32.mul  i32.add  set xend
-    loop four
-      get x  v128.load32_splat 0   set x0
-      get x  v128.load32_splat 4   set x1
-      get x  v128.load32_splat 8   set x2
-      get x  v128.load32_splat 12  set x3
-      get w   get stride  i32.add  set w1
-      get w1  get stride  i32.add  set w2
-      get w2  get stride  i32.add  set w3
-      get y  set j
-      loop columns
-        get j
-        get j  v128.load 0
-        get w  v128.load 0  get x0  f32x4.mul  f32x4.add
-        get w1 v128.load 0  get x1  f32x4.mul  f32x4.add
-        get w2 v128.load 0  get x2  f32x4.mul  f32x4.add
-        get w3 v128.load 0  get x3  f32x4.mul  f32x4.add
-        v128.store 0
-        get j
-        get j  v128.load 16
-        get w  v128.load 16  get x0  f32x4.mul  f32x4.add
-        get w1 v128.load 16  get x1  f32x4.mul  f32x4.add
-        get w2 v128.load 16  get x2  f32x4.mul  f32x4.add
-        get w3 v128.load 16  get x3  f32x4.mul  f32x4.add
-        v128.store 16
-        get w   i32.const 32  i32.add  set w
-        get w1  i32.const 32  i32.add  set w1
-        get w2  i32.const 32  i32.add  set w2
-        get w3  i32.const 32  i32.add  set w3
-        get j   i32.const 32  i32.add  tee j
-        get yend  i32.lt_u  br_if columns
-      end
-      get w3  set w
-      get x  i32.const 16  i32.add  tee x
-      get xend  i32.lt_u  br_if four
-    end
-  end
-
-  ;; y[i] = w[i][j] x[j]: one row at a time, eight products at a time, the four lanes added at the end
-  func matvec32 param i32 y i32 x i32 w i32 rows i32 cols
-    local i32 yend i32 j i32 xend v128 a v128 b
-    get y  get rows  i32.const 4  i32.mul  i32.add  set yend
-    get x  get cols  i32.const 4  i32.mul  i32.add  set xend
-    loop rows
-      f32.const0  f32x4.splat  tee a  set b
-      get x  set j
-      loop columns
-        get a  get w  v128.load 0   get j  v128.load 0   f32x4.mul  f32x4.add  set a
-        get b  get w  v128.load 16  get j  v128.load 16  f32x4.mul  f32x4.add  set b
-        get w  i32.const 32  i32.add  set w
-        get j  i32.const 32  i32.add  tee j
-        get xend  i32.lt_u  br_if columns
-      end
-      get a  get b  f32x4.add  set a
-      get y
-      get a  f32x4.extract_lane 0  get a  f32x4.extract_lane 1  f32.add
-      get a  f32x4.extract_lane 2  get a  f32x4.extract_lane 3  f32.add  f32.add
-      f32.store 0
-      get y  i32.const 4  i32.add  tee y
-      get yend  i32.lt_u  br_if rows
-    end
-  end
-
-  ;; The same two for float16 weights. A float16 is s eeeee mmmmmmmmmm. Sign-extended to 32 bits, moved 13 up and
-  ;; masked, it is a float32 with the right sign and mantissa and an exponent that is 112 too small. So the value is
-  ;; 2^-112 too small, and x comes in 2^112 times too large (less what scale16 took away when the file was read).
-  func vecmat16 param i32 y i32 x i32 w i32 rows i32 cols
-    local i32 xend i32 j i32 yend i32 w1 i32 w2 i32 w3 i32 stride v128 x0 v128 x1 v128 x2 v128 x3 v128 mask v128 up
-    i32.const -1879056384  i32x4.splat  set mask
-    i32.const 1920991232   i32x4.splat  set up
-    get cols  i32.const 2  i32.mul  set stride
     get y  get cols  i32.const 4  i32.mul  i32.add  set yend
-    get x  get rows  i32.const 4  i32.mul  i32.add  set xend
-    loop four
-      get x  v128.load32_splat 0   get up  f32x4.mul  set x0
-      get x  v128.load32_splat 4   get up  f32x4.mul  set x1
-      get x  v128.load32_splat 8   get up  f32x4.mul  set x2
-      get x  v128.load32_splat 12  get up  f32x4.mul  set x3
-      get w   get stride  i32.add  set w1
-      get w1  get stride  i32.add  set w2
-      get w2  get stride  i32.add  set w3
-      get y  set j
-      loop columns
-        get j
-        get j  v128.load 0
-        get w  v128.load16x4_s 0  i32.const 13  i32x4.shl  get mask  v128.and  get x0  f32x4.mul  f32x4.add
-        get w1 v128.load16x4_s 0  i32.const 13  i32x4.shl  get mask  v128.and  get x1  f32x4.mul  f32x4.add
-        get w2 v128.load16x4_s 0  i32.const 13  i32x4.shl  get mask  v128.and  get x2  f32x4.mul  f32x4.add
-        get w3 v128.load16x4_s 0  i32.const 13  i32x4.shl  get mask  v128.and  get x3  f32x4.mul  f32x4.add
-        v128.store 0
-        get j
-        get j  v128.load 16
-        get w  v128.load16x4_s 8  i32.const 13  i32x4.shl  get mask  v128.and  get x0  f32x4.mul  f32x4.add
-        get w1 v128.load16x4_s 8  i32.const 13  i32x4.shl  get mask  v128.and  get x1  f32x4.mul  f32x4.add
-        get w2 v128.load16x4_s 8  i32.const 13  i32x4.shl  get mask  v128.and  get x2  f32x4.mul  f32x4.add
-        get w3 v128.load16x4_s 8  i32.const 13  i32x4.shl  get mask  v128.and  get x3  f32x4.mul  f32x4.add
-        v128.store 16
-        get w   i32.const 16  i32.add  set w
-        get w1  i32.const 16  i32.add  set w1
-        get w2  i32.const 16  i32.add  set w2
-        get w3  i32.const 16  i32.add  set w3
-        get j   i32.const 32  i32.add  tee j
-        get yend  i32.lt_u  br_if columns
+    loop panels
+      get y  v128.load 0  set a0  get y  v128.load 16  set b0  f32.const0  f32x4.splat  tee a1  set b1
+      get w  set p  get x  set i
+      loop four
+        ${each(4, (k) => `get i  v128.load32_splat ${4 * k}  ${size === 16 ? "get up  f32x4.mul" : ""}  tee s
+        ${load("p", 8 * k)}  f32x4.mul  get a${k % 2}  f32x4.add  set a${k % 2}
+        get s  ${load("p", 8 * k + 4)}  f32x4.mul  get b${k % 2}  f32x4.add  set b${k % 2}`)}
+        get p  i32.const ${4 * size}  i32.add  set p
+        get i  i32.const 16  i32.add  tee i
+        get xend  i32.lt_u  br_if four
       end
-      get w3  set w
-      get x  i32.const 16  i32.add  tee x
-      get xend  i32.lt_u  br_if four
+      get y  get a0  get a1  f32x4.add  v128.store 0
+      get y  get b0  get b1  f32x4.add  v128.store 16
+      get w  get next  i32.add  set w
+      get y  i32.const 32  i32.add  tee y
+      get yend  i32.lt_u  br_if panels
     end
-  end
+  end`;
 
-  func matvec16 param i32 y i32 x i32 w i32 rows i32 cols
-    local i32 yend i32 j i32 xend v128 a v128 b v128 mask v128 up
-    i32.const -1879056384  i32x4.splat  set mask
-    i32.const 1920991232   i32x4.splat  set up
-    get y  get rows  i32.const 4  i32.mul  i32.add  set yend
-    get x  get cols  i32.const 4  i32.mul  i32.add  set xend
-    loop rows
-      f32.const0  f32x4.splat  tee a  set b
-      get x  set j
-      loop columns
-        get w  v128.load16x4_s 0  i32.const 13  i32x4.shl  get mask  v128.and
-        get j  v128.load 0   get up  f32x4.mul  f32x4.mul  get a  f32x4.add  set a
-        get w  v128.load16x4_s 8  i32.const 13  i32x4.shl  get mask  v128.and
-        get j  v128.load 16  get up  f32x4.mul  f32x4.mul  get b  f32x4.add  set b
-        get w  i32.const 16  i32.add  set w
-        get j  i32.const 32  i32.add  tee j
-        get xend  i32.lt_u  br_if columns
-      end
-      get a  get b  f32x4.add  set a
-      get y
-      get a  f32x4.extract_lane 0  get a  f32x4.extract_lane 1  f32.add
-      get a  f32x4.extract_lane 2  get a  f32x4.extract_lane 3  f32.add  f32.add
-      f32.store 0
-      get y  i32.const 4  i32.add  tee y
-      get yend  i32.lt_u  br_if rows
-    end
-  end
-
-  ;; y[t][0..7] += x[t] @ panel for T positions, four at a time: the sums stay in registers. panel is (rows, 8).
-  func panel32 param i32 y i32 x i32 w i32 rows i32 T i32 stride
-    local i32 xbytes i32 wend i32 tend i32 p i32 x0 i32 x1 i32 x2 i32 x3 v128 u v128 v v128 s
+/** T positions, four at a time, and one panel. xs, ys: bytes from one row of x and y to the next. */
+const four = (size, load) => String.raw`
+  func four${size} param i32 y i32 x i32 w i32 rows i32 T i32 xs i32 ys
+    local i32 wend i32 tend i32 p i32 x0 i32 x1 i32 x2 i32 x3 v128 u v128 v v128 s v128 mask v128 up
       v128 a0 v128 b0 v128 a1 v128 b1 v128 a2 v128 b2 v128 a3 v128 b3
-    get rows  i32.const 4  i32.mul  set xbytes
-    get w  get rows  i32.const 32  i32.mul  i32.add  set wend
-    get y  get T  get stride  i32.mul  i32.add  set tend
+    ${MASK}  set mask  ${UP}  set up
+    get w  get rows  i32.const ${size}  i32.mul  i32.add  set wend
+    get y  get T  get ys  i32.mul  i32.add  set tend
     loop positions
-      get x  tee x0  get xbytes  i32.add  tee x1  get xbytes  i32.add  tee x2  get xbytes  i32.add  tee x3
-      get xbytes  i32.add  set x
+      get x  tee x0  get xs  i32.add  tee x1  get xs  i32.add  tee x2  get xs  i32.add  tee x3
+      get xs  i32.add  set x
       f32.const0  f32x4.splat  tee a0  tee b0  tee a1  tee b1  tee a2  tee b2  tee a3  set b3
       get w  set p
-      loop four
-        ${[0, 1, 2, 3].map((k) => `get p  v128.load ${32 * k}  set u  get p  v128.load ${32 * k + 16}  set v
-        ${[0, 1, 2, 3].map((t) => `get x${t}  v128.load32_splat ${4 * k}  tee s  get u  f32x4.mul  get a${t}  f32x4.add  set a${t}
-        get s  get v  f32x4.mul  get b${t}  f32x4.add  set b${t}`).join("\n")}`).join("\n")}
-        ${[0, 1, 2, 3].map((t) => `get x${t}  i32.const 16  i32.add  set x${t}`).join("\n")}
-        get p  i32.const 128  i32.add  tee p
-        get wend  i32.lt_u  br_if four
+      loop rows_
+        ${each(4, (k) => `${load("p", 8 * k)}  ${size === 16 ? "get up  f32x4.mul" : ""}  set u
+        ${load("p", 8 * k + 4)}  ${size === 16 ? "get up  f32x4.mul" : ""}  set v
+        ${each(4, (t) => `get x${t}  v128.load32_splat ${4 * k}  tee s  get u  f32x4.mul  get a${t}  f32x4.add  set a${t}
+        get s  get v  f32x4.mul  get b${t}  f32x4.add  set b${t}`)}`)}
+        ${each(4, (t) => `get x${t}  i32.const 16  i32.add  set x${t}`)}
+        get p  i32.const ${4 * size}  i32.add  tee p
+        get wend  i32.lt_u  br_if rows_
       end
-      ${[0, 1, 2, 3].map((t) => `get y  get y  v128.load 0  get a${t}  f32x4.add  v128.store 0
-      get y  get y  v128.load 16  get b${t}  f32x4.add  v128.store 16  get y  get stride  i32.add  set y`).join("\n")}
+      ${each(4, (t) => `get y  get y  v128.load 0  get a${t}  f32x4.add  v128.store 0
+      get y  get y  v128.load 16  get b${t}  f32x4.add  v128.store 16  get y  get ys  i32.add  set y`)}
       get y  get tend  i32.lt_u  br_if positions
     end
-  end
+  end`;
 
-  ;; eight columns of w (stride bytes a row) side by side as a panel (rows, 8); 16: widened to float32 on the way
-  func pack32 param i32 y i32 w i32 rows i32 stride
-    local i32 yend
-    get y  get rows  i32.const 32  i32.mul  i32.add  set yend
-    loop rows_
-      get y  get w  v128.load 0   v128.store 0
-      get y  get w  v128.load 16  v128.store 16
-      get w  get stride  i32.add  set w
-      get y  i32.const 32  i32.add  tee y
-      get yend  i32.lt_u  br_if rows_
-    end
-  end
+// exp(z) = 2^n exp(r), n whole and |r| at most ln 2 / 2: exp(r) by its series up to r^7, 2^n into the exponent's bits.
+// ln 2 is taken away in two parts, so that r keeps its digits.
+const EXP = `
+  get z  ${constant(-87)}  f32x4.max  ${constant(87)}  f32x4.min  tee z
+  ${constant(Math.LOG2E)}  f32x4.mul  f32x4.nearest  set n
+  get z  get n  ${constant(0.693359375)}  f32x4.mul  f32x4.sub
+  get n  ${constant(Math.LN2 - 0.693359375)}  f32x4.mul  f32x4.sub  set z
+  ${constant(1 / 5040)}
+  ${[720, 120, 24, 6, 2, 1, 1].map((k) => `get z  f32x4.mul  ${constant(1 / k)}  f32x4.add`).join("\n")}
+  get n  i32x4.trunc_sat_f32x4_s  i32.const 23  i32x4.shl  i32x4.add`;
 
-  func pack16 param i32 y i32 w i32 rows i32 stride
-    local i32 yend v128 mask v128 up
-    i32.const -1879056384  i32x4.splat  set mask
-    i32.const 1920991232   i32x4.splat  set up
-    get y  get rows  i32.const 32  i32.mul  i32.add  set yend
-    loop rows_
-      get y  get w  v128.load16x4_s 0  i32.const 13  i32x4.shl  get mask  v128.and  get up  f32x4.mul  v128.store 0
-      get y  get w  v128.load16x4_s 8  i32.const 13  i32x4.shl  get mask  v128.and  get up  f32x4.mul  v128.store 16
-      get w  get stride  i32.add  set w
-      get y  i32.const 32  i32.add  tee y
-      get yend  i32.lt_u  br_if rows_
+/** x[i] = what `code` makes of it (u is x[i]), n of them, four at a time. */
+const inPlace = (title, code) => `
+  func ${title} param i32 x i32 count
+    local i32 xend v128 u v128 z v128 n
+    get x  get count  i32.const 4  i32.mul  i32.add  set xend
+    loop numbers
+      get x  get x  v128.load 0  set u
+      ${code}
+      v128.store 0
+      get x  i32.const 16  i32.add  tee x
+      get xend  i32.lt_u  br_if numbers
     end
-  end
-`;
+  end`;
+
+// GPT-2's GELU, with tanh: 0.5 (1 + tanh t) is 1 / (1 + exp(-2t))
+const CUBE = "get u  get u  f32x4.mul  get u  f32x4.mul";
+const GELU = `
+  get u  ${CUBE}  ${constant(0.044715)}  f32x4.mul  f32x4.add  ${constant(-2 * Math.sqrt(2 / Math.PI))}  f32x4.mul  set z
+  get u  ${EXP}  ${constant(1)}  f32x4.add  f32x4.div`;
+
+export const SOURCE = [one(32, load32), one(16, load16), four(32, load32), four(16, load16),
+  inPlace("exp", `get u  set z  ${EXP}`), inPlace("gelu", GELU)].join("\n");
 
 // ---------------------------------------------------------------- the assembler: words in, bytes out
 
@@ -217,8 +122,10 @@ const OPS = {       // word: [bytes of the opcode, what follows it, log2 of the 
   "v128.load": [[0xfd, 0x00], OFFSET, 2], "v128.load16x4_s": [[0xfd, 0x03], OFFSET, 2],
   "v128.load32_splat": [[0xfd, 0x09], OFFSET, 2], "v128.store": [[0xfd, 0x0b], OFFSET, 2],
   "i32x4.splat": [[0xfd, 0x11]], "f32x4.splat": [[0xfd, 0x13]], "f32x4.extract_lane": [[0xfd, 0x1f], LANE],
-  "v128.and": [[0xfd, 0x4e]], "i32x4.shl": [[0xfd, 0xab, 0x01]],
-  "f32x4.add": [[0xfd, 0xe4, 0x01]], "f32x4.mul": [[0xfd, 0xe6, 0x01]],
+  "v128.and": [[0xfd, 0x4e]], "i32x4.shl": [[0xfd, 0xab, 0x01]], "i32x4.add": [[0xfd, 0xae, 0x01]],
+  "f32x4.add": [[0xfd, 0xe4, 0x01]], "f32x4.sub": [[0xfd, 0xe5, 0x01]], "f32x4.mul": [[0xfd, 0xe6, 0x01]],
+  "f32x4.div": [[0xfd, 0xe7, 0x01]], "f32x4.min": [[0xfd, 0xe8, 0x01]], "f32x4.max": [[0xfd, 0xe9, 0x01]],
+  "f32x4.nearest": [[0xfd, 0x6a]], "i32x4.trunc_sat_f32x4_s": [[0xfd, 0xf8, 0x01]],
 };
 
 /** LEB128, WebAssembly's way to write an integer: seven bits a byte, the low ones first. */
@@ -280,12 +187,10 @@ export function assemble(source) {
 
 // ---------------------------------------------------------------- a heap, and the loops on it
 
-const SCALE = 10;                    // float16 weights are kept 2^10 too large: then none of them is subnormal,
-                                     // which many processors multiply a hundred times slower. 2^(112-10) is `up`.
 const LARGEST16 = 0x5400;            // 64 in float16: 2^10 times more would no longer fit
 
 /** One float16 (16 bits) times 2^10, as a float16 again: exact, because 2^10 lifts the smallest subnormal to a normal. */
-function scale16(half) {
+export function scale16(half) {
   const sign = half & 0x8000, size = half & 0x7fff;
   if (size >= LARGEST16) throw new RangeError("a float16 weight is larger than 64");
   if (size >= 0x0400) return half + (SCALE << 10);
@@ -295,7 +200,7 @@ function scale16(half) {
 }
 
 /** 65,536 entries: the float32 that each float16 stands for. */
-function table16() {
+export function table16() {
   const table = new Float32Array(65536);
   for (let half = 0; half < 65536; half++) {
     const exponent = (half >> 10) & 31, mantissa = half & 1023;
@@ -306,9 +211,13 @@ function table16() {
   return table;
 }
 
+/** Where element (i, j) of a matrix with `rows` rows lies: eight columns side by side make a panel. */
+export const spot = (i, j, rows) => (j >> 3) * 8 * rows + 8 * i + (j & 7);
+
 /**
  * A heap of `bytes` bytes with the loops that work on it.
- * kind: "wasm", "plain", or "auto" (wasm where the browser has SIMD). Returns { kind, buffer, f32, u16, matmul, vecmat32, ... }.
+ * kind: "wasm", "plain", or "auto" (wasm where the browser has SIMD).
+ * Returns { kind, buffer, f32, u16, matmul, exp, gelu }.
  */
 export async function makeKernels(bytes, kind = "auto") {
   if (kind !== "plain") {
@@ -316,13 +225,13 @@ export async function makeKernels(bytes, kind = "auto") {
       const pages = Math.ceil(bytes / 65536);
       const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
       const { instance } = await WebAssembly.instantiate(assemble(SOURCE), { page: { memory } });
-      return { kind: "wasm", ...views(memory.buffer), ...instance.exports, matmul: panels(instance.exports) };
+      return { kind: "wasm", ...views(memory.buffer), ...instance.exports, matmul: product(instance.exports) };
     } catch (error) {
       if (kind === "wasm") throw error;
     }
   }
-  const heap = views(new ArrayBuffer(Math.ceil(bytes / 8) * 8));
-  return { kind: "plain", ...heap, ...plainKernels(heap.f32) };
+  const heap = views(new ArrayBuffer(Math.ceil(bytes / 8) * 8)), loops = plainLoops(heap.f32);
+  return { kind: "plain", ...heap, ...loops, matmul: product(loops) };
 }
 
 /** True where the browser runs our WebAssembly: SIMD is in every browser since 2023. */
@@ -330,61 +239,56 @@ export function hasWasm() {
   try { return WebAssembly.validate(assemble(SOURCE)); } catch { return false; }
 }
 
-/** matmul from the WebAssembly's parts: eight columns of the weight at a time. T is a multiple of 4, `strip` a (rows, 8) room. */
-const panels = ({ pack16, pack32, panel32 }) => (y, x, w, T, rows, cols, half, strip) => {
-  const size = half ? 2 : 4, pack = half ? pack16 : pack32;
-  for (let j = 0; j < cols; j += 8) {
-    pack(strip, w + size * j, rows, size * cols);
-    panel32(y + 4 * j, x, strip, rows, T, 4 * cols);
-  }
-};
-
 const views = (buffer) => ({ buffer, f32: new Float32Array(buffer), u16: new Uint16Array(buffer) });
 
-const STRIP = 16;                                            // rows of a weight that plain JavaScript works on at once
+/**
+ * matmul(y, x, w, T, rows, cols, half, xs, ys, next): y (T, cols) += x (T, rows) @ w (rows, cols).
+ * xs, ys: numbers from one row of x and y to the next; next: numbers from one panel of w to the next.
+ * T = 1, or as many positions as the next multiple of 4: there must be room for them.
+ */
+const product = ({ one32, one16, four32, four16 }) =>
+  (y, x, w, T, rows, cols, half = false, xs = rows, ys = cols, next = 8 * rows) => {
+    const size = half ? 2 : 4, four = half ? four16 : four32;
+    if (T === 1) return (half ? one16 : one32)(y, x, w, rows, cols, size * next);
+    for (let j = 0; j < cols; j += 8) four(y + 4 * j, x, w + size * (j >> 3) * next, rows, (T + 3) & ~3, 4 * xs, 4 * ys);
+  };
 
-function plainKernels(f32) {
+/** The same in plain JavaScript, on an array of float32. */
+function plainLoops(f32) {
+  /** One position, one panel. */
+  function panel(y, x, w, rows) {
+    let a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0;
+    for (let i = 0; i < rows; i++, w += 8) {
+      const s = f32[x + i];
+      a += s * f32[w];
+      b += s * f32[w + 1];
+      c += s * f32[w + 2];
+      d += s * f32[w + 3];
+      e += s * f32[w + 4];
+      f += s * f32[w + 5];
+      g += s * f32[w + 6];
+      h += s * f32[w + 7];
+    }
+    f32[y] += a;
+    f32[y + 1] += b;
+    f32[y + 2] += c;
+    f32[y + 3] += d;
+    f32[y + 4] += e;
+    f32[y + 5] += f;
+    f32[y + 6] += g;
+    f32[y + 7] += h;
+  }
+  const at = (x, n) => f32.subarray(x >> 2, (x >> 2) + n);
   return {
-    matmul(y, x, w, T, rows, cols) {
-      for (let i = 0; i < rows; i += STRIP) {                // a strip of rows stays in the processor's cache for all T
-        const n = Math.min(STRIP, rows - i);
-        for (let t = 0; t < T; t++) this.vecmat32(y + 4 * t * cols, x + 4 * (t * rows + i), w + 4 * i * cols, n, cols);
-      }
+    one32(y, x, w, rows, cols, next) {
+      for (let j = 0; j < cols; j += 8, w += next) panel((y >> 2) + j, x >> 2, w >> 2, rows);
     },
-    vecmat32(y, x, w, rows, cols) {
-      y >>= 2; x >>= 2; w >>= 2;                            // addresses -> indices
-      let i = 0;
-      for (; i + 4 <= rows; i += 4) {
-        const x0 = f32[x + i], x1 = f32[x + i + 1], x2 = f32[x + i + 2], x3 = f32[x + i + 3];
-        let a = w + i * cols, b = a + cols, c = b + cols, d = c + cols, j = y;
-        for (; j + 4 <= y + cols; j += 4, a += 4, b += 4, c += 4, d += 4) {        // written out: a fifth faster
-          f32[j] += x0 * f32[a] + x1 * f32[b] + x2 * f32[c] + x3 * f32[d];
-          f32[j + 1] += x0 * f32[a + 1] + x1 * f32[b + 1] + x2 * f32[c + 1] + x3 * f32[d + 1];
-          f32[j + 2] += x0 * f32[a + 2] + x1 * f32[b + 2] + x2 * f32[c + 2] + x3 * f32[d + 2];
-          f32[j + 3] += x0 * f32[a + 3] + x1 * f32[b + 3] + x2 * f32[c + 3] + x3 * f32[d + 3];
-        }
-        for (; j < y + cols; j++, a++, b++, c++, d++) f32[j] += x0 * f32[a] + x1 * f32[b] + x2 * f32[c] + x3 * f32[d];
-      }
-      for (; i < rows; i++) {
-        const x0 = f32[x + i], a = w + i * cols;
-        for (let j = 0; j < cols; j++) f32[y + j] += x0 * f32[a + j];
-      }
+    four32(y, x, w, rows, T, xs, ys) {
+      for (let t = 0; t < T; t++) panel((y + t * ys) >> 2, (x + t * xs) >> 2, w >> 2, rows);
     },
-    matvec32(y, x, w, rows, cols) {
-      y >>= 2; x >>= 2; w >>= 2;
-      for (let i = 0; i < rows; i++, w += cols) {
-        let a = 0, b = 0, c = 0, d = 0, j = 0;              // four sums: the processor adds them side by side
-        for (; j + 4 <= cols; j += 4) {
-          a += f32[w + j] * f32[x + j];
-          b += f32[w + j + 1] * f32[x + j + 1];
-          c += f32[w + j + 2] * f32[x + j + 2];
-          d += f32[w + j + 3] * f32[x + j + 3];
-        }
-        for (; j < cols; j++) a += f32[w + j] * f32[x + j];
-        f32[y + i] = a + b + (c + d);
-      }
+    exp(x, n) { at(x, n).forEach((z, i, all) => { all[i] = Math.exp(z); }); },
+    gelu(x, n) {
+      at(x, n).forEach((u, i, all) => { all[i] = u / (1 + Math.exp(-1.5957691216057308 * (u + 0.044715 * u * u * u))); });
     },
   };
 }
-
-export { scale16, table16 };

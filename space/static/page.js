@@ -2,7 +2,7 @@
 
 import { $, app, in_words, learned_text, make, megabytes, mean, plural, problem, set_state, status } from "./shared.js";
 import { choose, draw_inside, fill_heads, most_surprising, on_heads, redraw_arcs } from "./inside.js";
-import { offer_game, on_counted, on_judged, set_up_play } from "./play.js";
+import { offer_game, offer_past, on_counted, on_judged, on_moment, set_up_play } from "./play.js";
 
 const FULL_SURPRISE = 6;                                     // nats drawn at full height: one chance in 400
 const LARGE = 30e6;                                          // bytes that a phone should not fetch unasked
@@ -11,6 +11,7 @@ const LONGEST_LINK = 1500;                                   // letters of a beg
 let job = 0, ask = 0, pending = null, spoken = 0, typed = false, after = null;    // after: what happens once the text is whole
 const query = new URLSearchParams(location.search);
 const no = () => {};
+const NAME = /^[\w.-]+\/[\w.-]+$/;                           // owner/name
 
 // ---------------------------------------------------------------- loading
 
@@ -19,25 +20,31 @@ async function start() {
   const repo = query.get("model") ?? window.huggingface?.variables?.MODEL;
   app.site = await fetch("site.json").then((response) => (response.ok ? response.json() : {})).catch(() => ({}));
   if (repo) {
-    if (!/^[\w.-]+\/[\w.-]+$/.test(repo)) return on.failed({ what: "load", message: `${repo} is no model's name: give owner/name.` });
+    if (!NAME.test(repo)) return on.failed({ what: "load", message: `${repo} is no model's name: give owner/name.` });
     app.site = { title: repo.split("/")[1] };
   }
   if (app.site.title) document.title = $("title").textContent = app.site.title;
   add_links(app.site.links ?? []);
   const { opening } = app.site;
+  add_examples(app.site.examples ?? []);
   if (opening && !query.has("p")) {                          // made when the page was built: there before the model is
     app.n_prompt = opening.n_prompt;
     add([...opening.text].map((piece, i) => ({ piece, nats: opening.nats[i] })));
     $("seed_text").value = opening.text.slice(0, opening.n_prompt);
-    add_examples(opening.text);
   }
   if (app.site.bytes > LARGE && !query.has("p")) {
     status(`The model is ${megabytes(app.site.bytes)}. It is fetched when you press Generate.`);
     set_state("waiting");
-  } else load({ repo, version: app.site.version });
+  } else load(own(repo));
 }
 
-/** place: { repo, files, version }, as fetching.js takes it. A second call replaces the model. */
+/** The model that this address names; ?draft= is a small one that proposes letters to it. */
+function own(repo) {
+  const draft = query.get("draft") ?? undefined;
+  return { repo, version: app.site.version, draft: NAME.test(draft) ? draft : undefined };
+}
+
+/** place: { repo, files, version, draft }, as fetching.js takes it. A second call replaces the model. */
 function load(place) {
   if (app.about) { clear(); $("seed_text").value = ""; $("examples").replaceChildren(); app.site = {}; }
   app.worker?.terminate();
@@ -62,7 +69,7 @@ function add_links(links) {
 }
 
 /** The model in words that a friend understands; what is exact and long stands folded. */
-function describe({ parameters, bytes, card, n_layer, n_head, n_embd, block_size, unit, n }) {
+function describe({ parameters, bytes, card, n_layer, n_head, n_embd, block_size, unit, n, draft }) {
   const text = learned_text(card), { machine = {}, seconds } = card ?? {};
   const time = !(seconds > 0) ? "" : seconds < 90 ? ` in ${in_words(Math.round(seconds), "second")}`
     : seconds < 5400 ? ` in ${in_words(Math.round(seconds / 60), "minute")}` : ` in ${in_words(Math.round(seconds / 3600), "hour")}`;
@@ -77,15 +84,13 @@ function describe({ parameters, bytes, card, n_layer, n_head, n_embd, block_size
     + `${plural(n_head, "head")} each, vectors of ${n_embd} numbers, ${block_size} ${unit}s of memory.`
     + (Number.isFinite(loss) ? ` Its average surprise on text that it never saw is ${loss.toFixed(3)} nats a character` : "")
     + (Number.isFinite(loss) && Number.isFinite(counts) ? `; the table's is ${counts.toFixed(3)}.` : Number.isFinite(loss) ? "." : "")
+    + (draft ? ` A model of ${(draft / 1e6).toFixed(1)} million proposes ${unit}s to it, and it keeps or replaces them: faster, and still its own text.` : "")
     + " A nat is the unit of surprise: minus the logarithm of the chance that was given to what came.";
 }
 
-/** Beginnings out of the model's own text: who speaks, and how lines begin. */
-function add_examples(text) {
-  const lines = [...new Set(text.split("\n").slice(1))].filter((line) => line.length > 3);
-  const speakers = lines.filter((line) => /^[^,.;!?]{2,24}:$/.test(line)).slice(0, 2).map((line) => `${line}\n`);
-  const others = lines.filter((line) => !line.endsWith(":")).slice(0, -1).slice(0, 3).map((line) => line.split(" ").slice(0, 3).join(" "));
-  $("examples").replaceChildren(...[...speakers, ...others].map((example) => {
+/** Beginnings of the text that the model was tested on: a click runs one. */
+function add_examples(examples) {
+  $("examples").replaceChildren(...examples.slice(0, 6).map((example) => {
     const button = make("button", example.trim(), { type: "button" });
     button.onclick = () => { $("seed_text").value = example; grow(); generate(); };
     return button;
@@ -109,8 +114,10 @@ const on = {
     app.about = about;
     $("bar").hidden = true;
     describe(about);
+    if (!app.site.examples) add_examples((about.card?.corpus?.examples ?? []).filter((e) => typeof e === "string" && e.length < 60));
     fill_heads();
     offer_game();
+    offer_past(app.site.moments);
     set_state("ready");
     status("Ready.");
     if (pending) generate(...pending.splice(0));
@@ -148,14 +155,15 @@ const on = {
     if (from !== job) return;
     add(items);
     speak();
-    status(`${plural(count, "token")}${seconds > 0 ? `, ${Math.round(count / seconds).toLocaleString("en")} tok/s` : ""}, seed ${app.used.seed}.`);
+    const speed = seconds > 0 ? `, ${Math.round(count / seconds).toLocaleString("en")} a second` : "";
+    status(`${plural(count, app.about.unit)}${speed}, seed ${app.used.seed}.`);
   },
 
   done({ job: from, stopped, tokens }) {
     if (from !== job) return;
-    const speed = /, [\d,]+ tok\/s/.exec($("status").textContent)?.[0] ?? "";
+    const speed = /, [\d,]+ a second/.exec($("status").textContent)?.[0] ?? "";
     set_writing(false);
-    status(`${stopped ? "Stopped after" : "Done:"} ${plural(tokens, "token")}${speed}, seed ${app.used.seed}.`);
+    status(`${stopped ? "Stopped after" : "Done:"} ${plural(tokens, app.about.unit)}${speed}, seed ${app.used.seed}.`);
     speak(true);
     after();
   },
@@ -164,6 +172,7 @@ const on = {
   heads({ names }) { on_heads(names); },
   counted(message) { on_counted(message); },
   judged(message) { on_judged(message); },
+  moment(message) { on_moment(message); },
 
   failed({ what, message }) {
     problem(message);
@@ -195,7 +204,7 @@ function generate(swap = null, how = {}, next = show_surprise) {
   stop();
   if (!app.about) {
     pending = [swap, how, next];
-    if (app.state === "waiting") load({ version: app.site.version });
+    if (app.state === "waiting") load(own());
     return;
   }
   if (!$("ask").reportValidity()) { $("settings").open = true; return; }
@@ -214,7 +223,7 @@ function generate(swap = null, how = {}, next = show_surprise) {
 function first_text() {
   $("seed_text").value = /^[^,.;!?\n]{2,24}:$/m.exec(app.about.card?.heldout ?? "")?.[0].concat("\n") ?? "";
   grow();
-  generate(null, { seed: 1, fast: true }, () => { add_examples(app.pieces.join("")); choose(most_surprising()); });
+  generate(null, { seed: 1, fast: true }, () => choose(most_surprising()));
 }
 
 /** The page rests at once; the model ends with the token that it is at. */
@@ -330,7 +339,7 @@ function address() {
   if (top_k) shared.set("k", top_k);
   if (to_line === false) shared.set("l", 0);
   if (app.chosen >= 0) shared.set("at", app.chosen);
-  for (const name of ["model", "kernels"]) if (query.has(name)) shared.set(name, query.get(name));
+  for (const name of ["model", "draft", "kernels"]) if (query.has(name)) shared.set(name, query.get(name));
   return shared.toString();
 }
 
@@ -348,10 +357,8 @@ function from_address() {
   $("temperature").oninput();
   grow();
   const at = Number(query.get("at") ?? -1);
-  generate(null, { fast: true }, () => {
-    add_examples(app.pieces.join(""));
-    choose(Number.isInteger(at) && at > 0 && at < app.pieces.length ? at : most_surprising());
-  });
+  const fits = () => Number.isInteger(at) && at > 0 && at < app.pieces.length;
+  generate(null, { fast: true }, () => choose(fits() ? at : most_surprising()));
   $("seed").value = "";                                      // the next text is a new one
 }
 

@@ -8,6 +8,11 @@ const CONTEXT = 60;                                          // letters that the
 export function set_up_play(load) {
   $("duel_go").onclick = duel;
   $("game_go").onclick = new_game;
+  $("when").oninput = () => {
+    $("when_out").textContent = step_words(step_at($("when").value));
+    $("when").setAttribute("aria-valuetext", $("when_out").textContent);
+  };
+  $("when").onchange = travel;
   $("letter").oninput = () => { if ($("letter").value) guess($("letter").value); };
   $("letter").onkeydown = (event) => { if (event.key === "Enter") { event.preventDefault(); guess("\n"); } };
   for (const button of document.querySelectorAll("[data-letter]")) button.onclick = () => guess(button.dataset.letter);
@@ -45,7 +50,8 @@ async function files_of(entry) {
 function take(paths, load) {
   const folder = (path) => path.slice(0, path.lastIndexOf("/") + 1);
   const homes = paths.filter(([path]) => /(^|\/)config\.json$/.test(path)).map(([path]) => folder(path)).sort((a, b) => a.length - b.length);
-  const files = new Map(paths.filter(([path]) => folder(path) === (homes[0] ?? "")).map(([, file]) => [file.name, file]));
+  const home = homes[0] ?? "", inside = paths.filter(([path]) => path.startsWith(home));
+  const files = new Map(inside.map(([path, file]) => [path.slice(home.length), file]));
   document.title = $("title").textContent = homes[0]?.split("/").filter(Boolean).at(-1) ?? "Your model";
   load({ files });
   scrollTo({ top: 0 });
@@ -64,6 +70,35 @@ export function on_counted({ pieces }) {
   for (const [id, text] of [["duel_model", app.pieces.slice(app.n_prompt).join("")], ["duel_table", pieces.join("")]]) {
     $(id).replaceChildren(make("span", prompt, { class: "soft" }), text);
   }
+}
+
+// ---------------------------------------------------------------- time machine
+
+let steps = [];                                              // of the moments; the last place is the model itself
+
+/** Show the slider where the page carries earlier weights of this model: by site.json, or in a dropped folder. */
+export function offer_past(found = []) {
+  steps = [...found].sort((a, b) => a - b);
+  $("past").hidden = !steps.length;
+  $("when").max = $("when").value = steps.length;
+  $("when").oninput();
+  $("past_note").textContent = "";
+}
+
+const step_at = (place) => steps[place] ?? null;
+const step_words = (step) => (step === null ? "the whole training" : step ? `step ${step.toLocaleString("en")}` : "not at all");
+
+function travel() {
+  const step = step_at($("when").value);
+  $("past_note").textContent = "Fetching.";
+  app.worker?.postMessage({ type: "moment", step, prompt: app.pieces.slice(0, app.n_prompt).join(""), unseen: app.about.card?.heldout ?? "" });
+}
+
+export function on_moment({ step, prompt, text, nats }) {
+  if (step !== step_at($("when").value)) return;             // the slider is elsewhere by now
+  $("past_text").replaceChildren(make("span", prompt, { class: "soft" }), text);
+  $("past_note").textContent = nats === null ? "" : `Its surprise at text that it never saw: ${nats.toFixed(2)} nats a letter `
+    + `(blind guessing: ${Math.log(app.about.vocab_size).toFixed(2)}).`;
 }
 
 // ---------------------------------------------------------------- you against the model

@@ -2,7 +2,7 @@
 //
 // The format: 8 bytes, the length of a JSON header; the header, { name: { dtype, shape, data_offsets } }; the data.
 
-import { scale16, table16 } from "./kernels.js";
+import { scale16, spot, table16 } from "./kernels.js";
 
 const BYTES = { F32: 4, F16: 2, BF16: 2 };
 const BLOCK = 1 << 18;                                       // bytes moved at a time: a multiple of 4
@@ -113,19 +113,22 @@ let halves;
 
 /** Write the numbers in `part` from element `from` of the tensor at `address` on. */
 function convert(tensor, part, heap, address, from) {
-  const n = part.length / BYTES[tensor.dtype];
-  if (tensor.dtype === "F32") {
-    heap.f32.set(new Float32Array(part.buffer, 0, n), address / 4 + from);
-    return;
+  const numbers = decode(tensor, part), to = tensor.half ? heap.u16 : heap.f32, start = address / (tensor.half ? 2 : 4);
+  if (!tensor.panels) return to.set(numbers, start + from);
+  const { shape: [rows, cols], turned } = tensor;
+  let i = Math.floor(from / cols), j = from % cols;
+  for (let n = 0; n < numbers.length; n++) {
+    to[start + (turned ? spot(j, i, cols) : spot(i, j, rows))] = numbers[n];
+    if (++j === cols) { j = 0; i++; }
   }
-  const bits = new Uint16Array(part.buffer, 0, n);
-  if (tensor.half) {
-    for (let i = 0, to = address / 2 + from; i < n; i++) heap.u16[to + i] = scale16(bits[i]);
-  } else if (tensor.dtype === "F16") {
-    halves ??= table16();
-    for (let i = 0, to = address / 4 + from; i < n; i++) heap.f32[to + i] = halves[bits[i]];
-  } else {
-    const u32 = new Uint32Array(heap.buffer);                // bfloat16 is the upper half of a float32
-    for (let i = 0, to = address / 4 + from; i < n; i++) u32[to + i] = bits[i] << 16;
-  }
+}
+
+/** The numbers in `part` as float32, or, for a tensor that stays in float16, as kernels.js keeps those. */
+function decode({ dtype, half }, part) {
+  if (dtype === "F32") return new Float32Array(part.buffer, 0, part.length / 4);
+  const bits = new Uint16Array(part.buffer, 0, part.length / 2);
+  if (half) return bits.map(scale16);
+  if (dtype === "BF16") return new Float32Array(Uint32Array.from(bits, (b) => b << 16).buffer);      // the upper half of a float32
+  halves ??= table16();
+  return Float32Array.from(bits, (b) => halves[b]);
 }

@@ -49,7 +49,7 @@ export class CharTokenizer {
   }
 }
 
-// GPT-2's way of cutting text before merging
+// GPT-2's way of cutting text before merging: OpenAI's pattern, as tiktoken (MIT licence) states it
 const GPT2_PATTERN = /'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+$|\s+(?!\S)|\s/gu;
 
 /** GPT-2's byte-pair encoding: bytes are merged in the order in which training merged them. */

@@ -2,10 +2,10 @@
 //
 //   page -> worker   load {kernels, place} · retry · score {text, ask} · generate {job, text, max, to_line, temperature, top_k,
 //                    seed, fast, swap?} · stop · inspect {at, ask} · name_heads · switch_off {heads} · count {n_prompt, max,
-//                    temperature, top_k, seed} · judge {text, last}
+//                    temperature, top_k, seed} · judge {text, last} · moment {step, prompt, unseen}
 //   worker -> page   progress {done, total} · stalled {message} · ready {...} · pieces {ask?, job?, pieces, dropped}
 //                    nats {from, nats, counts} · reading {read, of} · tokens {items, seconds, count} · done {stopped, tokens}
-//                    inside {...} · heads {names} · counted {pieces} · judged {rounds} · failed {what, message}
+//                    inside {...} · heads {names} · counted {pieces} · judged {rounds} · moment {step, text, nats} · failed {what, message}
 
 import { GPT, draw, filter_probs, generator, readJSON } from "./gpt2.js";
 import { makeSource, optional } from "./fetching.js";
@@ -16,9 +16,13 @@ import { load_tokenizer } from "./tokenizer.js";
 const READING_SPEED = 45;                                    // characters a second: a brisk reader's pace
 const BREATH = 12;                                           // milliseconds of work between two looks at the mailbox
 const PAST_THE_END = 120;                                    // tokens that a text may be longer, so that it ends at a line
+const MOMENT_LENGTH = 240;                                   // letters that an earlier model writes
 const MANY_HEADS = 40;                                       // more than this many are not each tried out at every letter
 
-let model, tokenizer, table = null, start_id = 0;
+let model, tokenizer, table = null, start_id = 0, draft = null;              // draft: a small model that proposes letters
+let source = null;                                           // where the model's files come from
+const moments = new Map();                                   // step -> the model as it was then
+const no = () => false;
 let text = blank();                                          // the text on the page
 let job = 0;                                                 // the generation that may go on; any other one stops
 
@@ -38,7 +42,8 @@ let retry = () => {};
 
 async function load({ kernels, place }) {
   const stalled = (message) => new Promise((resolve) => { retry = resolve; postMessage({ type: "stalled", message }); });
-  const source = await makeSource(place, stalled), open = source.open, file = "model.safetensors";
+  source = await makeSource(place, stalled);
+  const open = source.open, file = "model.safetensors";
   let told = 0, size = 0;
   const tell = (done) => { told = performance.now(); postMessage({ type: "progress", done, total: size }); };
   const line = (response) => ({
@@ -49,21 +54,34 @@ async function load({ kernels, place }) {
     again: source.again && ((from) => { tell(from); return source.again(file, from); }),
     keep: source.keeper?.(file, response),
   });
-  const tokens = load_tokenizer(await readJSON(open, "tokenizer.json"));
-  const [gpt, counts, settings, card] = await Promise.all([
+  const settings = optional(() => readJSON(open, "generation_config.json"));
+  const tokens = load_tokenizer(await readJSON(open, "tokenizer.json")), helper = place.draft ?? (await settings)?.draft;
+  const [gpt, counts, card, small] = await Promise.all([
     GPT.from_pretrained(open, { line, kernels }),
     optional(async () => NGram.load(await (await open("ngram5.npz")).arrayBuffer())),
-    optional(() => readJSON(open, "generation_config.json")),
     optional(() => readJSON(open, "metrics.json")),
+    helper && optional(() => load_draft(helper, source, tokens, kernels)),
   ]);
   if (tokens.vocab_size > gpt.config.vocab_size) throw new Error("tokenizer.json has more symbols than the model: upload both files of one model.");
   gpt.config.n_tokens = Math.min(gpt.config.n_tokens, tokens.vocab_size);
   table = counts?.vocab_size === tokens.vocab_size ? counts : null;
-  start_id = settings?.bos_token_id ?? 0;
-  [model, tokenizer] = [gpt, tokens];
+  start_id = (await settings)?.bos_token_id ?? 0;
+  [model, tokenizer, draft] = [gpt, tokens, small];
   const { n_layer, n_head, n_embd, block_size, vocab_size } = gpt.config;
-  postMessage({ type: "ready", n_layer, n_head, n_embd, block_size, vocab_size, parameters: gpt.num_params(), bytes: gpt.file_bytes,
-    memory: gpt.bytes, kernels: gpt.kernels, card, n: table?.n, has_table: table !== null, unit: tokens.chars ? "letter" : "token" });
+  postMessage({ type: "ready", n_layer, n_head, n_embd, block_size, vocab_size, parameters: gpt.num_params(),
+    bytes: gpt.file_bytes, memory: gpt.bytes, kernels: gpt.kernels, card, n: table?.n, has_table: table !== null,
+    unit: tokens.chars ? "letter" : "token", draft: draft?.num_params() });
+}
+
+/** A folder inside the model's own, or a repo on the Hub. null if it does not know the same letters. */
+async function load_draft(name, source, tokens, kernels) {
+  const home = name.includes("/") ? await makeSource({ repo: name }) : null;
+  const open = home ? home.open : (file) => source.open(`${name}/${file}`);
+  const theirs = load_tokenizer(await readJSON(open, "tokenizer.json"));
+  if (JSON.stringify([...theirs.ids]) !== JSON.stringify([...tokens.ids])) return null;
+  const small = await GPT.from_pretrained(open, { kernels });
+  small.config.n_tokens = Math.min(small.config.n_tokens, tokens.vocab_size);
+  return small;
 }
 
 // ---------------------------------------------------------------- reading a text
@@ -133,7 +151,7 @@ async function generate(ask) {
   const mine = (text = text_of(prompt));
   postMessage({ type: "pieces", job: ask.job, pieces: prompt.map((id) => tokenizer.piece(id)), dropped: ask.swap ? [] : tokenizer.dropped(ask.text) });
   if (prompt.length <= model.config.block_size) await read_through(mine, stopped);
-  const sender = new Sender(ask), stream = model.stream(prompt, ask.max + (ask.to_line ? PAST_THE_END : 0), ask);
+  const sender = new Sender(ask), stream = model.stream(prompt, ask.max + (ask.to_line ? PAST_THE_END : 0), { ...ask, draft });
   while (!stopped()) {
     const step = await alone(() => next_id(stream, stopped, ask, sender.count === 0));
     if (!step) break;
@@ -292,9 +310,41 @@ async function judge({ text: unseen, last }) {
   postMessage({ type: "judged", rounds });
 }
 
+/** The model as it was at a step of its training (null: as it is): what it writes, and its surprise at unseen text. */
+async function moment({ step, prompt, unseen }) {
+  const past = step === null ? model : moments.get(step) ?? await fetch_moment(step), ids = tokenizer.encode(prompt);
+  if (!ids.length) ids.push(start_id);
+  await alone(async () => {
+    const nats = await surprise_at(past, tokenizer.encode(unseen));
+    const written = [...past.stream(ids, MOMENT_LENGTH, { temperature: 0.7, seed: 1 })].filter(({ id }) => id !== undefined);
+    postMessage({ type: "moment", step, prompt, text: tokenizer.decode(written.map(({ id }) => id)), nats });
+  });
+}
+
+/** Nats a token over ids, in windows as long as the context, each without its first token; null if there are too few. */
+async function surprise_at(past, ids) {
+  const { block_size } = past.config;
+  let sum = 0, n = 0;
+  for (let from = 0; from < ids.length; from += block_size) {
+    const window = ids.slice(from, from + block_size);
+    const each = (logits, i) => { if (i + 1 < window.length) { sum += surprise(logits, window[i + 1]); n++; } };
+    await finish(past.read(window, { each }), no);
+  }
+  return n ? sum / n : null;
+}
+
+async function fetch_moment(step) {
+  const open = (name) => source.open(name === "config.json" ? name : `moments/${step}/${name}`);
+  const line = (response) => ({ keep: source.keeper?.(`moments/${step}/model.safetensors`, response) });
+  const past = await GPT.from_pretrained(open, { line, kernels: model.kernels });
+  past.config.n_tokens = model.config.n_tokens;
+  moments.set(step, past);
+  return past;
+}
+
 // ---------------------------------------------------------------- the mailbox
 
-const actions = { load, score, generate, inspect, count, judge, switch_off, name_heads: tell_heads };
+const actions = { load, score, generate, inspect, count, judge, moment, switch_off, name_heads: tell_heads };
 let queue = Promise.resolve();
 
 onmessage = ({ data }) => {
