@@ -29,10 +29,14 @@ OPTIONAL = ["generation_config.json", "metrics.json", TABLE]
 CARD = "card.png"  # what a link to the page shows in a chat
 MOMENTS_BELOW = 16_000_000  # bytes: more than that is not looked at for a minute's play
 HALF_ABOVE = 20_000_000  # bytes: a larger model is published in float16, half the download
+ISOLATED = {  # only a page that is isolated from other sites may train with several workers (train_team.js)
+    "cross-origin-embedder-policy": "require-corp", "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "cross-origin",
+}  # fmt: skip
 FRONT_MATTER = {
     "title": "A GPT-2 in your browser", "emoji": "✒️", "colorFrom": "yellow", "colorTo": "red", "sdk": "static",
     "app_file": "index.html", "pinned": False,
-    "short_description": "A GPT-2 trained from scratch, run by your browser",
+    "short_description": "A GPT-2 trained from scratch, run by your browser", "custom_headers": ISOLATED,
 }  # fmt: skip
 
 
@@ -188,6 +192,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def end_headers(self):
         self.send_header("Cache-Control", "no-cache")  # a rebuilt page shows at the next reload
+        for name, value in ISOLATED.items():  # as on the Hub
+            self.send_header(name, value)
         super().end_headers()
 
 

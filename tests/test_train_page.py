@@ -1,10 +1,8 @@
-"""space/static/train.html in Chromium: a text goes in, a model comes out that Python opens."""
+"""space/static/train.html in Chromium: a text goes in, a model comes out that Python opens; a run goes on."""
 
 import re
 import shutil
 import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -14,32 +12,51 @@ from data.corpus import corpus_from_text
 from data.ngram import NGram
 from data.tokenizer import CharTokenizer
 from model_gpt2 import GPT
+from space.static_site import make_server
 from train_gpt2 import evaluate
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TEXT = "".join(f"The {a} {b} sat on the {c}.\n" for a in ("black", "old", "small") for b in ("cat", "dog", "owl", "fox")
                for c in ("mat", "roof", "wall", "bed", "oak", "car", "boat"))  # 84 lines
+LISTEN = """
+window.heard = [];
+window.Worker = class extends window.Worker {
+  constructor(...what) { super(...what); this.addEventListener("message", ({ data }) => window.heard.push(data)); }
+};
+"""
+LOSSES = "heard.filter(m => m.type === 'steps').flatMap(m => m.items)"
 
 
 @pytest.fixture(scope="module")
-def page():
+def browser():
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive Chromium")
-    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(ROOT / "space" / "static")))
+    server = make_server(ROOT / "space" / "static")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1000, "height": 900})
-        page.set_default_timeout(60_000)
-        page.told = []
-        page.on("pageerror", lambda error: page.told.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and page.told.append(message.text))
-        page.goto(f"http://127.0.0.1:{server.server_port}/train.html")
-        yield page
+        browser.address = f"http://127.0.0.1:{server.server_port}/train.html"
+        yield browser
         browser.close()
     server.shutdown()
+
+
+def open_page(context, address):
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.told = []
+    page.on("pageerror", lambda error: page.told.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and page.told.append(message.text))
+    page.add_init_script(LISTEN)
+    page.goto(address)
+    return page
+
+
+@pytest.fixture(scope="module")
+def page(browser):
+    context = browser.new_context(viewport={"width": 1000, "height": 900})
+    return open_page(context, browser.address)
 
 
 def give(page, text, name="cats.txt"):
@@ -52,14 +69,19 @@ def status(page, begin, seconds=120):
     expect(page.locator("#status")).to_have_text(re.compile(f"^{begin}"), timeout=1000 * seconds)
 
 
-BAD = [(b"", "0 characters"), (b"a" * 3000, "one symbol"), (b"\xff\xfe" * 900, "UTF-8")]
+BAD = [(b"", "0 characters"), (b"a" * 3000, "one symbol"), (b"\xff\xfe" * 900, "UTF-8"),
+       ("".join(map(chr, range(0x4E00, 0x4E00 + 5000))).encode(), "5,000 different symbols"),
+       (b"the cat sat\n" * 4_200_000, "more than 20 MB")]  # 50 MB
 
 
-@pytest.mark.parametrize("body, word", BAD)
-def test_bad_text_is_one_sentence_and_the_page_goes_on(page, body, word):
+@pytest.mark.parametrize("body, word", BAD, ids=["empty", "one symbol", "not UTF-8", "5,000 symbols", "50 MB"])
+def test_bad_text_is_one_sentence_and_the_page_goes_on(page, tmp_path, body, word):
     """Catches a page that falls silent, or trains on nothing."""
-    give(page, body)
+    (tmp_path / "bad.txt").write_bytes(body)
+    page.set_input_files("#file", tmp_path / "bad.txt")
     page.locator("#problem", has_text=word).wait_for()
+    said = page.inner_text("#problem")
+    assert said.endswith(".") and said.count(". ") == 0
     assert page.is_disabled("#go")
 
 
@@ -113,3 +135,73 @@ def test_it_wrote_samples_and_nothing_went_wrong(page, trained):
     assert page.told == []
     assert page.locator("#samples pre").count() >= 2
     assert "Exact loss" in page.get_attribute("#curve", "aria-label")
+    over = page.evaluate("heard.filter(m => m.type === 'steps').map(m => m.over)")
+    assert over == sorted(over) and over[-1] == pytest.approx(1, abs=0.2)  # its clock ends it
+
+
+def test_the_writing_page_opens_it(page, trained):
+    """Catches a model that the rest of the page cannot run, or that is gone when train.html is left."""
+    page.click("#open")
+    page.locator("#status", has_text="seed").wait_for()
+    page.fill("#seed_text", "The old cat")
+    page.locator("#verdict", has_text="nats of surprise").wait_for()
+    page.click("#go")
+    page.locator("#status", has_text="tok/s").wait_for()
+    assert len(page.inner_text("#text")) > 40
+    assert page.locator("#bars li").count() > 2
+    assert page.told == [message for message in page.told if "404" in message]
+
+
+def losses_of(page, query, address, leave=None):
+    """{step: loss} of a run of 40 steps; leave(page) is called in its midst."""
+    page.goto(address + query)
+    give(page, TEXT)
+    status(page, "Ready")
+    page.click("#go")
+    if leave:
+        status(page, "Step")
+        page = leave(page)
+    status(page, "Done", 240)
+    return dict(map(tuple, page.evaluate(LOSSES)))
+
+
+def close_and_come_back(page):
+    """Pause, so that all is kept; close the tab; open another, which offers to go on."""
+    page.click("#pause")
+    page.wait_for_timeout(1500)
+    context, address = page.context, page.url
+    page.close()
+    page = open_page(context, address)
+    page.locator("#left_at", has_text="cats.txt was left at step").wait_for()
+    page.click("#go_on")
+    return page
+
+
+def test_a_run_that_was_left_goes_on_and_workers_share_a_batch(browser):
+    """Catches moments, batches or a schedule that are lost with the tab, and workers who see other text."""
+    context = browser.new_context()
+    one, two, left = (open_page(context, "about:blank") for _ in range(3))
+    whole = losses_of(two, "?steps=60&workers=2", browser.address)
+    members = two.evaluate("heard.find(m => m.type === 'begun').members")
+    alone = losses_of(one, "?steps=60&workers=1", browser.address)
+    resumed = losses_of(left, "?steps=60&workers=2", browser.address, close_and_come_back)
+    assert members == 2, "the page is not isolated: no workers"
+    assert list(whole) == list(range(1, 61)) and list(resumed)[-1] == 60 and len(resumed) < 60
+    assert list(alone.values()) == pytest.approx(list(whole.values()), abs=2e-3)
+    assert alone[10] == pytest.approx(whole[10], abs=1e-5)
+    for step, loss in resumed.items():
+        assert loss == pytest.approx(whole[step], abs=1e-5)
+
+
+def test_a_full_storage_is_one_sentence_and_training_goes_on(browser):
+    """Catches a run that dies, or keeps silent, because the browser has no room to keep it."""
+    page = open_page(browser.new_context(), browser.address + "?steps=30")
+    session = page.context.new_cdp_session(page)
+    origin = browser.address.removesuffix("/train.html")
+    session.send("Storage.overrideQuotaForOrigin", {"origin": origin, "quotaSize": 1000})
+    give(page, TEXT)
+    status(page, "Ready")
+    page.click("#go")
+    page.locator("#problem", has_text="no room to keep the run: it goes on").wait_for()
+    status(page, "Done", 240)
+    assert page.told == []

@@ -8,7 +8,7 @@ const [folder, kernels] = process.argv.slice(2);
 const { config, B, steps, law, batches, val, text, bad } = JSON.parse(readFileSync(`${folder}/task.json`));
 const bytes = readFileSync(`${folder}/start.bin`);
 const start = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-const model = new GPT(config, B, kernels), optimizers = make_optimizers(model, law);
+const model = new GPT(config, B, { kernels }), optimizers = make_optimizers(model, law);
 
 const size = (shape) => shape.reduce((a, b) => a * b, 1);
 let at = 0;

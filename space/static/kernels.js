@@ -113,11 +113,13 @@ export const SOURCE = [one(32, load32), one(16, load16), four(32, load32), four(
 
 // ---------------------------------------------------------------- the assembler: words in, bytes out
 
-const TYPES = { i32: 0x7f, v128: 0x7b };
-const LABEL = "label", LOCAL = "local", SIGNED = "signed", LANE = "lane", OFFSET = "offset";
+const TYPES = { i32: 0x7f, f32: 0x7d, v128: 0x7b };
+const LABEL = "label", LOCAL = "local", SIGNED = "signed", FLOAT = "float", LANE = "lane", OFFSET = "offset";
 const OPS = {       // word: [bytes of the opcode, what follows it, log2 of the alignment we promise]
   "get": [[0x20], LOCAL], "set": [[0x21], LOCAL], "tee": [[0x22], LOCAL],
   "br_if": [[0x0d], LABEL], "i32.const": [[0x41], SIGNED], "f32.const0": [[0x43, 0, 0, 0, 0]],
+  "f32.const": [[0x43], FLOAT], "f32.load": [[0x2a], OFFSET, 2], "f32.max": [[0x97]], "f32.mul": [[0x94]],
+  "f32.div": [[0x95]], "f32.sqrt": [[0x91]],
   "i32.add": [[0x6a]], "i32.mul": [[0x6c]], "i32.lt_u": [[0x49]], "f32.add": [[0x92]], "f32.store": [[0x38], OFFSET, 2],
   "v128.load": [[0xfd, 0x00], OFFSET, 2], "v128.load16x4_s": [[0xfd, 0x03], OFFSET, 2],
   "v128.load32_splat": [[0xfd, 0x09], OFFSET, 2], "v128.store": [[0xfd, 0x0b], OFFSET, 2],
@@ -126,6 +128,8 @@ const OPS = {       // word: [bytes of the opcode, what follows it, log2 of the 
   "f32x4.add": [[0xfd, 0xe4, 0x01]], "f32x4.sub": [[0xfd, 0xe5, 0x01]], "f32x4.mul": [[0xfd, 0xe6, 0x01]],
   "f32x4.div": [[0xfd, 0xe7, 0x01]], "f32x4.min": [[0xfd, 0xe8, 0x01]], "f32x4.max": [[0xfd, 0xe9, 0x01]],
   "f32x4.nearest": [[0xfd, 0x6a]], "i32x4.trunc_sat_f32x4_s": [[0xfd, 0xf8, 0x01]],
+  "f32x4.sqrt": [[0xfd, 0xe3, 0x01]], "f32x4.pmin": [[0xfd, 0xea, 0x01]], "f32x4.pmax": [[0xfd, 0xeb, 0x01]],
+  "f32x4.relaxed_madd": [[0xfd, 0x85, 0x02]],
 };
 
 /** LEB128, WebAssembly's way to write an integer: seven bits a byte, the low ones first. */
@@ -162,23 +166,25 @@ function assembleFunction(words) {
     if (operand === LOCAL) code.push(...leb(locals.findIndex(([, local]) => local === words[i])));
     if (operand === LABEL) code.push(...leb(labels.length - 1 - labels.lastIndexOf(words[i])));
     if (operand === SIGNED) code.push(...leb(Number(words[i]), true));
+    if (operand === FLOAT) code.push(...new Uint8Array(Float32Array.of(Number(words[i])).buffer));
     if (operand === LANE) code.push(Number(words[i]));
     if (operand === OFFSET) code.push(align, ...leb(Number(words[i])));
     if (operand) i++;
   }
   const own = locals.slice(params).map(([type]) => [1, TYPES[type]]);
   const body = [...vector(own), ...code];
-  return { name: words[1], type: [0x60, ...vector(Array(params).fill([0x7f])), 0], body: [...leb(body.length), ...body] };
+  const types = locals.slice(0, params).map(([type]) => [TYPES[type]]);
+  return { name: words[1], type: [0x60, ...vector(types), 0], body: [...leb(body.length), ...body] };
 }
 
-/** The text of SOURCE as a WebAssembly module (Uint8Array). It imports its memory as `page.memory`. */
-export function assemble(source) {
+/** The text of SOURCE as a WebAssembly module (Uint8Array). It imports its memory, of these limits, as `page.memory`. */
+export function assemble(source, limits = [0, 0]) {
   const plain = source.replace(/;;.*/g, "");
   const functions = plain.split(/\bfunc\b/).slice(1).map((text) => assembleFunction(["func", ...text.trim().split(/\s+/)]));
   return new Uint8Array([
     0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
     ...section(1, functions.map((f) => f.type)),
-    ...section(2, [[...name("page"), ...name("memory"), 2, 0, 0]]),
+    ...section(2, [[...name("page"), ...name("memory"), 2, ...limits]]),
     ...section(3, functions.map((_, i) => leb(i))),
     ...section(7, functions.map((f, i) => [...name(f.name), 0, ...leb(i)])),
     ...section(10, functions.map((f) => f.body)),

@@ -3,7 +3,7 @@
 
 const SHELF = "gpt2-page";
 const FILES = ["./", "index.html", "style.css", "page.js", "shared.js", "inside.js", "play.js", "worker.js", "fetching.js", "heads.js",
-  "gpt2.js", "speculate.js", "kernels.js", "safetensors.js", "tokenizer.js", "ngram.js", "site.json", "model/config.json", "model/tokenizer.json",
+  "gpt2.js", "speculate.js", "train_store.js", "kernels.js", "safetensors.js", "tokenizer.js", "ngram.js", "site.json", "model/config.json", "model/tokenizer.json",
   "model/generation_config.json", "model/metrics.json", "model/ngram5.npz"];
 
 self.addEventListener("install", (event) => {

@@ -3,6 +3,7 @@
 import { $, app, in_words, learned_text, make, megabytes, mean, plural, problem, set_state, status } from "./shared.js";
 import { choose, draw_inside, fill_heads, most_surprising, on_heads, redraw_arcs } from "./inside.js";
 import { offer_game, offer_past, on_counted, on_judged, on_moment, set_up_play } from "./play.js";
+import { kept } from "./train_store.js";
 
 const FULL_SURPRISE = 6;                                     // nats drawn at full height: one chance in 400
 const LARGE = 30e6;                                          // bytes that a phone should not fetch unasked
@@ -17,6 +18,7 @@ const NAME = /^[\w.-]+\/[\w.-]+$/;                           // owner/name
 
 async function start() {
   set_up_play(load);
+  if (query.has("trained")) return open_trained();
   const repo = query.get("model") ?? window.huggingface?.variables?.MODEL;
   app.site = await fetch("site.json").then((response) => (response.ok ? response.json() : {})).catch(() => ({}));
   if (repo) {
@@ -36,6 +38,15 @@ async function start() {
     status(`The model is ${megabytes(app.site.bytes)}. It is fetched when you press Generate.`);
     set_state("waiting");
   } else load(own(repo));
+}
+
+/** The model that train.html made and kept on this device. */
+async function open_trained() {
+  const files = await kept("model");
+  const message = "No model of your own is kept on this device: train one in train.html.";
+  if (!files) return on.failed({ what: "load", message });
+  document.title = $("title").textContent = "Your own GPT-2";
+  load({ files: new Map(Object.entries(files).map(([name, body]) => [name, new Blob([body])])) });
 }
 
 /** The model that this address names; ?draft= is a small one that proposes letters to it. */
@@ -339,7 +350,7 @@ function address() {
   if (top_k) shared.set("k", top_k);
   if (to_line === false) shared.set("l", 0);
   if (app.chosen >= 0) shared.set("at", app.chosen);
-  for (const name of ["model", "draft", "kernels"]) if (query.has(name)) shared.set(name, query.get(name));
+  for (const name of ["model", "draft", "kernels", "trained"]) if (query.has(name)) shared.set(name, query.get(name));
   return shared.toString();
 }
 

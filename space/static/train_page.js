@@ -1,14 +1,32 @@
 // train_page.js: the page around train_worker.js. Everything that computes is in the worker.
 
+import { MOST_BYTES } from "./train_text.js";
+
 const $ = (id) => document.getElementById(id);
 const worker = new Worker("train_worker.js", { type: "module" });
-const speeds = {};
+const speeds = {}, query = new URLSearchParams(location.search);
 let facts = null, marks = [], steps = [], validations = [], max_steps = 1, running = false, paused = false;
 
 const number = (n) => n.toLocaleString("en");
 const visible = (c) => ({ "\n": "⏎", " ": "␣", "\t": "⇥" })[c] ?? c;
 
 // ---------------------------------------------------------------- a text
+
+/** A file of any size: the worker refuses what is larger than MOST_BYTES, and no more than that is read. */
+async function give_file(file) {
+  try { give(await file.slice(0, MOST_BYTES + 1).arrayBuffer(), file.name); } catch {
+    problem(`${file.name} could not be read: choose it again.`);
+  }
+}
+
+/** The play that lies beside this page, if its owner put it there; else a made-up text of the same size. */
+async function give_own() {
+  for (const name of ["input.txt", "standin.txt"]) {
+    const response = await fetch(name).catch(() => null);
+    if (response?.ok) return give(await response.arrayBuffer(), name);
+  }
+  problem("No text lies beside this page: drop one of your own.");
+}
 
 function give(bytes, name) {
   if (running) return say("A model is in training: stop it before you choose another text.");
@@ -20,14 +38,17 @@ function give(bytes, name) {
   worker.postMessage({ type: "read", bytes, name }, [bytes]);
 }
 
-$("file").addEventListener("change", async ({ target }) => { const [file] = target.files; if (file) give(await file.arrayBuffer(), file.name); });
-$("use").addEventListener("click", () => give(new TextEncoder().encode($("paste").value).buffer, "a pasted text"));
+$("file").addEventListener("change", ({ target }) => { if (target.files[0]) give_file(target.files[0]); });
+$("own").addEventListener("click", give_own);
+$("use").addEventListener("click", () => {
+  give(new TextEncoder().encode($("paste").value).buffer, "a pasted text");
+});
 for (const kind of ["dragover", "dragleave", "drop"]) {
-  $("drop").addEventListener(kind, async (event) => {
+  $("drop").addEventListener(kind, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", kind === "dragover");
     const file = kind === "drop" ? event.dataTransfer.files[0] : null;
-    if (file) give(await file.arrayBuffer(), file.name);
+    if (file) give_file(file);
   });
 }
 
@@ -36,31 +57,56 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 $("go").addEventListener("click", () => {
   const minutes = Number($("minutes").value);
   if (!(minutes > 0 && minutes <= 240)) return problem("Minutes must be a number above 0 and at most 240.");
+  begin();
+  say("Measuring this device.");
+  // for comparisons: so many steps, whatever the clock says, and so many workers
+  const [max_steps, members] = ["steps", "workers"].map((name) => Number(query.get(name)) || undefined);
+  worker.postMessage({ type: "start", size: $("size").value, minutes, max_steps, members });
+});
+$("go_on").addEventListener("click", () => {
+  begin();
+  say("Reading what was kept.");
+  worker.postMessage({ type: "go_on" });
+});
+
+function begin() {
   problem("");
   steps = []; validations = []; running = true; paused = false;
+  $("left").hidden = true;
   $("samples").replaceChildren();
   $("files").replaceChildren();
   buttons();
-  say("Measuring this device.");
-  worker.postMessage({ type: "start", size: $("size").value, minutes });
+}
+
+$("pause").addEventListener("click", () => {
+  paused = !paused;
+  worker.postMessage({ type: paused ? "pause" : "resume" });
+  buttons();
+  if (paused) say("Paused.");
 });
-$("pause").addEventListener("click", () => { paused = !paused; worker.postMessage({ type: paused ? "pause" : "resume" }); buttons(); if (paused) say("Paused."); });
-$("stop").addEventListener("click", () => { paused = false; worker.postMessage({ type: "stop" }); say("Stopping after an examination."); });
+$("stop").addEventListener("click", () => {
+  paused = false;
+  worker.postMessage({ type: "stop" });
+  say("Stopping after an examination.");
+});
 $("folder").addEventListener("click", () => worker.postMessage({ type: "folder" }));
 for (const id of ["size", "minutes"]) $(id).addEventListener("input", plan);
-addEventListener("beforeunload", (event) => { if (running) event.preventDefault(); });
+addEventListener("beforeunload", (event) => { if (running && !query.has("steps")) event.preventDefault(); });
+addEventListener("pagehide", () => worker.postMessage({ type: "keep" }));
 
 function buttons() {
   $("go").disabled = running || !facts || !speeds.medium;
   $("pause").disabled = $("stop").disabled = !running;
   $("pause").textContent = paused ? "Go on" : "Pause";
   $("folder").disabled = running || !validations.length;
+  $("open").hidden = running || !validations.length;
 }
 
 function plan() {
   const seconds = speeds[$("size").value], minutes = Number($("minutes").value);
+  const steps = number(Math.round(60 * minutes / seconds));
   $("plan").textContent = seconds && minutes > 0
-    ? `On this device a step takes ${(1000 * seconds).toFixed(0)} ms: about ${number(Math.round(60 * minutes / seconds))} steps.` : "";
+    ? `On this device a step takes ${(1000 * seconds).toFixed(0)} ms: about ${steps} steps.` : "";
 }
 
 function say(text) { $("status").textContent = text; }
@@ -71,7 +117,8 @@ function problem(text) { $("problem").textContent = text; $("problem").hidden = 
 const on = {
   text({ name, symbols, chars, train, val }) {
     facts = { name, chars };
-    $("facts").textContent = `${name}: ${number(symbols)} characters, ${chars.length} different ones. It learns from the first ${number(train)} and is examined on the last ${number(val)}.`;
+    $("facts").textContent = `${name}: ${number(symbols)} characters, ${chars.length} different ones. `
+      + `It learns from the first ${number(train)} and is examined on the last ${number(val)}.`;
     $("alphabet").textContent = chars.slice(0, 300).map(visible).join(" ");
   },
   marks(message) { marks = message.marks; draw(); say("Measuring this device."); },
@@ -80,20 +127,37 @@ const on = {
     plan();
     if (speeds.medium) { say("Ready: press Train."); buttons(); }
   },
-  begun(message) {
-    max_steps = message.max_steps;
-    say(`${number(message.parameters)} parameters, ${number(max_steps)} steps, ${(message.bytes / 1e6).toFixed(0)} MB.`);
+  kept({ name, step, seconds }) {
+    $("left").hidden = false;
+    const when = `step ${number(step)}, after ${(seconds / 60).toFixed(1)} minutes`;
+    $("left_at").textContent = `A run on ${name} was left at ${when}.`;
   },
-  steps({ items, seconds }) {
+  begun({ parameters, bytes, members, losses, validations: examined, samples }) {
+    steps = losses;
+    samples.forEach(([step, text], i) => {
+      on.validation({ step, val_loss: examined[i][1] });
+      on.sample({ step, text });
+    });
+    const workers = members > 1 ? `${members} workers` : "one worker";
+    say(`${number(parameters)} parameters, ${workers}, ${(bytes / 1e6).toFixed(0)} MB.`);
+  },
+  steps({ items, seconds, over }) {
     steps.push(...items);
-    if (items.length && !paused) say(`Step ${number(steps.at(-1)[0])} of ${number(max_steps)}, ${(seconds / 60).toFixed(1)} minutes, loss of the batch ${steps.at(-1)[1].toFixed(3)}.`);
+    const [step, loss] = steps.at(-1) ?? [0, NaN];
+    max_steps = Math.max(step, Math.round(step / over) || 1);
+    if (step && !paused) {
+      const minutes = (seconds / 60).toFixed(1);
+      say(`Step ${number(step)} of about ${number(max_steps)}, ${minutes} minutes, `
+        + `loss of the batch ${loss.toFixed(3)}.`);
+    }
     draw();
   },
+  told({ message }) { problem(message); },
   validation({ step, val_loss }) { validations.push([step, val_loss]); draw(); },
   sample({ step, text }) {
-    const box = document.createElement("details"), title = document.createElement("summary"), pre = document.createElement("pre");
-    const [, loss] = validations.at(-1);
-    title.textContent = `Step ${number(step)}: ${loss.toFixed(3)} nats a character${passed(loss) ? `, past counting ${passed(loss)}` : ""}`;
+    const [box, title, pre] = ["details", "summary", "pre"].map((tag) => document.createElement(tag));
+    const [, loss] = validations.at(-1), past = passed(loss) ? `, past counting ${passed(loss)}` : "";
+    title.textContent = `Step ${number(step)}: ${loss.toFixed(3)} nats a character${past}`;
     pre.textContent = text;
     box.open = true;
     if ($("samples").firstElementChild) $("samples").firstElementChild.open = false;
@@ -102,9 +166,14 @@ const on = {
   },
   done({ step, seconds, val_loss }) {
     running = false;
+    max_steps = step;
+    draw();
     buttons();
-    const how = passed(val_loss) ? `better than counting ${passed(val_loss)} letter${passed(val_loss) > 1 ? "s" : ""}` : "counting letters is still better";
-    say(`Done: ${number(step)} steps in ${(seconds / 60).toFixed(1)} minutes. Exact loss on the unseen tenth: ${val_loss.toFixed(3)} nats a character, ${how}.`);
+    const n = passed(val_loss), minutes = (seconds / 60).toFixed(1);
+    const how = n === 1 ? "better than counting letters" : n ? `better than counting ${n} letters`
+      : "counting letters is still better";
+    say(`Done: ${number(step)} steps in ${minutes} minutes. `
+      + `Exact loss on the unseen tenth: ${val_loss.toFixed(3)} nats a character, ${how}.`);
   },
   folder({ files }) {
     $("files").replaceChildren(...Object.entries(files).map(([name, body]) => {
@@ -123,7 +192,10 @@ const on = {
   },
 };
 worker.addEventListener("message", ({ data }) => on[data.type](data));
-worker.addEventListener("error", (event) => problem(`The training could not be started (${event.message || "no reason given"}): this page needs a browser with WebAssembly SIMD and a web server.`));
+worker.addEventListener("error", ({ message = "no reason given" }) => {
+  problem(`The training could not be started (${message}): this page needs a web server, and a browser with `
+    + "WebAssembly SIMD.");
+});
 
 /** How many letters counting needs to be as good: the marks that this loss has passed. */
 const passed = (loss) => marks.filter((mark) => loss < mark).length;
@@ -140,21 +212,28 @@ function draw() {
   const y = (loss) => TOP + (H - TOP - BOTTOM) * (high - loss) / (high - low);
   const best = validations.length ? Math.min(...validations.map(([, loss]) => loss)) : Infinity;
   const parts = marks.map((mark, i) => [
-    svg("line", { class: best < mark ? "mark passed" : "mark", x1: LEFT, x2: W - RIGHT, y1: y(mark), y2: y(mark) }),
+    svg("line", { class: best < mark ? "mark passed" : "mark", x1: LEFT, x2: W - RIGHT,
+      y1: y(mark), y2: y(mark) }),
     svg("text", { x: W - RIGHT + 6, y: y(mark) + 4 }, `counting ${i + 1}: ${mark.toFixed(2)}`)]).flat();
   parts.push(path("train", steps, x, y), path("val", validations, x, y));
   parts.push(...validations.map(([step, loss]) => svg("circle", { cx: x(step), cy: y(loss), r: 3.5 })));
-  for (const loss of [low + 0.1, high - 0.1]) parts.push(svg("text", { x: 6, y: y(loss) + 4 }, loss.toFixed(2)));
-  parts.push(svg("text", { x: LEFT, y: H - 8 }, "step 0"), svg("text", { x: W - RIGHT - 60, y: H - 8 }, `step ${number(max_steps)}`));
+  for (const loss of [low + 0.1, high - 0.1]) {
+    parts.push(svg("text", { x: 6, y: y(loss) + 4 }, loss.toFixed(2)));
+  }
+  parts.push(svg("text", { x: LEFT, y: H - 8 }, "step 0"));
+  parts.push(svg("text", { x: W - RIGHT - 60, y: H - 8 }, `step ${number(max_steps)}`));
   $("curve").replaceChildren(...parts);
   const last = validations.at(-1);
-  $("curve").setAttribute("aria-label", `Loss against steps, with ${marks.length} marks of counting letters. ` +
-    (last ? `Exact loss ${last[1].toFixed(3)} at step ${last[0]}, past ${passed(last[1])} marks.` : "Nothing is examined yet."));
+  const so_far = last ? `Exact loss ${last[1].toFixed(3)} at step ${last[0]}, past ${passed(last[1])} marks.`
+    : "Nothing is examined yet.";
+  const what = `Loss against steps, with ${marks.length} marks of counting letters. ${so_far}`;
+  $("curve").setAttribute("aria-label", what);
 }
 
 function path(kind, points, x, y) {
-  const skip = Math.ceil(points.length / 600) || 1;          // more than the picture has columns would only slow it down
-  const d = points.filter((_, i) => i % skip === 0).map(([step, loss], i) => `${i ? "L" : "M"}${x(step).toFixed(1)} ${y(loss).toFixed(1)}`);
+  const skip = Math.ceil(points.length / 600) || 1;          // the picture has no more columns
+  const d = points.filter((_, i) => i % skip === 0).map(([step, loss], i) =>
+    `${i ? "L" : "M"}${x(step).toFixed(1)} ${y(loss).toFixed(1)}`);
   return svg("path", { class: kind, d: d.join("") });
 }
 
@@ -164,3 +243,5 @@ function svg(tag, attributes, text = "") {
   element.textContent = text;
   return element;
 }
+
+worker.postMessage({ type: "look" });

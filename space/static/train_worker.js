@@ -1,23 +1,27 @@
-// train_worker.js: the training's own thread, so that the page never freezes. The page sends and receives small messages:
+// train_worker.js: the training's own thread, so that the page never freezes. Small messages go to and fro:
 //
-//   page -> worker   read {bytes, name} · start {size, minutes, seed} · pause · resume · stop · folder
-//   worker -> page   text {name, symbols, chars, train, val} · marks {marks} · speed {size, seconds} · begun {...}
-//                    steps {items, seconds} · validation {step, val_loss} · sample {step, text} · done {...} · folder {files}
-//                    failed {message}
+//   page -> worker   look · read {bytes, name} · start {size, minutes, max_steps?, members?} · go_on
+//                    pause · resume · stop · keep · folder
+//   worker -> page   kept {...} · text {...} · marks {marks} · speed {size, seconds} · begun {...}
+//                    steps {items, seconds, over} · validation {step, val_loss, seconds, took}
+//                    sample {step, text} · told {message} · done {...} · folder {files} · failed {message}
 
 import { GPT as Writer, generator } from "./gpt2.js";
-import { evaluate, GPT, lr_at, make_optimizers, optimizer_step } from "./train.js";
-import { model_folder } from "./train_folder.js";
-import { corpus_from_text, marks, read_text } from "./train_text.js";
+import { evaluate, lr_at } from "./train.js";
+import { model_folder, num_params } from "./train_folder.js";
+import { forget, keep, kept, text_hash } from "./train_store.js";
+import { most_members, Team } from "./train_team.js";
+import { corpus_from_text, get_batch, marks, read_text } from "./train_text.js";
 
 export const SIZES = {
   small: { config: { n_layer: 2, n_head: 4, n_embd: 64, block_size: 64 }, B: 16 },
-  medium: { config: { n_layer: 4, n_head: 4, n_embd: 128, block_size: 128 }, B: 16 },
+  medium: { config: { n_layer: 3, n_head: 4, n_embd: 128, block_size: 128 }, B: 16 },
 };
-const LAW = { optimizer: "muon", lr: 4e-3, muon_lr: 0.02, beta1: 0.9, beta2: 0.99, weight_decay: 0.1 };   // as the preset cpu
-const VALIDATIONS = 8, SAMPLE = 240;                         // times a run stops to be examined; characters that it writes
+const LAW = { optimizer: "muon", lr: 4e-3, muon_lr: 0.02, beta1: 0.9, beta2: 0.99, weight_decay: 0.1 };
+const VALIDATIONS = 6, SAMPLE = 240;                // times a run is examined; characters that it writes then
+const KEEP = 20;                                             // seconds between two savings
 
-let corpus = null, model = null, run = null;
+let corpus = null, team = null, run = null;
 
 const { port1, port2 } = new MessageChannel();
 let waiting = null;
@@ -25,112 +29,208 @@ port2.onmessage = () => waiting?.();
 /** Let messages in, such as Pause; then go on. */
 const breathe = () => new Promise((resolve) => { waiting = resolve; port1.postMessage(0); });
 
+// ---------------------------------------------------------------- a text
+
 async function read({ bytes, name }) {
-  corpus = { name, ...corpus_from_text(read_text(new Uint8Array(bytes)), 128) };
-  const { chars, train, val } = corpus;
-  postMessage({ type: "text", name, symbols: train.length + val.length, chars, train: train.length, val: val.length });
-  corpus.marks = marks(train, val, chars.length);
+  open_text(new Uint8Array(bytes), name);
+  corpus.marks = marks(corpus.train, corpus.val, corpus.chars.length);
   postMessage({ type: "marks", marks: corpus.marks });
-  for (const size of Object.keys(SIZES)) postMessage({ type: "speed", size, seconds: await seconds_a_step(size) });
+  for (const size of Object.keys(SIZES)) {
+    postMessage({ type: "speed", size, seconds: await seconds_a_step(size) });
+  }
 }
 
-const build = (size) => new GPT({ ...SIZES[size].config, vocab_size: corpus.chars.length }, SIZES[size].B);
+function open_text(bytes, name) {
+  corpus = { name, bytes, hash: text_hash(bytes), ...corpus_from_text(read_text(bytes)) };
+  const { chars, train, val } = corpus;
+  const symbols = train.length + val.length;
+  postMessage({ type: "text", name, symbols, chars, train: train.length, val: val.length });
+}
+
+async function build(size, members = most_members()) {
+  team?.dismiss();
+  const { config, B } = SIZES[size];
+  team = await Team.gather({ ...config, vocab_size: corpus.chars.length }, B, LAW, members);
+  return team.model;
+}
 
 /** Seconds for one step of this size on this device: the median of a few, within about a second. */
 async function seconds_a_step(size) {
-  const trial = build(size), optimizers = make_optimizers(trial, LAW), random = generator(1), times = [];
-  trial.init(random);
-  for (let begin = performance.now(); times.length < 3 || (performance.now() - begin < 800 && times.length < 20);) {
+  const times = [], begin = performance.now();
+  (await build(size)).init(generator(1));
+  while (times.length < 3 || (performance.now() - begin < 800 && times.length < 20)) {
     const from = performance.now();
-    optimizer_step(trial, optimizers, ...get_batch(corpus.train, trial, random), 0);
+    team.optimizer_step(...get_batch(corpus.train, team, 1, times.length), 0);
     times.push((performance.now() - from) / 1000);
     await breathe();
   }
   return times.sort((a, b) => a - b)[times.length >> 1];
 }
 
-/** (x, y): B windows of the text at random places, and the same one symbol later. */
-function get_batch(ids, { B, config: { block_size: T } }, random) {
-  const x = new Int32Array(B * T), y = new Int32Array(B * T);
-  for (let b = 0; b < B; b++) {
-    const start = Math.floor(random() * (ids.length - T));
-    x.set(ids.subarray(start, start + T), b * T);
-    y.set(ids.subarray(start + 1, start + T + 1), b * T);
-  }
-  return [x, y];
+// ---------------------------------------------------------------- the run: as in train_gpt2.py
+
+/** minutes: how long it may take; or max_steps, where the clock shall not count. */
+async function start({ size, minutes, max_steps = Infinity, seed = 1, members }) {
+  (await build(size, members)).init(generator(seed));
+  run = { size, minutes: max_steps < Infinity ? 0 : minutes, max_steps, seed, hash: corpus.hash,
+    name: corpus.name, step: 0, seconds: 0, eval_seconds: time_validation(),
+    losses: [], validations: [], samples: [] };
+  await keep_text();
+  await train();
 }
 
-async function start({ size, minutes, seed = 1 }) {
-  const step_seconds = await seconds_a_step(size), random = generator(seed);
-  model = build(size);
-  model.init(random);
-  const max_steps = Math.max(20, Math.round(minutes * 60 / step_seconds));
-  const law = { ...LAW, max_steps, warmup_steps: Math.min(100, max_steps >> 3) };
-  run = { law, step: 0, seconds: 0, paused: false, stopped: false, val_loss: NaN };
-  const parameters = Object.values(model.shapes).reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
-  postMessage({ type: "begun", max_steps, parameters, bytes: model.bytes, config: model.config });
-  await train(run, make_optimizers(model, law), random);
+/** A run that was left, as it was kept. */
+async function go_on() {
+  const [text, left] = [await kept("text"), await kept("run")];
+  open_text(text.bytes, text.name);
+  corpus.marks = text.marks;
+  postMessage({ type: "marks", marks: corpus.marks });
+  (await build(left.run.size)).load_state(left.state);
+  run = left.run;
+  await train();
+}
+
+/** How much of the run is over; time is kept back for the last step and the last validation. */
+function share_over({ minutes, seconds, step, max_steps, eval_seconds }) {
+  if (!minutes) return step / max_steps;
+  return seconds / Math.max(1e-9, 60 * minutes - eval_seconds - 2 * seconds / Math.max(1, step));
+}
+
+/** Over how many steps the rate falls: those that were asked for, or what the clock allows at this pace. */
+function horizon(run) {
+  if (!run.minutes) return run.max_steps;
+  return run.step ? run.step / share_over(run) : Infinity;
+}
+
+/** What a validation will take, from a part of one. */
+function time_validation() {
+  const part = corpus.val.subarray(0, Math.max(2, corpus.val.length >> 4)), began = performance.now();
+  finish(evaluate(team, part));
+  return (performance.now() - began) / 1000 * corpus.val.length / part.length;
 }
 
 /** Steps until the last one, or until the page says stop; examined now and then, and at the end. */
-async function train(run, optimizers, random) {
-  const { max_steps } = run.law, every = Math.max(1, Math.floor(max_steps / VALIDATIONS));
-  let items = [], told = performance.now();
-  while (run.step < max_steps && !run.stopped) {
+async function train() {
+  const { config, bytes, kernels: { fused } } = team.model, { B, members } = team;
+  Object.assign(run, { paused: false, stopped: false, kept_at: performance.now() });
+  const parameters = num_params(team.model);
+  postMessage({ type: "begun", parameters, bytes, config, B, members, fused, ...run });
+  for (let items = [], told = performance.now(), clock = told; share_over(run) < 1 && !run.stopped;) {
     await breathe();
-    if (run.paused) { await new Promise((resolve) => { run.go_on = resolve; }); continue; }
-    const from = performance.now();
-    const share = lr_at(run.law, run.step) / run.law.lr;
-    const { loss } = optimizer_step(model, optimizers, ...get_batch(corpus.train, model, random), share);
-    run.seconds += (performance.now() - from) / 1000;
-    if (!Number.isFinite(loss)) throw new Error("The loss is no longer a number: begin again, or choose another text.");
-    items.push([++run.step, loss]);
+    if (run.paused) {
+      await save();
+      await new Promise((resolve) => { run.go_on = resolve; });
+      clock = performance.now();
+      continue;
+    }
+    items.push(one_step());
     if (performance.now() - told > 250) {
-      postMessage({ type: "steps", items, seconds: run.seconds });
+      postMessage({ type: "steps", items, seconds: run.seconds, over: share_over(run) });
       [items, told] = [[], performance.now()];
     }
-    if (run.step % every === 0 && run.step < max_steps) await examine(run);
+    if (share_over(run) * VALIDATIONS >= run.validations.length + 1 && share_over(run) < 1) await examine();
+    run.seconds += (performance.now() - clock) / 1000;
+    clock = performance.now();
+    if (clock - run.kept_at > 1000 * KEEP) save();
   }
-  postMessage({ type: "steps", items, seconds: run.seconds });
-  await examine(run);
+  await examine();
   postMessage({ type: "done", step: run.step, seconds: run.seconds, val_loss: run.val_loss });
+  await save("model");
+  await forget("run");
+}
+
+/**
+ * [step, loss] of one more step. The batch is a function of seed and step alone: a run that goes on sees the
+ * same text.
+ */
+function one_step() {
+  const law = { ...LAW, warmup_steps: 100 }, share = lr_at(law, run.step, horizon(run)) / law.lr;
+  const { loss } = team.optimizer_step(...get_batch(corpus.train, team, run.seed, run.step), share);
+  if (!Number.isFinite(loss)) {
+    throw new Error("The loss is no longer a number: begin again, or choose another text.");
+  }
+  run.losses.push([++run.step, loss]);
+  return run.losses.at(-1);
 }
 
 /** The exact loss of the whole validation split, and a sample. */
-async function examine(run) {
-  const turns = evaluate(model, corpus.val);
+async function examine() {
+  const began = performance.now(), turns = evaluate(team, corpus.val);
   let turn = turns.next();
   for (let count = 0; !turn.done; turn = turns.next()) if (++count % 4 === 0) await breathe();
   run.val_loss = turn.value;
-  postMessage({ type: "validation", step: run.step, val_loss: run.val_loss });
-  postMessage({ type: "sample", step: run.step, text: await write(SAMPLE) });
+  run.eval_seconds = (performance.now() - began) / 1000;
+  run.validations.push([run.step, run.val_loss, run.seconds]);
+  run.samples.push([run.step, await write(SAMPLE)]);
+  const { step, val_loss, seconds, eval_seconds: took } = run;
+  postMessage({ type: "validation", step, val_loss, seconds, took });
+  postMessage({ type: "sample", step: run.step, text: run.samples.at(-1)[1] });
+}
+
+function finish(turns) {
+  let turn = turns.next();
+  while (!turn.done) turn = turns.next();
+  return turn.value;
 }
 
 /** What the model writes now, by gpt2.js and from the very files that the page hands out. */
 async function write(length) {
   const files = folder(), writer = await Writer.from_pretrained(async (name) => new Response(files[name]));
   const first = Math.max(0, corpus.chars.indexOf("\n")), ids = [];
-  for (const { id } of writer.stream([first], length, { temperature: 0.8, seed: 1 })) if (id !== undefined) ids.push(id);
+  for (const { id } of writer.stream([first], length, { temperature: 0.8, seed: 1 })) {
+    if (id !== undefined) ids.push(id);
+  }
   return ids.map((id) => corpus.chars[id]).join("");
 }
 
 function folder() {
   const { step = 0, seconds = 0, val_loss } = run;
-  return model_folder(model, corpus.chars, { text: corpus.name, steps: step, minutes: seconds / 60, val_loss, marks: corpus.marks,
-    unit: "nats/char", made_by: "train.html" });
+  const facts = { text: corpus.name, steps: step, minutes: seconds / 60, val_loss, marks: corpus.marks };
+  return model_folder(team.model, corpus.chars, { ...facts, unit: "nats/char", made_by: "train.html" });
+}
+
+// ---------------------------------------------------------------- what is kept on this device
+
+const NO_ROOM = "This browser has no room to keep the run: it goes on, but a reload would lose it.";
+
+/** The run as it stands, or the files of its model. Where the browser has no room for it, it is said once. */
+async function save(what = "run") {
+  const { go_on: _, ...plain } = run;
+  run.kept_at = performance.now();
+  const kept_now = what === "model" ? folder() : { run: structuredClone(plain), state: team.model.state() };
+  await keep(what, kept_now).catch(tell_full);
+}
+
+async function keep_text() {
+  run.told_full = false;
+  const { bytes, name, hash, marks } = corpus;
+  await keep("text", { bytes, name, hash, marks }).catch(tell_full);
+}
+
+function tell_full() {
+  if (run.told_full) return;
+  run.told_full = true;
+  postMessage({ type: "told", message: NO_ROOM });
+}
+
+async function look() {
+  const [text, left] = [await kept("text"), await kept("run")];
+  if (left && text?.hash === left.run.hash) postMessage({ type: "kept", ...left.run });
 }
 
 const on = {
-  read, start,
+  look, read, start, go_on,
   pause() { if (run) run.paused = true; },
   resume() { if (run?.paused) { run.paused = false; run.go_on?.(); } },
   stop() { if (run) { run.stopped = true; on.resume(); } },
+  keep() { if (run && !run.stopped) save(); },
   folder() { postMessage({ type: "folder", files: folder() }); },
 };
 
+const NO_MEMORY = "This browser did not give the memory that the model needs: close tabs, or choose small.";
+
 addEventListener("message", async ({ data }) => {
   try { await on[data.type](data); } catch (error) {
-    const memory = error instanceof RangeError ? "This browser did not give the memory that the model needs: close other tabs, or choose small." : null;
-    postMessage({ type: "failed", message: memory ?? error.message });
+    postMessage({ type: "failed", message: error instanceof RangeError ? NO_MEMORY : error.message });
   }
 });
