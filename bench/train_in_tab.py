@@ -1,12 +1,12 @@
-"""How well does a GPT-2 learn in a browser's tab, and how fast? Chromium without a window trains on train.html itself.
+"""How well does a GPT-2 learn in a browser's tab, and how fast? Headless Chromium trains on train.html itself.
 
     python -m bench.train_in_tab [--minutes 8] [--phone 10]        writes results/train_in_tab.json
 
-The first run takes the page's medium model and every core, the second its small one, one worker, and a process that is
-stopped three quarters of the time, worker and all: about a phone. Loss is the page's own exact loss of the whole
-validation split; the model that the page hands out is measured again by Python. GFLOP/s count the matrix products as
-they are computed; their peak is a loop of multiplications and additions that never leaves the registers, in the same
-browser. Linux only: memory is read from /proc.
+The first run takes the page's medium model and every core, the second its small one, one worker, and a
+process that is stopped three quarters of the time, worker and all: about a phone. Loss is the page's own
+exact loss of the whole validation split; the model that the page hands out is measured again by Python.
+GFLOP/s count the matrix products as they are computed; their peak is a loop of multiplications and
+additions that never leaves the registers, in the same browser. Linux only: memory is read from /proc.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from bench.static_speed import page_process, peak_mb, served, slowed
+from data.files import say
 from data.shakespeare import load_corpus
 from lab.machine import write_result
 from lab.project import ROOT
@@ -28,15 +29,18 @@ ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 LISTEN = """
 window.heard = []; window.longest = 0;
 window.Worker = class extends window.Worker {
-  constructor(...what) { super(...what); this.addEventListener("message", ({ data }) => window.heard.push(data)); }
+  constructor(...what) {
+    super(...what);
+    this.addEventListener("message", ({ data }) => window.heard.push(data));
+  }
 };
 new PerformanceObserver((list) => {
   for (const { duration } of list.getEntries()) window.longest = Math.max(window.longest, duration);
 }).observe({ entryTypes: ["longtask"] });
 """
-PEAK = """async () => {                                       // GFLOP/s of one core: twelve sums, nothing but registers
-  const { assemble } = await import(new URL("kernels.js", location)), sums = Array.from({ length: 12 }, (_, i) => `s${i}`);
-  const all = (line) => sums.map(line).join("\\n");
+PEAK = """async () => {                   // GFLOP/s of one core: twelve sums, nothing but registers
+  const { assemble } = await import(new URL("kernels.js", location));
+  const sums = Array.from({ length: 12 }, (_, i) => `s${i}`), all = (line) => sums.map(line).join("\\n");
   const source = (madd) => `func peak param i32 n i32 at local i32 i v128 x v128 y ${all((s) => `v128 ${s}`)}
     f32.const 0.999  f32x4.splat  set x  f32.const 0.001  f32x4.splat  set y
     loop more
@@ -60,7 +64,7 @@ PEAK = """async () => {                                       // GFLOP/s of one 
 
 
 def flops_per_step(config: dict, sequences: int) -> int:
-    """Multiplications and additions of the matrix products of one step: model forward and backward, and Muon."""
+    """Multiplications and additions of the matrix products of one step: forward, backward, and Muon."""
     L, C, T = config["n_layer"], config["n_embd"], config["block_size"]
     V = -(-config["vocab_size"] // 8) * 8
     tokens = sequences * T
@@ -88,23 +92,25 @@ def run(browser, address: str, size: str, minutes: float, workers: int = 0, slow
         page.locator("#status", has_text="Done:").wait_for()
         wall = time.perf_counter() - began
     longest = page.evaluate("longest")
-    heard = page.evaluate("heard.filter(m => !['folder', 'speed'].includes(m.type))")
+    heard = page.evaluate("heard.filter(m => !['folder', 'speed', 'sample'].includes(m.type))")
     told = {m["type"]: m for m in heard}
-    begun, done = told["begun"], told["done"]
+    begun, done, examined = told["begun"], told["done"], [m for m in heard if m["type"] == "validation"]
     steps = [item for m in heard if m["type"] == "steps" for item in m["items"]]
-    seconds = [[m["step"], m["val_loss"], round(m["seconds"], 1)] for m in heard if m["type"] == "validation"]
-    sequences, examined = begun["B"], sum(m["took"] for m in heard if m["type"] == "validation")
-    gflops = flops_per_step(begun["config"], sequences) * done["step"] / (done["seconds"] - examined) / 1e9
+    training = wall - sum(m["took"] for m in examined)
+    gflops = flops_per_step(begun["config"], begun["B"]) * done["step"] / training / 1e9
     result = {
-        "size": size, "config": begun["config"], "parameters": begun["parameters"], "sequences": sequences,
+        "size": size, "config": begun["config"], "parameters": begun["parameters"], "sequences": begun["B"],
         "workers": begun["members"], "fused": begun["fused"], "slowed": slow, "minutes": minutes,
-        "wall_s": round(wall, 1), "steps": done["step"], "val_loss": done["val_loss"], "marks": told["marks"]["marks"],
-        "validations": seconds, "train_loss": steps[:: max(1, len(steps) // 200)], "gflops": round(gflops, 1),
-        "peak_gflops_core": round(peak, 1), "share_of_peak": round(gflops / peak / begun["members"], 3),
-        "model_mb": round(begun["bytes"] / 1e6, 1), "peak_mb": round(peak_mb(pid)), "longest_task_ms": round(longest),
-        "val_loss_python": loss_in_python(page),
+        "wall_s": round(wall, 1), "steps": done["step"], "val_loss": done["val_loss"],
+        "val_loss_python": loss_in_python(page), "marks": told["marks"]["marks"],
+        "validations": [[m["step"], m["val_loss"], round(m["seconds"], 1)] for m in examined],
+        "train_loss": steps[:: max(1, len(steps) // 200)], "examined_s": round(wall - training, 1),
+        "gflops": round(gflops, 1), "peak_gflops_core": round(peak, 1),
+        "share_of_peak": round(gflops / peak / begun["members"], 3),
+        "model_mb": round(begun["bytes"] / 1e6, 1), "peak_mb": round(peak_mb(pid)),
+        "longest_task_ms": round(longest),
     }  # fmt: skip
-    print({key: value for key, value in result.items() if key != "train_loss"}, flush=True)
+    say({key: value for key, value in result.items() if key != "train_loss"})
     page.close()
     return result
 

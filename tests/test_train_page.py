@@ -16,12 +16,16 @@ from space.static_site import make_server
 from train_gpt2 import evaluate
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-TEXT = "".join(f"The {a} {b} sat on the {c}.\n" for a in ("black", "old", "small") for b in ("cat", "dog", "owl", "fox")
+TEXT = "".join(f"The {a} {b} sat on the {c}.\n" for a in ("black", "old", "small")
+               for b in ("cat", "dog", "owl", "fox")
                for c in ("mat", "roof", "wall", "bed", "oak", "car", "boat"))  # 84 lines
 LISTEN = """
 window.heard = [];
 window.Worker = class extends window.Worker {
-  constructor(...what) { super(...what); this.addEventListener("message", ({ data }) => window.heard.push(data)); }
+  constructor(...what) {
+    super(...what);
+    this.addEventListener("message", ({ data }) => window.heard.push(data));
+  }
 };
 """
 LOSSES = "heard.filter(m => m.type === 'steps').flatMap(m => m.items)"
@@ -74,7 +78,8 @@ BAD = [(b"", "0 characters"), (b"a" * 3000, "one symbol"), (b"\xff\xfe" * 900, "
        (b"the cat sat\n" * 4_200_000, "more than 20 MB")]  # 50 MB
 
 
-@pytest.mark.parametrize("body, word", BAD, ids=["empty", "one symbol", "not UTF-8", "5,000 symbols", "50 MB"])
+@pytest.mark.parametrize("body, word", BAD,
+                         ids=["empty", "one symbol", "not UTF-8", "5,000 symbols", "50 MB"])
 def test_bad_text_is_one_sentence_and_the_page_goes_on(page, tmp_path, body, word):
     """Catches a page that falls silent, or trains on nothing."""
     (tmp_path / "bad.txt").write_bytes(body)

@@ -1,4 +1,4 @@
-// Run by test_train_js.py: node train_node.mjs FOLDER KERNELS. Reads task.json and its float32 files, trains, prints JSON.
+// Run by test_train_js.py: node train_node.mjs FOLDER KERNELS. Reads task.json and start.bin, trains, prints JSON.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { evaluate, GPT, lr_at, make_optimizers, optimizer_step } from "../space/static/train.js";
 import { model_folder } from "../space/static/train_folder.js";
@@ -21,7 +21,8 @@ for (let step = 0; step < steps; step++) {
   const { loss, norm } = optimizer_step(model, optimizers, x, y, lr_at(law, step) / law.lr, law.grad_clip);
   out.losses.push(loss);
   out.norms.push(norm);
-  if (step === 0) for (const name of out.names) out.grads[name] = [...model.grads[name].subarray(0, size(model.shapes[name]))];
+  if (step > 0) continue;
+  for (const name of out.names) out.grads[name] = [...model.grads[name].subarray(0, size(model.shapes[name]))];
 }
 if (val) {
   const turns = evaluate(model, Int32Array.from(val));
@@ -38,5 +39,6 @@ out.refused = bad.map((bytes) => {
 });
 mkdirSync(`${folder}/model`);
 const facts = { val_loss: out.val_loss, marks: out.marks, text: "a test's text", steps, minutes: 1 };
-for (const [name, body] of Object.entries(model_folder(model, corpus.chars, facts))) writeFileSync(`${folder}/model/${name}`, body);
+const files = model_folder(model, corpus.chars, facts);
+for (const [name, body] of Object.entries(files)) writeFileSync(`${folder}/model/${name}`, body);
 console.log(JSON.stringify(out));
