@@ -23,10 +23,15 @@ class Ladder:
         return f"counting {n} letter{'s' if n > 1 else ''}" if n else ""
 
     def add(self, name, loss, seconds=None, sample=None, note=None):
-        """Add a rung and print its line: what it passed, what comes next. sample: what it wrote."""
-        before = self.rungs[-1]["val_loss"] if self.rungs else None
-        self.rungs.append({"name": name, "val_loss": float(loss), "mark": self.mark(loss), "seconds": seconds,
-                           "sample": sample, "note": note})
+        """Add a rung, or replace the one of this name (a cell run again), and print its line.
+
+        The line says what it passed and what comes next. sample: some text that the model wrote.
+        """
+        names = [rung["name"] for rung in self.rungs]
+        place = names.index(name) if name in names else len(names)
+        before = self.rungs[place - 1]["val_loss"] if place else None
+        self.rungs[place : place + 1] = [{"name": name, "val_loss": float(loss), "mark": self.mark(loss),
+                                          "seconds": seconds, "sample": sample, "note": note}]
         n = self.passed(loss)
         line = f"{name}: {loss:.3f} nats"
         if before is not None:
@@ -38,7 +43,7 @@ class Ladder:
 
     def __getitem__(self, name):
         """The loss of a rung by its name."""
-        return next(rung["val_loss"] for rung in reversed(self.rungs) if rung["name"] == name)
+        return next(rung["val_loss"] for rung in self.rungs if rung["name"] == name)
 
     def save(self, path, **facts):
         """Write {"rungs": [...], "marks": [...], ...facts} as JSON, in one piece."""

@@ -11,14 +11,16 @@ import torch
 
 from data.files import write_atomic
 from data.shakespeare import get_batch
+from data.text import load_text
 from gpt2.device import choose_precision
-from gpt2.plan import model_config, plan_text
+from gpt2.plan import PEAK, flops_per_token, model_config, plan_text
+from lab.claims import QUICK
 from lab.plots import ACCENT, GREY, INK, PALE, SHADES, figure
 from lab.project import ROOT, read_json
 from lab.reading import new_name
 
 SMALLEST_FP16 = 2.0**-24  # below half of it a number becomes 0
-NORMAL_FP16 = 2.0**-14  # below it fp16 has fewer digits than it should
+T4, SHARE = 1e12 * PEAK["T4"][0], 0.15  # FLOP/s in fp16 by the data sheet, and what we expect to reach of it
 
 # ---- the text
 
@@ -132,16 +134,43 @@ class Samples:
 # ---- two models, side by side
 
 
-def plan(config, corpus, device):
-    """What a run of twelve layers needs and what to expect of it, as text, before it starts."""
-    g = model_config(config, corpus.tokenizer.vocab_size)
-    micro = config.sequences if config.batch_size == "auto" else config.batch_size
-    dtype, _, _ = choose_precision(config, device)
-    lines = [plan_text(g, micro, dtype, config.optimizer, config.sequences, device)]
-    best = read_json(ROOT / "results" / "summit.json").get("best")
-    if best:
-        lines.append(f"our run of this shape, on {best['machine']}: exact validation {best['val_loss']:.4f}")
-    return "\n".join(lines)
+def run_folder(corpus, kind="notebook"):
+    """Where a run on this very text lies: another text of the same name has another folder."""
+    return f"runs/{kind}-{corpus.name}-{corpus.sha256[:8]}{'-quick' if QUICK else ''}"
+
+
+def model_of(text):
+    """best/ of the largest model that notebook 2 trained on this text; "" where there is none."""
+    corpus = load_text(text, quiet=True)
+    folders = [Path(run_folder(corpus, kind), "best") for kind in ("twelve", "notebook")]
+    return next((str(folder) for folder in folders if (folder / "config.json").is_file()), "")
+
+
+def climb_flop(seeds, twelve, vocab_size):
+    """Operations of the whole climb: the small models', the large one's, its teachers'."""
+    small, large = (flops_per_token(model_config(c, vocab_size)) for c in (seeds[0], twelve))
+    read = sum(c.max_steps * c.tokens_per_step for c in seeds)
+    last = twelve.max_steps * twelve.tokens_per_step
+    return small * read + (large + len(seeds) * small / 3) * last  # a teacher only goes forward: a third
+
+
+def plan(seeds, twelve, corpus, device):
+    """What the climb to twelve layers needs and what to expect of it, as text, before it starts."""
+    V = corpus.tokenizer.vocab_size
+    dtype, _, _ = choose_precision(twelve, device)
+    flop = climb_flop(seeds, twelve, V)
+    found = read_json(ROOT / "results" / "summit.json")
+    ends = [run["val_loss"] for run in found["runs"] if run["name"].startswith("more-")]
+    first = seeds[0]
+    return "\n".join([
+        f"first {len(seeds)} small models: {first.max_steps:,} steps of {first.tokens_per_step:,} tokens each",
+        f"then one of {twelve.n_layer} layers: {twelve.max_steps} steps of {twelve.tokens_per_step:,} tokens",
+        f"expect on Tiny Shakespeare, from our run: {min(ends):.2f} to {max(ends):.2f} for each small one, "
+        f"{found['best']['val_loss']:.2f} at the end (exact validation, nats a character)",
+        f"projection for a T4, not a measurement: {flop / 1e15:.2f} PFLOP, {flop / (SHARE * T4) / 60:.1f} minutes "
+        f"at {SHARE:.0%} of its {T4 / 1e12:.0f} TFLOP/s; small models reach less, so it may be several times that",
+        "", "the large one:",
+        plan_text(model_config(twelve, V), twelve.batch_size, dtype, twelve.optimizer, twelve.sequences, device)])
 
 
 def summit_rows(folder=ROOT / "results"):
@@ -193,10 +222,10 @@ def climb(folder=ROOT / "results"):
     return fig
 
 
-def twelve_layers():
-    """{name: facts of lab.reading} of our own run of twelve layers; empty while there is none."""
+def twelve_layers(corpus):
+    """{name: facts of lab.reading} of our own run of twelve layers; empty for another text than the one it read."""
     facts = read_json(ROOT / "results" / "summit_inner.json")
-    return {"12 layers (our run)": facts} if facts else {}
+    return {"12 layers (our run)": facts} if facts and corpus.sha256 == facts["corpus"]["sha256"] else {}
 
 
 def a_prompt(corpus):

@@ -68,6 +68,8 @@ def test_ladder_line_names_passed_mark_next_mark_and_change(capsys, tmp_path):
     first, second = capsys.readouterr().out.splitlines()
     assert first == "a: 2.600 nats | as good as counting 1 letter | next mark: 2 letters, 2.500"
     assert "(+0.100)" in second and ladder["b"] == 2.7
+    ladder.add("b", 2.5)  # its cell was run again
+    assert "(-0.100)" in capsys.readouterr().out and [rung["name"] for rung in ladder.rungs] == ["a", "b"]
     ladder.save(tmp_path / "ladder.json", steps=3)
     assert '"steps": 3' in (tmp_path / "ladder.json").read_text()
 

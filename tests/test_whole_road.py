@@ -1,0 +1,141 @@
+"""The reader's whole road: cells run twice, and a text of one's own from its file to a page in Chromium."""
+
+import copy as copies
+import io
+import re
+import shutil
+import threading
+
+import pytest
+from conftest import NO_TEXT, ROOT
+
+from lab.notebook import read, write
+from lab.project import notebooks
+from lab.run import execute
+from space.static_site import build_static, make_server
+from tests import texts
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+LEFT_OUT = (".git", ".venv", "build", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", "node_modules")
+ROAD = ("gpt_dev", "gpt2_training", "gpt2_gradio")
+SHAKESPEARE = re.compile(r"ROMEO|PROSPERO|KATHARINA|Shakespeare|\b65 (symbols|letters|choices)")
+OURS = re.compile(r"^our run on Tiny Shakespeare|^expect on Tiny Shakespeare|^YOUR TEXT", re.MULTILINE)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """A copy to run in: a test must not replace what the reader has under build/ and runs/."""
+    folder = tmp_path_factory.mktemp("road") / "copy"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT, "input.txt"))
+    return folder
+
+
+def run(nb, name, project, folder):
+    """Execute a notebook in QUICK mode as a reader would; returns it with its outputs."""
+    source, out = folder / f"{name}.ipynb", folder / f"{name}-out.ipynb"
+    write(nb, source)
+    execute(source, out, quick=True, timeout=240, stream=io.StringIO(), root=project)
+    return read(out)
+
+
+# ---- impatient readers
+
+
+def doubled(nb):
+    """Every code cell twice in a row, and then the whole notebook again, in the same kernel."""
+    twice = [cell for cell in nb.cells for _ in range(2 if cell.cell_type == "code" else 1)]
+    nb.cells = [copies.deepcopy(cell) for cell in twice + nb.cells]
+    for i, cell in enumerate(nb.cells):
+        cell.id = f"{cell.id[:50]}-{i}"
+    return nb
+
+
+@pytest.mark.skipif(bool(NO_TEXT), reason=NO_TEXT or "the text is here")
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_cells_and_notebooks_can_be_run_twice(path, project, tmp_path):
+    """Catches a cell that uses up what it needs, a rung that doubles, a server that is asked after it was closed."""
+    nb = run(doubled(read(path)), path.stem, project, tmp_path)
+    assert not [cell.id for cell in nb.cells for output in cell.get("outputs", []) if output.output_type == "error"]
+
+
+# ---- a text of one's own
+
+
+def windows(size=60_000):
+    """As an old editor on Windows keeps it: UTF-16, its mark, and two characters at each line's end."""
+    return texts.prose("etaoinshrdlucmfwypvbgk", size).replace("\n", "\r\n").encode("utf-16")
+
+
+TEXTS = {"cyrillic": texts.cyrillic, "hebrew": texts.hebrew, "han": texts.han, "verse": texts.verse, "log": texts.log,
+         "windows": windows}
+
+
+def with_text(name, file):
+    """A notebook of the walkthrough whose set-up cell names a text, the one line that a reader changes."""
+    nb = read(ROOT / f"{name}.ipynb")
+    setup = next(cell for cell in nb.cells if cell.id == "setup")
+    assert 'TEXT = ""' in setup.source
+    setup.source = setup.source.replace('TEXT = ""', f"TEXT = {str(file)!r}")
+    return nb
+
+
+def said(nb):
+    """All that the cells printed or showed, pictures' words included."""
+    lines = []
+    for cell in nb.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            lines += [output.get("text", ""), *(str(v) for kind, v in data.items() if kind.startswith("text/"))]
+            lines += [str(output.get("metadata", {}))]
+    return "\n".join(lines)
+
+
+def walk(kind, project, folder):
+    """From a file to a static page: returns (what the notebooks said, the page's folder)."""
+    body = TEXTS[kind]()
+    file = folder / f"my {kind}.txt"
+    file.write_bytes(body if isinstance(body, bytes) else body.encode())
+    words = [said(run(with_text(name, file), name, project, folder)) for name in ROAD]
+    [best] = project.glob(f"runs/notebook-my-{kind}*-quick/best")
+    return words, build_static(best, folder / "page")
+
+
+def visit(page_folder, picture):
+    """Open the page in Chromium, let it write, keep a picture; returns the page's words and the text it wrote."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive Chromium")
+    server, faults = make_server(page_folder), []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(f"http://127.0.0.1:{server.server_port}")
+        page.wait_for_selector("#bars li")
+        page.evaluate("document.getElementById('fast').checked = true")
+        page.click("#go")
+        page.wait_for_selector("#stop", state="visible")
+        page.wait_for_timeout(3000)
+        page.screenshot(path=picture, full_page=True)
+        shown, written = page.inner_text("body"), page.text_content("#text")
+        browser.close()
+    server.shutdown()
+    server.server_close()
+    assert not faults
+    return shown, written
+
+
+def foreign(words):
+    """Lines that speak of the plays as if they were the reader's text."""
+    return [line[:200] for line in words.splitlines() if SHAKESPEARE.search(line) and not OURS.search(line)]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+@pytest.mark.parametrize("kind", ["cyrillic", "han"])
+def test_a_text_of_ones_own_from_file_to_page(kind, project, tmp_path):
+    """Catches whatever stops another alphabet, or thousands of symbols, on the way, and words that are not of it."""
+    words, page = walk(kind, project, tmp_path)
+    assert not foreign("\n".join(words))
+    shown, written = visit(page, tmp_path / "page.png")
+    own = set(TEXTS[kind]())
+    assert len(written) > 50 and set(written) <= own and not foreign(shown)
