@@ -12,7 +12,8 @@ from lab.project import MAIN, address, project_path
 BADGES = re.compile(r"(<!-- badges -->\n).*?(<!-- /badges -->)", re.DOTALL)
 
 # most cells and words (prose, without code) that a notebook may have; side roads share the last line
-LIMITS = {"gpt_dev": (125, 9500), "gpt2_training": (105, 7500), "gpt2_gradio": (65, 5500), None: (60, 4500)}
+LIMITS = {"gpt_dev": (125, 9500), "gpt2_training": (105, 7500), "gpt2_gradio": (65, 5500),
+          "speed": (70, 4500), None: (60, 4500)}
 LONGEST_CELL = 35  # lines; about 25 is the aim
 
 SETUP_CELL = '''\
