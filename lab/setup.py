@@ -1,12 +1,17 @@
 """The second cell of every notebook: install what is missing, say how long it takes."""
 
 import importlib
+import importlib.metadata
 import os
 import subprocess
 import sys
 
+from IPython import get_ipython
 from packaging.requirements import Requirement
 
+from data.files import DataError
+from data.tokenizer import TokenizerError
+from gpt2.errors import TrainError
 from gpt2.machine import machine, matmul_works, version_of
 from lab.project import ROOT, read_json, requirements
 
@@ -16,11 +21,18 @@ EXTRAS = {"gpt2_training": ["train"], "gpt2_gradio": ["ship"], "bpe": ["train"]}
 def hello(notebook):
     """Install what `notebook` lacks (never torch) and print one line: this machine, and minutes to expect."""
     install_missing(EXTRAS.get(notebook, []))
+    say_errors_in_a_sentence(DataError, TokenizerError, TrainError)
     here = machine()
     name = here["gpu"] or f"CPU, {here['cores']} core{'s' if here['cores'] != 1 else ''}"
     if here["device"] == "cuda" and not matmul_works("cuda"):
         name = f"{here['gpu']}, which this build of PyTorch cannot use (choose T4 x2 in the settings)"
     print(f"{name}: {minutes_sentence(notebook, here)}.")
+
+
+def say_errors_in_a_sentence(*kinds):
+    """In a notebook: what the reader can mend is said in the error's own sentence, without a traceback."""
+    if shell := get_ipython():
+        shell.set_custom_exc(kinds, lambda shell, kind, error, trace, tb_offset=None: print(error, file=sys.stderr))
 
 
 def minutes_sentence(notebook, here, table=None):
@@ -61,8 +73,25 @@ def install_missing(extras=()):
     if version_of("transformers"):  # a newer Hub client breaks an old one: pip must find a set that works
         wanted.append("transformers")
     print(f"Installing {', '.join(wanted)} ...", flush=True)
+    before = installed()
     command = [sys.executable, "-m", "pip", "install", "--quiet", *wanted]
     if subprocess.run(command, capture_output=True).returncode:
         raise SystemExit(f"{', '.join(wanted)} could not be installed: "
                          "turn on Internet in the notebook's settings.")
     importlib.invalidate_caches()
+    say_what_changed(before, installed())
+
+
+def installed():
+    """{name: version} of all packages here."""
+    return {found.metadata["Name"]: found.version for found in importlib.metadata.distributions()}
+
+
+def say_what_changed(before, now):
+    """Nothing is replaced in silence; what was in use already needs a new kernel."""
+    changed = {name: version for name, version in now.items() if before.get(name) != version}
+    lines = [f"{name} {before[name]} -> {v}" if name in before else f"{name} {v}" for name, v in changed.items()]
+    print("Installed:", ", ".join(sorted(lines, key=str.lower)) or "nothing")
+    in_use = [name for name in changed if name in before and name.replace("-", "_") in sys.modules]
+    if in_use:
+        print(f"{', '.join(in_use)} was in use already: restart the kernel, then run this cell again.")

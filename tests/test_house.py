@@ -335,6 +335,16 @@ def test_torch_is_never_installed_by_the_notebooks(monkeypatch, capsys):
     assert "PyTorch here is 0.1" in said and "Installing" in said and "torchinfo" in said
 
 
+def test_what_pip_replaced_is_said(capsys):
+    """Catches Kaggle's Hub client lifted in silence, and a package in use that is old until the kernel is new."""
+    before = {"gradio": "5.50.0", "huggingface_hub": "0.36.0", "pytest": "1", "numpy": "2.1"}
+    new = {"gradio": "6.24.0", "huggingface_hub": "1.27", "pytest": "2", "groovy": "1"}
+    setup.say_what_changed(before, {**before, **new})
+    said = capsys.readouterr().out
+    assert "gradio 5.50.0 -> 6.24.0, groovy 1, huggingface_hub 0.36.0 -> 1.27" in said and "numpy" not in said
+    assert "pytest was in use already: restart the kernel" in said
+
+
 def test_result_is_whole_and_complete(tmp_path):
     """Catches a results file without its machine, date, commit or text, and a half-written one."""
     path = tmp_path / "deep" / "r.json"

@@ -9,7 +9,7 @@ import threading
 import pytest
 from conftest import NO_TEXT, ROOT
 
-from lab.notebook import read, write
+from lab.notebook import NotebookError, read, write
 from lab.project import notebooks
 from lab.run import execute
 from space.static_site import build_static, make_server
@@ -79,6 +79,23 @@ def with_text(name, file):
     return nb
 
 
+BAD = [("nowhere.txt", None, "is not there"), ("empty.txt", b" \n", "is empty"), ("one.txt", b"aaaa", "one symbol")]
+
+
+@pytest.mark.parametrize(("name", "body", "sentence"), BAD)
+def test_a_text_that_cannot_be_used_is_one_sentence(name, body, sentence, project, tmp_path):
+    """Catches a traceback in front of a reader who mistyped a path."""
+    file = tmp_path / name
+    if body:
+        file.write_bytes(body)
+    nb = with_text("gpt_dev", file)
+    nb.cells = nb.cells[:5]
+    with pytest.raises(NotebookError, match=sentence):
+        run(nb, "gpt_dev", project, tmp_path)
+    shown = said(read(tmp_path / "gpt_dev-out.ipynb"))
+    assert sentence in shown and "Traceback" not in shown
+
+
 def said(nb):
     """All that the cells printed or showed, pictures' words included."""
     lines = []
@@ -96,7 +113,7 @@ def walk(kind, project, folder):
     file = folder / f"my {kind}.txt"
     file.write_bytes(body if isinstance(body, bytes) else body.encode())
     words = [said(run(with_text(name, file), name, project, folder)) for name in ROAD]
-    [best] = project.glob(f"runs/notebook-my-{kind}*-quick/best")
+    [best] = project.glob(f"runs/notebook-my {kind}*-quick/best")
     return words, build_static(best, folder / "page")
 
 
