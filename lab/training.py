@@ -146,19 +146,19 @@ def model_of(text):
     return next((str(folder) for folder in folders if (folder / "config.json").is_file()), "")
 
 
-def climb_flop(seeds, twelve, vocab_size):
-    """Operations of the whole climb: the small models', the large one's, its teachers'."""
-    small, large = (flops_per_token(model_config(c, vocab_size)) for c in (seeds[0], twelve))
-    read = sum(c.max_steps * c.tokens_per_step for c in seeds)
-    last = twelve.max_steps * twelve.tokens_per_step
-    return small * read + (large + len(seeds) * small / 3) * last  # a teacher only goes forward: a third
+def climb_flop(seeds, twelve, corpus):
+    """Operations of the whole climb: the small models', the large one's, and its teachers', who read the text."""
+    small, large = (flops_per_token(model_config(c, corpus.tokenizer.vocab_size)) for c in (seeds[0], twelve))
+    steps = [(small, c.max_steps * c.tokens_per_step) for c in seeds]
+    steps += [(large, twelve.max_steps * twelve.tokens_per_step)]
+    teaching = len(seeds) * small / 3 * 2 * len(corpus.train)  # forward only, in windows that overlap by half
+    return sum(each * tokens for each, tokens in steps) + teaching
 
 
 def plan(seeds, twelve, corpus, device):
     """What the climb to twelve layers needs and what to expect of it, as text, before it starts."""
-    V = corpus.tokenizer.vocab_size
+    V, flop = corpus.tokenizer.vocab_size, climb_flop(seeds, twelve, corpus)
     dtype, _, _ = choose_precision(twelve, device)
-    flop = climb_flop(seeds, twelve, V)
     found = read_json(ROOT / "results" / "summit.json")
     ends = [run["val_loss"] for run in found["runs"] if run["name"].startswith("more-")]
     first = seeds[0]

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import lab.training as pictures
 import train_gpt2
+from gpt2.teacher import teacher_table
 from lab import claims, reading
 from lab.ladder import Ladder
 from lab.notebook import read
@@ -90,7 +91,9 @@ def test_a_step_of_the_climb(stage, card, monkeypatch, shakespeare):
     if c.freeze_matrices:
         for p in run.raw.parameters():
             p.requires_grad_(p.dim() < 2)
-        run.teachers = [GPT(small).to(CARD) for _ in range(4)]
+        run.expected = torch.full((len(shakespeare.train), 65), 1 / 65, dtype=torch.float16)
+        part = teacher_table([GPT(small).to(CARD) for _ in range(4)], shakespeare.train[:3000], CARD)
+        assert part.shape == (3000, 65) and part.device.type == "cpu"
     run.micro, run.optimizers = c.batch_size, make_optimizers(run.raw, c, run.dtype)
     run.progress.step, run.progress.window = c.max_steps - 1, c.block_size  # the last step: the longest windows
     before = card()[0]
@@ -98,7 +101,7 @@ def test_a_step_of_the_climb(stage, card, monkeypatch, shakespeare):
     flop = card()[0] - before
     assert moved and loss.device == norm.device == CARD
     seeds = [climb_configs()["a small model"]] * 4
-    whole = pictures.climb_flop(seeds, climb_configs()["twelve layers"], 65)
+    whole = pictures.climb_flop(seeds, climb_configs()["twelve layers"], shakespeare)
     steps = {"a small model": 4 * c.max_steps, "twelve layers": c.max_steps}[stage]
     assert 0.3 * flop * steps < whole  # a stage alone is not far more than what is projected for all
 
