@@ -11,16 +11,11 @@ import torch
 
 from data.files import write_atomic
 from data.shakespeare import get_batch
-from data.text import load_text
-from gpt2.device import choose_precision
-from gpt2.plan import PEAK, flops_per_token, model_config, plan_text
-from lab.claims import QUICK
 from lab.plots import ACCENT, GREY, INK, PALE, SHADES, figure
-from lab.project import ROOT, read_json
+from lab.project import read_json
 from lab.reading import new_name
 
 SMALLEST_FP16 = 2.0**-24  # below half of it a number becomes 0
-T4, SHARE = 1e12 * PEAK["T4"][0], 0.15  # FLOP/s in fp16 by the data sheet, and what we expect to reach of it
 
 # ---- the text
 
@@ -34,7 +29,7 @@ def part_of(corpus, train, val=None):
 
 @torch.no_grad()
 def random_estimates(model, ids, batches, size, times):
-    """`times` estimates of the loss, each the mean of `batches` random batches of `size` windows: the usual way."""
+    """`times` estimates of the loss, each the mean of `batches` random batches of `size` windows."""
     T, found = model.config.block_size, []
     model.eval()
     for time in range(times):
@@ -58,37 +53,31 @@ def mean_before(run, step, width=20):
 # ---- copied text
 
 
-def longest_match(text, i, j, least, source):
-    """How far text[i:], known to match up to j, goes on matching somewhere in source; 0 if less than `least`."""
-    if text[i : i + least] not in source or i + least > len(text):
-        return 0
-    j = max(j, i + least)
-    while j < len(text) and text[i : j + 1] in source:
-        j += 1
-    return j - i
+def matches(text, source, least):
+    """(start, end) of what stands in source from each place of text on, where it has `least` letters or more."""
+    end = 0
+    for start in range(len(text) - least + 1):
+        if text[start : start + least] in source:
+            end = max(end, start + least)  # what matched from the place before goes on matching from here
+            while end < len(text) and text[start : end + 1] in source:
+                end += 1
+            yield start, end
 
 
 def copied(text, source, least=15):
     """(start, end) of the passages of text, `least` letters or longer, that stand in source word for word."""
-    spans, i, j = [], 0, 0
-    while i < len(text):
-        n = longest_match(text, i, j, least, source)
-        if n and i + n > (spans[-1][1] if spans else 0):
-            if spans and i < spans[-1][1]:
-                spans[-1] = (spans[-1][0], i + n)  # two passages that overlap: underline both as one
-            else:
-                spans.append((i, i + n))
-        j, i = i + n, i + 1
+    spans = []
+    for start, end in matches(text, source, least):
+        if spans and start < spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))  # they overlap: underline both as one
+        else:
+            spans.append((start, end))
     return spans
 
 
 def memorisation(text, source, least=15):
     """Length of the longest passage of text that stands in source word for word; 0 when below `least`."""
-    best = j = 0
-    for i in range(len(text)):
-        n = longest_match(text, i, j, least, source)
-        best, j = max(best, n), i + n
-    return best
+    return max((end - start for start, end in matches(text, source, least)), default=0)
 
 
 def show_samples(samples, source, least=15):
@@ -98,10 +87,12 @@ def show_samples(samples, source, least=15):
     for title, text in samples.items():
         out, end = [], 0
         for a, b in copied(text, source, least):
-            out += [html.escape(text[end:a]), f"<u style='text-decoration-thickness:2px'>{html.escape(text[a:b])}</u>"]
+            marked = f"<u style='text-decoration-thickness:2px'>{html.escape(text[a:b])}</u>"
+            out += [html.escape(text[end:a]), marked]
             end = b
         body = "".join([*out, html.escape(text[end:])])
-        cells.append(f"<td style='vertical-align:top;text-align:left;padding:0 1.2em 0 0'><b>{html.escape(title)}</b>"
+        style = "vertical-align:top;text-align:left;padding:0 1.2em 0 0"
+        cells.append(f"<td style='{style}'><b>{html.escape(title)}</b>"
                      f"<pre style='white-space:pre-wrap;max-width:26em'>{body}</pre></td>")
     plain = "\n\n".join(f"{title}\n{text}" for title, text in samples.items())
     display({"text/html": f"<table><tr>{''.join(cells)}</tr></table>", "text/plain": plain}, raw=True)
@@ -111,9 +102,9 @@ def show_samples(samples, source, least=15):
 
 
 class Samples:
-    """A callback for `train`: at each validation, says where the run stands and keeps a sample, in `folder` too.
+    """A callback for `train`: at each validation it says where the run stands, and keeps a sample.
 
-    A run that was stopped, or was done long ago, still shows what it wrote on its way: `told` is {loss: text}.
+    They lie in `folder` too, so that a run of long ago still shows what it wrote: `told` is {loss: text}.
     """
 
     def __init__(self, corpus, folder, letters=70):
@@ -134,103 +125,10 @@ class Samples:
 # ---- two models, side by side
 
 
-def run_folder(corpus, kind="notebook"):
-    """Where a run on this very text lies: another text of the same name has another folder."""
-    return f"runs/{kind}-{corpus.name}-{corpus.sha256[:8]}{'-quick' if QUICK else ''}"
-
-
-def model_of(text):
-    """best/ of the largest model that notebook 2 trained on this text; "" where there is none."""
-    corpus = load_text(text, quiet=True)
-    folders = [Path(run_folder(corpus, kind), "best") for kind in ("twelve", "notebook")]
-    return next((str(folder) for folder in folders if (folder / "config.json").is_file()), "")
-
-
-def climb_flop(seeds, twelve, corpus):
-    """Operations of the whole climb: the small models', the large one's, and its teachers', who read the text."""
-    small, large = (flops_per_token(model_config(c, corpus.tokenizer.vocab_size)) for c in (seeds[0], twelve))
-    steps = [(small, c.max_steps * c.tokens_per_step) for c in seeds]
-    steps += [(large, twelve.max_steps * twelve.tokens_per_step)]
-    teaching = len(seeds) * small / 3 * 2 * len(corpus.train)  # forward only, in windows that overlap by half
-    return sum(each * tokens for each, tokens in steps) + teaching
-
-
-def plan(seeds, twelve, corpus, device):
-    """What the climb to twelve layers needs and what to expect of it, as text, before it starts."""
-    V, flop = corpus.tokenizer.vocab_size, climb_flop(seeds, twelve, corpus)
-    dtype, _, _ = choose_precision(twelve, device)
-    found = read_json(ROOT / "results" / "summit.json")
-    ends = [run["val_loss"] for run in found["runs"] if run["name"].startswith("more-")]
-    first = seeds[0]
-    return "\n".join([
-        f"first {len(seeds)} small models: {first.max_steps:,} steps of {first.tokens_per_step:,} tokens each",
-        f"then one of {twelve.n_layer} layers: {twelve.max_steps} steps of {twelve.tokens_per_step:,} tokens",
-        f"expect on Tiny Shakespeare, from our run: {min(ends):.2f} to {max(ends):.2f} for each small one, "
-        f"{found['best']['val_loss']:.2f} at the end (exact validation, nats a character)",
-        f"projection for a T4, not a measurement: {flop / 1e15:.2f} PFLOP, {flop / (SHARE * T4) / 60:.1f} minutes "
-        f"at {SHARE:.0%} of its {T4 / 1e12:.0f} TFLOP/s; small models reach less, so it may be several times that",
-        "", "the large one:",
-        plan_text(model_config(twelve, V), twelve.batch_size, dtype, twelve.optimizer, twelve.sequences, device)])
-
-
-def summit_rows(folder=ROOT / "results"):
-    """Our own run of twelve layers, results/summit.json, as lines of text: exact losses in windows of 1,024."""
-    found = read_json(folder / "summit.json")
-    runs = {run["name"]: run for run in found["runs"]}
-    rows = []
-    for i in (1, 2, 3, 4):
-        first, second = runs[f"seed-{i}"], runs[f"more-{i}"]
-        rows.append((f"small model {i}, 4 layers x 192", first["tokens"] + second["tokens"], second["val_loss"]))
-    rows += [("the four, their probabilities averaged", None, found["exact"]["mean_probabilities"]),
-             ("side by side in one of 12 layers x 768", None, found["exact"]["start"]["val_loss"]),
-             ("the same, trained as one", runs["large"]["tokens"], found["best"]["val_loss"])]
-    return [f"{name:<40} {f'{tokens / 1e6:.1f} M letters read' if tokens else '':<22} {loss:.4f}"
-            for name, tokens, loss in rows]
-
-
-def summit_best(folder=ROOT / "results"):
-    """The exact validation loss of our twelve layers."""
-    return read_json(folder / "summit.json")["best"]["val_loss"]
-
-
-def summit_sample(folder=ROOT / "results"):
-    """The first sample that the twelve layers wrote, as it came."""
-    return read_json(folder / "summit.json")["samples"][0]["text"]
-
-
-def climb(folder=ROOT / "results"):
-    """Training loss of the four small models over what they read, their exact ends, and the large model's."""
-    found = read_json(folder / "summit.json")
-    runs = {run["name"]: run for run in found["runs"]}
-    fig, ax = figure(9, 4)
-    for i in (1, 2, 3, 4):
-        first, second = runs[f"seed-{i}"], runs[f"more-{i}"]
-        points = first["curve"] + [[first["tokens"] + n, loss] for n, loss in second["curve"]]
-        ax.plot(*zip(*[(n / 1e6, loss) for n, loss in points], strict=True), color=GREY, linewidth=1,
-                label="four small models, training loss" if i == 1 else None)
-        ends = [(first["tokens"], first["val_loss"]), (first["tokens"] + second["tokens"], second["val_loss"])]
-        ax.plot(*zip(*[(n / 1e6, loss) for n, loss in ends], strict=True), "o", color=INK,
-                label="their exact validation" if i == 1 else None)
-    best = found["best"]["val_loss"]
-    ax.plot(ends[-1][0] / 1e6, best, "*", color=ACCENT, markersize=18, label="the twelve layers, exact")
-    ax.annotate(f"{best:.3f}", (ends[-1][0] / 1e6, best), (10, -4), textcoords="offset points", color=ACCENT)
-    ax.set(xlabel="letters read by each small model, millions", ylabel="loss, nats a character", ylim=(1.0, 2.2),
-           title="Four small models climb, and one large one stands on them")
-    ax.legend(frameon=False)
-    fig.alt = (f"Training loss of four small models over nine million letters each, their exact validation losses "
-               f"after each stint, and a star at {best:.3f} for the twelve layers.")
-    return fig
-
-
-def twelve_layers(corpus):
-    """{name: facts of lab.reading} of our own run of twelve layers; empty for another text than the one it read."""
-    facts = read_json(ROOT / "results" / "summit_inner.json")
-    return {"12 layers (our run)": facts} if facts and corpus.sha256 == facts["corpus"]["sha256"] else {}
-
-
 def a_prompt(corpus):
     """Something to begin with: a speaker of the text if it has any, else its first line."""
-    speakers = getattr(corpus, "speakers", None) or re.findall(r"^([^\n:]{2,20}):\n", corpus.train_text, re.MULTILINE)
+    names = re.compile(r"^([^\n:]{2,20}):\n", re.MULTILINE)
+    speakers = getattr(corpus, "speakers", None) or names.findall(corpus.train_text)
     return f"{speakers[0]}:\n" if speakers else corpus.val_text.lstrip()[:20]
 
 
@@ -239,8 +137,8 @@ def strongest(name, facts):
     shares, lines = np.array(facts["heads"]), []
     for k, kind in enumerate(facts["kinds"]):
         layer, head = np.unravel_index(shares[:, :, k].argmax(), shares.shape[:2])
-        lines.append(f"{name}, {kind:<20} most: layer {layer + 1}, head {head + 1}, {shares[layer, head, k]:.0%}; "
-                     f"all heads {shares[:, :, k].mean():.0%}; evenly {facts['even'][k]:.0%}")
+        most = f"layer {layer + 1}, head {head + 1}, {shares[layer, head, k]:.0%}"
+        lines.append(f"{name}, {kind:<20} most: {most}; all heads {shares[:, :, k].mean():.0%}; evenly {facts['even'][k]:.0%}")
     return lines
 
 
@@ -290,8 +188,8 @@ def rates(lrs, losses, chosen):
     ax.axvline(chosen, color=ACCENT, linestyle="--")
     top = 1.3 * losses[0]  # what flies off above it is not worth the room
     ax.text(chosen, top, f"  {chosen:g}", color=ACCENT, va="top")
-    ax.set(xscale="log", xlabel="learning rate at this step", ylabel="loss, nats", ylim=(0.85 * min(line), top),
-           title="Too slow, right, too fast")
+    ax.set(xscale="log", xlabel="learning rate at this step", ylabel="loss, nats",
+           ylim=(0.85 * min(line), top), title="Too slow, right, too fast")
     return fig
 
 
@@ -314,13 +212,14 @@ def ruler(estimates, exact):
     ax.scatter(estimates, np.arange(len(estimates)), color=INK, zorder=3)
     ax.axvline(exact, color=ACCENT, linewidth=2.5)
     ax.text(exact, len(estimates) - 0.2, f" exact: {exact:.4f}", color=ACCENT, va="bottom")
-    ax.set(yticks=[], xlabel="loss, nats a character", ylim=(-1, len(estimates) + 1), title="One model, ten opinions")
+    ax.set(yticks=[], xlabel="loss, nats a character", ylim=(-1, len(estimates) + 1),
+           title="One model, ten opinions")
     ax.spines["left"].set_visible(False)
     return fig
 
 
 def gradient_sizes(gradient, scale=1.0):
-    """Histogram of |gradient| on a log scale; what fp16 cannot hold, before and after multiplying by `scale`."""
+    """Histogram of |gradient|, log scale; what fp16 cannot hold, before and after multiplying by `scale`."""
     fig, axes = figure(11, 3.6, columns=2, sharey=True)
     size = gradient.abs().flatten().numpy()
     size = size[size > 0]
@@ -353,7 +252,7 @@ def scaler_trace(records):
 
 
 def depth(runs, marks):
-    """runs: {name: TrainResult}, marks: {name: loss}. A panel a run: train, validation with its best starred, marks."""
+    """runs: {name: TrainResult}, marks: {name: loss}. A panel a run: train, validation, its best, marks."""
     fig, axes = figure(12, 3.9, columns=len(runs), sharey=True, squeeze=False)
     for ax, (name, run) in zip(axes[0], runs.items(), strict=True):
         ax.plot(*smooth(run.train_losses, 15), color=INK, linestyle="--")
@@ -367,15 +266,16 @@ def depth(runs, marks):
             ax.axhline(mark, color=INK, linestyle=":")
         ax.set(title=name, xlabel="step", ylim=(0, None))
     axes[0, 0].set_ylabel("loss, nats a character")
-    for (name, mark), side in zip(sorted(marks.items(), key=lambda item: item[1]), ("top", "bottom"), strict=False):
-        axes[0, 0].text(0.98, mark, f"{name} ", va=side, ha="right", transform=axes[0, 0].get_yaxis_transform())
+    left, by_loss = axes[0, 0], sorted(marks.items(), key=lambda item: item[1])
+    for (name, mark), side in zip(by_loss, ("top", "bottom"), strict=False):
+        left.text(0.98, mark, f"{name} ", va=side, ha="right", transform=left.get_yaxis_transform())
     axes[0, 0].text(0.04, 0.1, "validation", color=ACCENT, transform=axes[0, 0].transAxes)
     axes[0, 0].text(0.04, 0.02, "train (dashed)", transform=axes[0, 0].transAxes)
     return fig
 
 
 def run_curve(history, mark, title="The run"):
-    """Training loss, exact validation with its best point, and the 5-gram's mark; history as TrainResult has it."""
+    """Training loss, exact validation, its best point, the 5-gram's mark; history as TrainResult has it."""
     fig, ax = figure(9, 4)
     losses = [r["loss"] for r in history if "loss" in r]
     ax.plot(*smooth(losses, 40), color=INK, linestyle="--", label="train")
@@ -391,7 +291,7 @@ def run_curve(history, mark, title="The run"):
 
 
 def same_curve(whole, parts, stop):
-    """Two runs in one picture: one in a piece, one stopped and resumed; the second drawn as dots on the first."""
+    """Two runs in one picture: one in a piece as a line, one stopped and resumed as dots on it."""
     fig, ax = figure(8, 3.2)
     ax.plot(range(1, len(whole) + 1), whole, color=INK, linewidth=2, label="in one piece")
     ax.plot(range(1, len(parts) + 1), parts, ".", color=ACCENT, label="stopped and resumed")
@@ -403,7 +303,7 @@ def same_curve(whole, parts, stop):
 
 
 def kinds(models):
-    """models: {name: facts of lab.reading}. A row a model, a square a kind of place: the share of each head's vote."""
+    """models: {name: facts of lab.reading}. A row a model, a square a kind of place: each head's share of vote."""
     names = list(next(iter(models.values()))["kinds"])
     fig, axes = figure(13, 0.6 + 3.0 * len(models), rows=len(models), columns=len(names), squeeze=False)
     for row, (model, facts) in zip(axes, models.items(), strict=True):
@@ -423,7 +323,7 @@ def kinds(models):
 
 
 def by_position(models, mark):
-    """models: {name: facts of lab.reading}. Loss at each place of the window, neighbouring places together."""
+    """models: {name: facts of lab.reading}. Loss at each place of the window, neighbours together."""
     fig, ax = figure(8.5, 3.8)
     looks = [dict(color=ACCENT, linewidth=2.5), dict(color=INK, linestyle="--")]
     for (name, facts), look in zip(models.items(), looks, strict=False):
@@ -448,7 +348,8 @@ def mentions(rows, name):
     for k, ((model, nats), color) in enumerate(zip(rows.items(), (ACCENT, INK, GREY), strict=False)):
         at = np.arange(1, len(nats) + 1)
         ax.bar(at + (k - (len(rows) - 1) / 2) * width, nats, 0.95 * width, color=color, label=model)
-    ax.set(xticks=at, xlabel=f"mention of {name}", ylabel="nats a letter", title=f"Does {name} become familiar?")
+    ax.set(xticks=at, xlabel=f"mention of {name}", ylabel="nats a letter",
+           title=f"Does {name} become familiar?")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     fig.alt = f"Bars: surprise at mentions of {name}. " + "; ".join(
         f"{model} {nats[0]:.1f} at the first, {nats[-1]:.1f} at the last" for model, nats in rows.items())
@@ -464,7 +365,7 @@ def twice(models):
         ax.axhline(np.log(26), color=INK, linestyle=":")
         ax.set(ylabel="nats", title=name, xlim=(-1, 2 * n))
     axes[-1, 0].set_xlabel("a random string (grey), then again (colour); dotted: a guess among 26 letters")
+    halves = {name: np.split(np.array(f["twice"]["nats"]), 2) for name, f in models.items()}
     fig.alt = "Surprise at a random string given twice. " + "; ".join(
-        f"{name}: first {np.mean(f['twice']['nats'][:f['twice']['n']]):.1f}, "
-        f"second {np.mean(f['twice']['nats'][f['twice']['n']:]):.1f} nats a letter" for name, f in models.items())
+        f"{name}: first {a.mean():.1f}, second {b.mean():.1f} nats a letter" for name, (a, b) in halves.items())
     return fig

@@ -1,7 +1,7 @@
-"""A GPU reader of gpt2_training.ipynb, on a pretended card: twelve layers of 768, no arithmetic, true devices.
+"""A GPU reader of gpt2_training.ipynb, on a pretended card: twelve layers of 768, true devices.
 
-Fake tensors have shapes, types and devices, but no numbers, and torch refuses to mix their devices as a card would.
-What a cell computes is counted, so that no cell keeps the reader of a T4 waiting.
+Fake tensors have shapes, types and devices, but no numbers, and torch refuses to mix their devices as a card
+would. What a cell computes is counted, so that no cell keeps the reader of a T4 waiting.
 """
 
 import types
@@ -15,10 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-import lab.training as pictures
 import train_gpt2
 from gpt2.teacher import teacher_table
-from lab import claims, reading
+from lab import claims, climb, reading
 from lab.ladder import Ladder
 from lab.notebook import read
 from model_gpt2 import GPT, GPTConfig
@@ -26,7 +25,7 @@ from train_gpt2 import TrainConfig, make_optimizers, model_config, optimizer_ste
 
 CARD = torch.device("cuda")
 FP32 = 0.5 * 8.1e12  # FLOP/s: half of a T4's peak in fp32, which is what reading a model uses
-FP16 = pictures.SHARE * pictures.T4
+FP16 = climb.SHARE * climb.T4
 CALL = 20e-6  # seconds that a slow processor needs to start one operation on the card
 MOST = 120  # seconds for a cell after the run
 AFTER = ("five", "long", "maps", "position", "name", "twice", "pack", "keep")
@@ -54,7 +53,8 @@ def card(monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "numpy", zeros)
     monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: np.zeros(tensor.shape).tolist())
-    monkeypatch.setattr(torch, "Generator", lambda device=None: types.SimpleNamespace(manual_seed=lambda seed: None))
+    dice = types.SimpleNamespace(manual_seed=lambda seed: None)
+    monkeypatch.setattr(torch, "Generator", lambda device=None: dice)
     counter, answers = FlopCounterMode(display=False), Answers()
     with FakeTensorMode(allow_non_fake_inputs=True), counter, answers:
         yield lambda: (counter.get_total_flops(), answers.calls)
@@ -83,10 +83,11 @@ def climb_configs():
 
 @pytest.mark.parametrize("stage", climb_configs())
 def test_a_step_of_the_climb(stage, card, monkeypatch, shakespeare):
-    """Catches a batch, a teacher or an optimizer's memory left on the processor, and a projection that flatters."""
+    """Catches a batch, a teacher or an optimizer's memory left on the processor, and a flattering projection."""
     c = climb_configs()[stage]
     small = model_config(climb_configs()["a small model"], 65)
-    run = train_gpt2.Run(c, shakespeare, CARD, dtype=torch.float16, scaler=torch.amp.GradScaler("cuda", enabled=False))
+    run = train_gpt2.Run(c, shakespeare, CARD, dtype=torch.float16)
+    run.scaler = torch.amp.GradScaler("cuda", enabled=False)
     run.raw = run.model = GPT(model_config(c, 65)).to(CARD)
     if c.freeze_matrices:
         for p in run.raw.parameters():
@@ -95,13 +96,14 @@ def test_a_step_of_the_climb(stage, card, monkeypatch, shakespeare):
         part = teacher_table([GPT(small).to(CARD) for _ in range(4)], shakespeare.train[:3000], CARD)
         assert part.shape == (3000, 65) and part.device.type == "cpu"
     run.micro, run.optimizers = c.batch_size, make_optimizers(run.raw, c, run.dtype)
-    run.progress.step, run.progress.window = c.max_steps - 1, c.block_size  # the last step: the longest windows
+    run.progress.step, run.progress.window = c.max_steps - 1, c.block_size  # the longest windows
     before = card()[0]
-    loss, norm, moved = optimizer_step(run.model, run.optimizers, run.scaler, train_gpt2.next_batches(run), run.dtype)
+    batches = train_gpt2.next_batches(run)
+    loss, norm, moved = optimizer_step(run.model, run.optimizers, run.scaler, batches, run.dtype)
     flop = card()[0] - before
     assert moved and loss.device == norm.device == CARD
     seeds = [climb_configs()["a small model"]] * 4
-    whole = pictures.climb_flop(seeds, climb_configs()["twelve layers"], shakespeare)
+    whole = climb.operations(seeds, climb_configs()["twelve layers"], shakespeare)
     steps = {"a small model": 4 * c.max_steps, "twelve layers": c.max_steps}[stage]
     assert 0.3 * flop * steps < whole  # a stage alone is not far more than what is projected for all
 
@@ -135,10 +137,11 @@ def kernel(monkeypatch, tmp_path, shakespeare):
         path = Path("twelve", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    space = {"__name__": "notebook", "corpus": shakespeare, "device": CARD, "twelve_here": True, "out_dir": "twelve",
-             "small": TrainConfig.preset_of("cpu", out_dir="small"), "copy_to": "", "marks": [2.0] * 5,
-             "five_gram": types.SimpleNamespace(losses=lambda ids: np.zeros(len(ids) - 1)), "ladder": Ladder([2.0]),
-             "twelve_run": types.SimpleNamespace(progress=types.SimpleNamespace(best_loss=1.0))}
+    space = {"__name__": "notebook", "corpus": shakespeare, "device": CARD, "twelve_here": True,
+             "out_dir": "twelve", "small": TrainConfig.preset_of("cpu", out_dir="small"), "copy_to": "",
+             "five_gram": types.SimpleNamespace(losses=lambda ids: np.zeros(len(ids) - 1)),
+             "twelve_run": types.SimpleNamespace(progress=types.SimpleNamespace(best_loss=1.0)),
+             "marks": [2.0] * 5, "ladder": Ladder([2.0])}
     cell = next(c for c in read(ROOT / "gpt2_training.ipynb").cells if c.id == "imports")
     exec("\n".join(line for line in cell.source.splitlines() if line.startswith(("import", "from"))), space)
     space.update(show=lambda *a: None, budget=lambda full, quick: full, claim=claims.claim)
@@ -147,15 +150,20 @@ def kernel(monkeypatch, tmp_path, shakespeare):
 
 def load(folder):
     """What from_pretrained would find: the twelve layers, or the small model of the CPU run."""
-    return GPT(GPTConfig(128, 65, n_layer=3, n_head=4, n_embd=128) if "small" in str(folder) else shape()).eval()
+    small = GPTConfig(128, 65, n_layer=3, n_head=4, n_embd=128)
+    return GPT(small if "small" in str(folder) else shape()).eval()
+
+
+def save(model, folder, **more):
+    Path(folder, "model.safetensors").touch()
 
 
 def test_no_cell_after_the_run_keeps_a_t4_waiting(kernel, card, monkeypatch, capsys):
-    """Catches a model that stays on the processor, an array made of a card's tensor, and a cell that takes minutes."""
+    """Catches a model left on the processor, an array made of a card's tensor, a cell that takes minutes."""
     spared, rows = [0, 0], {}
     few_letters(monkeypatch, card, spared)
     monkeypatch.setattr(GPT, "from_pretrained", classmethod(lambda cls, folder: load(folder)))
-    monkeypatch.setattr(GPT, "save_pretrained", lambda _, folder, **more: Path(folder, "model.safetensors").touch())
+    monkeypatch.setattr(GPT, "save_pretrained", save)
     sources = {cell.id: cell.source for cell in read(ROOT / "gpt2_training.ipynb").cells}
     for name in AFTER:
         before = [a + b for a, b in zip(card(), spared, strict=True)]
@@ -163,6 +171,8 @@ def test_no_cell_after_the_run_keeps_a_t4_waiting(kernel, card, monkeypatch, cap
         flop, calls = (a + b - c for a, b, c in zip(card(), spared, before, strict=True))
         rows[name] = flop / FP32 + calls * CALL
         with capsys.disabled():
-            print(f"{name:>10}: {flop / 1e12:8.2f} TFLOP, {calls:9,.0f} calls, {rows[name]:6.1f} s projected for a T4")
-    assert kernel["best"].lm_head.weight.device == CARD and isinstance(kernel["best"].lm_head.weight, FakeTensor)
+            print(f"{name:>10}: {flop / 1e12:8.2f} TFLOP, {calls:9,.0f} calls, "
+                  f"{rows[name]:6.1f} s projected for a T4")
+    weight = kernel["best"].lm_head.weight
+    assert weight.device.type == "cuda" and isinstance(weight, FakeTensor)
     assert 5 < max(rows.values()) < MOST, rows

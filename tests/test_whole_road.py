@@ -53,9 +53,8 @@ def doubled(nb):
 @pytest.mark.skipif(bool(NO_TEXT), reason=NO_TEXT or "the text is here")
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
 def test_cells_and_notebooks_can_be_run_twice(path, project, tmp_path):
-    """Catches a cell that uses up what it needs, a rung that doubles, a server that is asked after it was closed."""
-    nb = run(doubled(read(path)), path.stem, project, tmp_path)
-    assert not [cell.id for cell in nb.cells for output in cell.get("outputs", []) if output.output_type == "error"]
+    """Catches a cell that uses up what it needs, a rung that doubles, a server asked after it was closed."""
+    run(doubled(read(path)), path.stem, project, tmp_path)  # an error in a cell raises
 
 
 # ---- a text of one's own
@@ -66,8 +65,8 @@ def windows(size=60_000):
     return texts.prose("etaoinshrdlucmfwypvbgk", size).replace("\n", "\r\n").encode("utf-16")
 
 
-TEXTS = {"cyrillic": texts.cyrillic, "hebrew": texts.hebrew, "han": texts.han, "verse": texts.verse, "log": texts.log,
-         "windows": windows}
+TEXTS = {"cyrillic": texts.cyrillic, "hebrew": texts.hebrew, "han": texts.han, "verse": texts.verse,
+         "log": texts.log, "windows": windows}
 
 
 def with_text(name, file):
@@ -79,7 +78,8 @@ def with_text(name, file):
     return nb
 
 
-BAD = [("nowhere.txt", None, "is not there"), ("empty.txt", b" \n", "is empty"), ("one.txt", b"aaaa", "one symbol")]
+BAD = [("nowhere.txt", None, "is not there"), ("empty.txt", b" \n", "is empty"),
+       ("one.txt", b"aaaa", "one symbol")]
 
 
 @pytest.mark.parametrize(("name", "body", "sentence"), BAD)
@@ -102,8 +102,8 @@ def said(nb):
     for cell in nb.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            lines += [output.get("text", ""), *(str(v) for kind, v in data.items() if kind.startswith("text/"))]
-            lines += [str(output.get("metadata", {}))]
+            lines += [output.get("text", ""), str(output.get("metadata", {}))]
+            lines += [str(value) for kind, value in data.items() if kind.startswith("text/")]
     return "\n".join(lines)
 
 
@@ -118,7 +118,7 @@ def walk(kind, project, folder):
 
 
 def visit(page_folder, picture):
-    """Open the page in Chromium, let it write, keep a picture; returns the page's words and the text it wrote."""
+    """Open the page in Chromium, let it write, keep a picture; the page's words, and the text it wrote."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive Chromium")
     server, faults = make_server(page_folder), []
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -150,7 +150,7 @@ def foreign(words):
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 @pytest.mark.parametrize("kind", ["cyrillic", "han"])
 def test_a_text_of_ones_own_from_file_to_page(kind, project, tmp_path):
-    """Catches whatever stops another alphabet, or thousands of symbols, on the way, and words that are not of it."""
+    """Catches what stops another alphabet, or thousands of symbols, on the way, and words that are not of it."""
     words, page = walk(kind, project, tmp_path)
     assert not foreign("\n".join(words))
     shown, written = visit(page, tmp_path / "page.png")
