@@ -53,8 +53,8 @@ def plan(seeds, twelve, corpus, device):
         f"then one of {twelve.n_layer} layers: {twelve.max_steps} steps of {twelve.tokens_per_step:,} tokens",
         f"expect on Tiny Shakespeare, from our run: {min(ends):.2f} to {max(ends):.2f} for each small one, "
         f"{found['best']['val_loss']:.2f} at the end (exact validation, nats a character)",
-        f"projection for a T4, not a measurement: {flop / 1e15:.2f} PFLOP, {minutes:.1f} minutes at {SHARE:.0%} "
-        f"of its {T4 / 1e12:.0f} TFLOP/s; small models reach less, so it may be several times that",
+        f"projection for a T4, not a measurement: {flop / 1e15:.2f} PFLOP, {minutes:.1f} minutes at "
+        f"{SHARE:.0%} of its {T4 / 1e12:.0f} TFLOP/s; small models reach less, so it may be several times that",
         "", "the large one:",
         plan_text(model_config(twelve, V), twelve.batch_size, dtype, twelve.optimizer, twelve.sequences,
                   device)])
@@ -94,11 +94,12 @@ def picture(found):
     ax.set(xlabel="letters read by each small model, millions", ylabel="loss, nats a character",
            ylim=(1.0, 2.2), title="Four small models climb, and one large one stands on them")
     ax.legend(frameon=False)
-    fig.alt = (f"Training loss of four small models over nine million letters each, their exact losses after each stint, and a star at {best:.3f} for the twelve layers.")
+    fig.alt = (f"Training loss of four small models over nine million letters each, their exact losses "
+               f"after each stint, and a star at {best:.3f} for the twelve layers.")
     return fig
 
 
 def twelve_layers(corpus):
-    """{name: facts of lab.reading} of our own twelve layers; empty for another text than the one they read."""
+    """{name: facts of lab.reading} of our own twelve layers; empty for a text that they did not read."""
     facts = read_json(ROOT / "results" / "summit_inner.json")
     return {"12 layers (our run)": facts} if facts and corpus.sha256 == facts["corpus"]["sha256"] else {}

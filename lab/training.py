@@ -54,7 +54,7 @@ def mean_before(run, step, width=20):
 
 
 def matches(text, source, least):
-    """(start, end) of what stands in source from each place of text on, where it has `least` letters or more."""
+    """(start, end) of what stands in source from each place of text on, where that has `least` letters."""
     end = 0
     for start in range(len(text) - least + 1):
         if text[start : start + least] in source:
@@ -138,7 +138,8 @@ def strongest(name, facts):
     for k, kind in enumerate(facts["kinds"]):
         layer, head = np.unravel_index(shares[:, :, k].argmax(), shares.shape[:2])
         most = f"layer {layer + 1}, head {head + 1}, {shares[layer, head, k]:.0%}"
-        lines.append(f"{name}, {kind:<20} most: {most}; all heads {shares[:, :, k].mean():.0%}; evenly {facts['even'][k]:.0%}")
+        lines.append(f"{name}, {kind:<20} most: {most}; "
+                     f"all heads {shares[:, :, k].mean():.0%}; evenly {facts['even'][k]:.0%}")
     return lines
 
 
@@ -303,7 +304,7 @@ def same_curve(whole, parts, stop):
 
 
 def kinds(models):
-    """models: {name: facts of lab.reading}. A row a model, a square a kind of place: each head's share of vote."""
+    """models: {name: facts of lab.reading}. A row a model, a square a kind of place: each head's share."""
     names = list(next(iter(models.values()))["kinds"])
     fig, axes = figure(13, 0.6 + 3.0 * len(models), rows=len(models), columns=len(names), squeeze=False)
     for row, (model, facts) in zip(axes, models.items(), strict=True):
@@ -367,5 +368,6 @@ def twice(models):
     axes[-1, 0].set_xlabel("a random string (grey), then again (colour); dotted: a guess among 26 letters")
     halves = {name: np.split(np.array(f["twice"]["nats"]), 2) for name, f in models.items()}
     fig.alt = "Surprise at a random string given twice. " + "; ".join(
-        f"{name}: first {a.mean():.1f}, second {b.mean():.1f} nats a letter" for name, (a, b) in halves.items())
+        f"{name}: first {a.mean():.1f}, second {b.mean():.1f} nats a letter"
+        for name, (a, b) in halves.items())
     return fig

@@ -83,7 +83,7 @@ def climb_configs():
 
 @pytest.mark.parametrize("stage", climb_configs())
 def test_a_step_of_the_climb(stage, card, monkeypatch, shakespeare):
-    """Catches a batch, a teacher or an optimizer's memory left on the processor, and a flattering projection."""
+    """Catches a batch, a teacher or an optimizer's memory left on the processor, a flattering projection."""
     c = climb_configs()[stage]
     small = model_config(climb_configs()["a small model"], 65)
     run = train_gpt2.Run(c, shakespeare, CARD, dtype=torch.float16)

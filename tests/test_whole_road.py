@@ -150,7 +150,7 @@ def foreign(words):
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 @pytest.mark.parametrize("kind", ["cyrillic", "han"])
 def test_a_text_of_ones_own_from_file_to_page(kind, project, tmp_path):
-    """Catches what stops another alphabet, or thousands of symbols, on the way, and words that are not of it."""
+    """Catches what stops another alphabet, or thousands of symbols, and words that are not of it."""
     words, page = walk(kind, project, tmp_path)
     assert not foreign("\n".join(words))
     shown, written = visit(page, tmp_path / "page.png")
