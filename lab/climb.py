@@ -54,7 +54,7 @@ def plan(seeds, twelve, corpus, device):
         f"expect on Tiny Shakespeare, from our run: {min(ends):.2f} to {max(ends):.2f} for each small one, "
         f"{found['best']['val_loss']:.2f} at the end (exact validation, nats a character)",
         f"projection for a T4, not a measurement: {flop / 1e15:.2f} PFLOP, {minutes:.1f} minutes at "
-        f"{SHARE:.0%} of its {T4 / 1e12:.0f} TFLOP/s; small models reach less, so it may be several times that",
+        f"{SHARE:.0%} of its {T4 / 1e12:.0f} TFLOP/s; small models reach less: perhaps several times as long",
         "", "the large one:",
         plan_text(model_config(twelve, V), twelve.batch_size, dtype, twelve.optimizer, twelve.sequences,
                   device)])
