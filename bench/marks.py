@@ -18,7 +18,7 @@ def main(argv=None):
                         help="measure the stand-in text instead of Tiny Shakespeare")
     args, start = parser.parse_args(argv), time.perf_counter()
     try:
-        text = standin.make() if args.standin else shakespeare.get_text(allow_standin=False)
+        text = standin.make() if args.standin else shakespeare.find_text(allow_standin=False)[1]
     except shakespeare.DataError as error:
         raise SystemExit(str(error)) from None
     corpus = shakespeare.corpus_from_text(text, "standin" if args.standin else "tinyshakespeare")

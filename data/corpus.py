@@ -54,29 +54,22 @@ class Corpus:
     @property
     def identity(self) -> dict:
         """What must be equal for a run to go on with this text: its hash, its split, its vocabulary."""
-        return {"corpus_sha256": self.sha256, "split": len(self.train_text),
-                "vocabulary": self.tokenizer.fingerprint}  # fmt: skip
+        vocabulary = self.tokenizer.fingerprint
+        return {"corpus_sha256": self.sha256, "split": len(self.train_text), "vocabulary": vocabulary}
 
     def facts(self) -> dict:
         """What metrics.json says of the text: numbers and short strings only."""
         return {
-            "name": self.name,
-            "sha256": self.sha256,
-            "floor": self.floor,
-            "characters": len(self.text),
-            "symbols": len(set(self.text)),
-            "split": len(self.train_text),
-            "tokenizer": self.tokenizer.kind,
-            "speakers": list(self.speakers),
-            "examples": list(self.examples),
-        }
+            "name": self.name, "sha256": self.sha256, "floor": self.floor, "characters": len(self.text),
+            "symbols": len(set(self.text)), "split": len(self.train_text), "tokenizer": self.tokenizer.kind,
+            "speakers": list(self.speakers), "examples": list(self.examples),
+        }  # fmt: skip
 
 
 def corpus_from_text(
     text: str,
     name: str,
     tokenizer: CharTokenizer | BPETokenizer | None = None,
-    block_size: int = 1,
     floor: float | None = None,
     floor_se: float | None = None,
     notes: tuple[str, ...] = (),
@@ -84,12 +77,11 @@ def corpus_from_text(
     """A Corpus from a string. With a character `tokenizer`, the text may use its symbols only; without
     any, it makes its own.
 
-    DataError if the train split is shorter than one window of `block_size` and its target, if the
-    validation split has fewer than two characters, or if the tokenizer lacks a symbol of the text.
+    DataError if one of the splits has fewer than two tokens, or if the tokenizer lacks a symbol of the text.
     """
     train_text, val_text = split(text)
     tokenizer = tokenizer or CharTokenizer.from_text(text)
-    foreign = sorted(set(text) - set(tokenizer.chars)) if isinstance(tokenizer, CharTokenizer) else []
+    foreign = sorted(set(text) - set(tokenizer.chars)) if tokenizer.kind == "char" else []
     if foreign:
         shown = ", ".join(ascii(c) for c in foreign[:8]) + (" ..." if len(foreign) > 8 else "")
         raise DataError(
@@ -97,11 +89,10 @@ def corpus_from_text(
             "take them out of the text, or train a new model with the text's own vocabulary"
         )
     train, val = (torch.tensor(tokenizer.encode(part), dtype=torch.int64) for part in (train_text, val_text))
-    if len(train) < block_size + 1 or len(val) < 2:
-        need = max((block_size + 1) * 10 // 9 + 1, 20)
+    if len(train) < 2 or len(val) < 2:
         raise DataError(
-            f"{name} has {len(text)} characters, too few to train on 90% of them in windows of {block_size} "
-            f"and validate on the rest: use a text of {need} or more, or a smaller context"
+            f"{name} has {len(text)} characters, too few to train on 90% of them and validate on the rest: "
+            "use a text of 20 or more"
         )
     sha256 = hashlib.sha256(text.encode("utf-8")).hexdigest()
     return Corpus(name, text, sha256, train_text, val_text, tokenizer, train, val, floor, floor_se, notes)
@@ -116,10 +107,9 @@ def split(x):
 # --- what an app can offer ---
 
 NAME = r"([^\W\d_][^\n:\uff1a]{0,29})[:\uff1a]"
-PLAY = re.compile(rf"^{NAME}[ \t]*$", re.MULTILINE)  # a name alone on its line, as in a play
-CHAT = re.compile(
-    rf"^(?:[\[\d][^\n]{{4,30}}?[\])-] )?{NAME}[ \t]+(?=\S)", re.MULTILINE
-)  # a log: [time] Name: words
+TIME = r"(?:[\[\d][^\n]{4,30}?[\])-] )?"
+PLAY = re.compile(rf"^{NAME}[ \t]*$", re.MULTILINE)  # a name alone on its line
+CHAT = re.compile(rf"^{TIME}{NAME}[ \t]+(?=\S)", re.MULTILINE)  # [time] Name: words
 
 
 def _speakers(text: str) -> tuple[tuple[str, ...], str]:
@@ -127,20 +117,19 @@ def _speakers(text: str) -> tuple[tuple[str, ...], str]:
     lines = text.count("\n") + 1
     for pattern, form in ((PLAY, "{}:\n"), (CHAT, "{}: ")):
         found = Counter(pattern.findall(text))
-        names = [
-            n for n, count in found.most_common() if count >= 3 and not n[0].islower() and n.count(" ") < 4
-        ]
-        if len(names) >= 2 and sum(found[n] for n in names) >= lines / 50:
+        names = [name for name, count in found.most_common()
+                 if count >= 3 and not name[0].islower() and name.count(" ") < 4]  # fmt: skip
+        if len(names) >= 2 and sum(found[name] for name in names) >= lines / 50:
             return tuple(names[:12]), form
     return (), "{}"
 
 
 def beginnings(text: str, n: int) -> list[str]:
     """The first words of n lines spread over `text`: long enough to be a prompt, short enough to read."""
-    lines = [s for s in map(str.strip, text.split("\n")) if len(s) >= 12 and not s.endswith(":")]
-    lines = lines or [s for s in map(str.strip, text.split("\n")) if s] or [text.strip()]
+    stripped = [line.strip() for line in text.split("\n") if line.strip()] or [""]
+    lines = [line for line in stripped if len(line) >= 12 and not line.endswith(":")] or stripped
     picked = dict.fromkeys(lines[len(lines) * i // n] for i in range(n))
-    return [s for s in map(_first_words, picked) if s]
+    return [line for line in map(_first_words, picked) if line]
 
 
 def _first_words(line: str) -> str:

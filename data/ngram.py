@@ -37,10 +37,8 @@ class NGram:
             )
         self.n, self.vocab_size = int(n), int(vocab_size)
         self.corpus_sha256 = ""  # of the text that was counted, where `save` was told
-        self._grams: list[tuple[np.ndarray, np.ndarray]] = []  # per order: sorted codes, counts
-        self._contexts: list[
-            tuple[np.ndarray, np.ndarray, np.ndarray]
-        ] = []  # per order: codes, totals, types
+        self._grams: list[tuple] = []  # per order: sorted codes, counts
+        self._contexts: list[tuple] = []  # per order: sorted codes, totals, types
 
     def fit(self, ids) -> NGram:
         """Count the train split `ids` (1-D: list, array or tensor). Returns self."""
@@ -52,46 +50,37 @@ class NGram:
         top = np.unique(_codes(ids, self.n, self.vocab_size), return_counts=True)
         return self._set(top, ids[: self.n - 1])
 
-    def _set(self, top, head) -> NGram:
-        """All orders from the counts of the longest: its suffixes, plus the few strings at the
-        start of the text.
-        """
+    def _set(self, top, head: np.ndarray) -> NGram:
+        """All orders from the counts of the longest: its suffixes, plus those that begin the text."""
         V, grams = self.vocab_size, [top]
         for k in range(self.n - 1, 0, -1):
-            codes, counts = grams[0][0] % V**k, grams[0][1]
             first = _codes(head[:k], k, V)  # the one k-gram that has no letter before it
-            codes, counts = (
-                np.concatenate([codes, first]),
-                np.concatenate([counts, np.ones(len(first), np.int64)]),
-            )
+            codes = np.concatenate([grams[0][0] % V**k, first])
+            counts = np.concatenate([grams[0][1], np.ones(len(first), np.int64)])
             codes, where = np.unique(codes, return_inverse=True)
             grams.insert(0, (codes, np.bincount(where, weights=counts).astype(np.int64)))
-        self._grams, self._head = grams, np.asarray(head, np.int64)
-        self._contexts = []
+        self._grams, self._head, self._contexts = grams, head, []
         for codes, counts in grams:
             contexts, start, types = np.unique(codes // V, return_index=True, return_counts=True)
             self._contexts.append((contexts, np.add.reduceat(counts, start), types))
         return self
 
+    # --- what it says ---
+
     def next_probs(self, context_ids) -> np.ndarray:
         """(V,) probabilities of the next symbol after `context_ids`: any length, also empty; sums to 1."""
-        context = self._check(list(context_ids)[-(self.n - 1) :] if self.n > 1 else [])
-        return self._rows(context[None], np.array([len(context)]))[0]
+        context = self._check(context_ids)
+        return self._law(np.arange(self.vocab_size), self._before(context)[-1], len(context))
 
     def probs(self, ids) -> np.ndarray:
         """(T, V): row t is the law of the symbol after ids[: t + 1], as a model's logits are laid out."""
         ids = self._check(ids)
-        width = self.n - 1
-        padded = np.concatenate([np.zeros(width, np.int64), ids])
-        tails = np.stack(
-            [padded[i + 1 : i + 1 + len(ids)] for i in range(width)] or [ids], axis=1
-        )  # (T, n-1)
-        return self._rows(tails, np.minimum(np.arange(1, len(ids) + 1), width))
+        seen = np.arange(1, len(ids) + 1)
+        return self._law(np.arange(self.vocab_size), self._before(ids)[1:, None], seen[:, None])
 
     def losses(self, ids) -> np.ndarray:
         """(len - 1,) nats: -log p of every symbol but the first, each given all the n-1 symbols before it."""
-        ids = self._check(ids)
-        return self._losses(ids, np.arange(1, len(ids)))
+        return self._losses(ids, len(ids))
 
     def loss(self, ids) -> float:
         """Mean nats a symbol over the len - 1 targets of `ids`: exact, the same number every time."""
@@ -101,29 +90,82 @@ class NGram:
         """The same mean when every target sees only its own window of `block_size`, as in a model
         with that context.
         """
-        ids = self._check(ids)
-        return float(self._losses(ids, np.arange(len(ids) - 1) % block_size + 1).mean())
+        return float(self._losses(ids, block_size).mean())
 
     def unseen(self, ids) -> float:
         """Share of the strings of n symbols in `ids` that never occur in train."""
         codes = _codes(self._check(ids), self.n, self.vocab_size)
         return float((_lookup(self._grams[-1][0], codes) < 0).mean())
 
+    def _losses(self, ids, block_size: int) -> np.ndarray:
+        ids = self._check(ids)
+        seen = np.arange(len(ids) - 1) % block_size + 1
+        return -np.log(self._law(ids[1:], self._before(ids)[1:-1], seen))
+
+    def _before(self, ids: np.ndarray) -> np.ndarray:
+        """(len + 1, n-1): the symbols before each place and after the last; 0 where there are none."""
+        width = max(self.n - 1, 1)
+        padded = np.concatenate([np.zeros(width, np.int64), ids])
+        return np.lib.stride_tricks.sliding_window_view(padded, width)
+
+    def _law(self, symbols: np.ndarray, before: np.ndarray, seen) -> np.ndarray:
+        """p of `symbols` after `before` (..., n-1), the last `seen` of them real; all three broadcast."""
+        if not self._grams:
+            raise ValueError("this n-gram has counted nothing yet: call fit(ids) or NGram.load(path)")
+        V, context = self.vocab_size, 0
+        p = self._base(symbols) + np.zeros(np.shape(seen))
+        for k in range(2, self.n + 1):
+            context = context + before[..., 1 - k] * V ** (k - 2)
+            count, (total, types) = self._count(k, context * V + symbols), self._context(k, context)
+            p = np.where(seen >= k - 1, self._mix(count, total, types, p), p)
+        return p
+
+    def _base(self, symbols: np.ndarray) -> np.ndarray:
+        """p of each symbol without any context."""
+        count, total, types = self._count(1, symbols), *self._contexts[0][1:]
+        if self.n <= 2:
+            return (count + 1) / (total + self.vocab_size)
+        return (count + types / self.vocab_size) / (total + types)
+
+    def _mix(self, count, total, types, shorter) -> np.ndarray:
+        if self.n == 2:
+            return (count + 1) / (total + self.vocab_size)
+        return np.where(total > 0, (count + types * shorter) / np.maximum(total + types, 1), shorter)
+
+    def _count(self, k: int, codes: np.ndarray) -> np.ndarray:
+        keys, counts = self._grams[k - 1]
+        at = _lookup(keys, codes)
+        return np.where(at >= 0, counts[at], 0)
+
+    def _context(self, k: int, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        keys, totals, types = self._contexts[k - 1]
+        at = _lookup(keys, codes)
+        return np.where(at >= 0, totals[at], 0), np.where(at >= 0, types[at], 0)
+
+    def _check(self, ids) -> np.ndarray:
+        ids = np.asarray(ids)
+        if ids.size == 0:
+            return np.zeros(0, np.int64)
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= self.vocab_size:
+            raise ValueError(
+                f"ids must be one flat sequence of whole numbers from 0 to {self.vocab_size - 1}"
+            )
+        return ids.astype(np.int64)
+
+    # --- files ---
+
     def save(self, path: str | os.PathLike, corpus_sha256: str = "") -> None:
         """Write a small .npz (no pickle): the longest strings as steps between sorted codes, and counts.
 
         `corpus_sha256` (64 hex digits) says of what text they are. ValueError for more than MOST_STRINGS.
         """
-        codes, counts = self._fitted()[-1]
+        codes, counts = self._grams[-1]
         if len(codes) > MOST_STRINGS:
             raise ValueError(
                 f"{len(codes):,} strings of {self.n} symbols are too many for a file: count fewer letters"
             )
-        arrays = {
-            "head": _small(self._head),
-            "steps": _small(np.diff(codes, prepend=0)),
-            "counts": _small(counts),
-        }
+        arrays = {"head": self._head, "steps": np.diff(codes, prepend=0), "counts": counts}
+        arrays = {name: _small(values) for name, values in arrays.items()}
         if corpus_sha256 or self.corpus_sha256:
             arrays["corpus"] = np.frombuffer(bytes.fromhex(corpus_sha256 or self.corpus_sha256), np.uint8)
         buffer = io.BytesIO()
@@ -148,81 +190,8 @@ class NGram:
         except FileNotFoundError:
             raise ValueError(f"{path} is missing: make it with NGram.save") from None
         except Exception as error:  # zip, zlib, header and key errors: all mean the same to the reader
-            raise ValueError(
-                f"{path} is damaged or no n-gram file ({type(error).__name__}): make it again"
-            ) from None
-
-    def _fitted(self):
-        if not self._grams:
-            raise ValueError("this n-gram has counted nothing yet: call fit(ids) or NGram.load(path)")
-        return self._grams
-
-    def _check(self, ids) -> np.ndarray:
-        ids = np.asarray(ids)
-        if ids.size == 0:
-            return np.zeros(0, np.int64)
-        if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= self.vocab_size:
-            raise ValueError(
-                f"ids must be one flat sequence of whole numbers from 0 to {self.vocab_size - 1}"
-            )
-        return ids.astype(np.int64)
-
-    def _losses(self, ids: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """-log p of ids[1:], where target t may use its last `seen[t]` symbols."""
-        self._fitted()
-        p = self._base(ids[1:])
-        for k in range(2, self.n + 1):
-            use = np.flatnonzero(seen[k - 2 :] >= k - 1)  # among targets that have k-1 symbols before them
-            at = use + k - 2
-            gram = _codes(ids, k, self.vocab_size)[use]
-            count, total, types = self._count(k, gram), *self._context(k, gram // self.vocab_size)
-            p[at] = self._mix(count, total, types, p[at])
-        return -np.log(p)
-
-    def _rows(self, tails: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """(T, V) probabilities after each row of `tails` (T, n-1), of which the last `seen` symbols
-        are real.
-        """
-        self._fitted()
-        V = self.vocab_size
-        p = np.repeat(self._base(np.arange(V))[None], len(tails), axis=0)
-        code = np.zeros(len(tails), np.int64)
-        for k in range(2, self.n + 1):
-            if k - 1 > tails.shape[1]:  # a context shorter than this order
-                break
-            code = code + tails[:, -(k - 1)] * V ** (k - 2)
-            rows = np.flatnonzero(seen >= k - 1)
-            keys, values = self._grams[k - 1]
-            start, stop = np.searchsorted(keys, code[rows] * V), np.searchsorted(keys, (code[rows] + 1) * V)
-            count = np.zeros((len(rows), V))
-            row = np.repeat(np.arange(len(rows)), stop - start)
-            at = np.arange(len(row)) - np.repeat(np.cumsum(stop - start) - stop, stop - start)
-            count[row, keys[at] % V] = values[at]
-            total, types = (x[:, None] for x in self._context(k, code[rows]))
-            p[rows] = self._mix(count, total, types, p[rows])
-        return p
-
-    def _base(self, symbols: np.ndarray) -> np.ndarray:
-        """p of each symbol without any context."""
-        count, total, types = self._count(1, symbols), *self._contexts[0][1:]
-        if self.n <= 2:
-            return (count + 1) / (total + self.vocab_size)
-        return (count + types / self.vocab_size) / (total + types)
-
-    def _mix(self, count, total, types, shorter):
-        if self.n == 2:
-            return (count + 1) / (total + self.vocab_size)
-        return np.where(total > 0, (count + types * shorter) / np.maximum(total + types, 1), shorter)
-
-    def _count(self, k: int, codes: np.ndarray) -> np.ndarray:
-        keys, values = self._grams[k - 1]
-        at = _lookup(keys, codes)
-        return np.where(at >= 0, values[at], 0)
-
-    def _context(self, k: int, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        keys, totals, types = self._contexts[k - 1]
-        at = _lookup(keys, codes)
-        return np.where(at >= 0, totals[at], 0), np.where(at >= 0, types[at], 0)
+            kind = type(error).__name__
+            raise ValueError(f"{path} is damaged or no n-gram file ({kind}): make it again") from None
 
 
 def _codes(ids: np.ndarray, k: int, vocab_size: int) -> np.ndarray:
@@ -245,6 +214,29 @@ def _small(values: np.ndarray) -> np.ndarray:
     return values.astype(np.min_scalar_type(int(values.max()) if len(values) else 0))
 
 
+def _check_sizes(file: zipfile.ZipFile) -> None:
+    """ValueError for other arrays than ours, or more bytes than the largest table of ours would have."""
+    sizes = {info.filename.removesuffix(".npy"): info.file_size for info in file.infolist()}
+    if len(sizes) != len(file.infolist()) or not ARRAYS <= sizes.keys() <= {*ARRAYS, "corpus"}:
+        raise ValueError
+    if max(sizes.values()) > 8 * MOST_STRINGS + 4096:
+        raise ValueError
+
+
+def _check_counts(model: NGram, steps: np.ndarray, counts: np.ndarray, head: np.ndarray) -> None:
+    """ValueError unless these are rising codes of strings of n symbols, each with a count."""
+    codes = model.vocab_size**model.n
+    if not steps.ndim == counts.ndim == head.ndim == 1 or not 0 < len(steps) == len(counts):
+        raise ValueError
+    if steps[0] < 0 or (steps[1:] < 1).any() or np.cumsum(steps, dtype=np.float64)[-1] >= codes:
+        raise ValueError
+    if counts.min() < 1 or counts.max() >= 2**40 or len(head) != model.n - 1:
+        raise ValueError
+
+
+# --- the marks ---
+
+
 def table(train, val, vocab_size: int, longest: int = 8) -> list[dict]:
     """One row for each n from 0 (the even guess) to `longest`: exact losses in nats, share of
     strings new in val.
@@ -256,14 +248,15 @@ def table(train, val, vocab_size: int, longest: int = 8) -> list[dict]:
     for n in range(1, longest + 1):
         start = time.perf_counter()
         model = NGram(n, vocab_size).fit(train)
-        row = {
+        rows.append({
             "n": n,
-            "name": ["", "unigram", "bigram"][n] if n < 3 else f"{n}-gram",
+            "name": {1: "unigram", 2: "bigram"}.get(n, f"{n}-gram"),
             "val_loss": model.loss(val),
-        }
-        row |= {"train_loss": model.loss(train), "unseen": model.unseen(val)}
-        row |= {"smoothing": "add-1" if n < 3 else "Witten-Bell", "seconds": time.perf_counter() - start}
-        rows.append(row)
+            "train_loss": model.loss(train),
+            "unseen": model.unseen(val),
+            "smoothing": "add-1" if n < 3 else "Witten-Bell",
+            "seconds": time.perf_counter() - start,
+        })  # fmt: skip
     return rows
 
 
@@ -274,26 +267,3 @@ def marks(corpus, longest: int = 5) -> dict[int, float]:
     V = corpus.tokenizer.vocab_size
     return {n: NGram(n, V).fit(corpus.train).loss(corpus.val) / corpus.chars_per_token
             for n in range(1, longest + 1) if V**n < 2**63 and len(corpus.train) >= n}  # fmt: skip
-
-
-def _check_sizes(file: zipfile.ZipFile) -> None:
-    """ValueError for other arrays than ours, or more bytes than the largest table of ours would have."""
-    members = {info.filename.removesuffix(".npy"): info.file_size for info in file.infolist()}
-    if len(members) != len(file.infolist()) or not ARRAYS <= members.keys() <= {*ARRAYS, "corpus"}:
-        raise ValueError
-    if any(size > 8 * MOST_STRINGS + 4096 for size in members.values()):
-        raise ValueError
-
-
-def _check_counts(model: NGram, steps: np.ndarray, counts: np.ndarray, head: np.ndarray) -> None:
-    """ValueError unless these are rising codes of strings of n symbols, each with a count, as
-    `save` writes them.
-    """
-    if not steps.ndim == counts.ndim == head.ndim == 1 or not 0 < len(steps) == len(counts):
-        raise ValueError
-    if steps[0] < 0 or (steps[1:] < 1).any() or (steps >= model.vocab_size**model.n).any():
-        raise ValueError
-    if np.cumsum(steps, dtype=np.float64)[-1] >= model.vocab_size**model.n or len(head) != model.n - 1:
-        raise ValueError
-    if counts.min() < 1 or counts.max() >= 2**40:
-        raise ValueError

@@ -10,7 +10,6 @@ The file is checked by its SHA-256 each time and is never part of the repository
 from __future__ import annotations
 
 import hashlib
-import http.client
 import os
 import sys
 from pathlib import Path
@@ -33,9 +32,8 @@ ADDRESSES = (
     "https://storage.googleapis.com/download.tensorflow.org/data/shakespeare.txt",
 )
 LOCAL_FILE = Path(__file__).resolve().parent / "input.txt"
-
 IMPATIENT_SECONDS = 1.5  # once one address has not answered, the others get less
-TRIES = 2  # per address, and only where trying again can help
+ADVICE = "turn on the internet, or set GPT2_DATA to a copy of the file"
 
 
 def load_corpus(allow_standin: bool = True, quiet: bool = False) -> Corpus:
@@ -49,15 +47,8 @@ def load_corpus(allow_standin: bool = True, quiet: bool = False) -> Corpus:
     return corpus_from_text(text, name, floor=floor, floor_se=error)
 
 
-def get_text(allow_standin: bool = True, quiet: bool = False) -> str:
-    """The text alone, in the order and with the errors of `load_corpus`."""
-    return find_text(allow_standin, quiet)[1]
-
-
 def find_text(allow_standin: bool = True, quiet: bool = False) -> tuple[str, str]:
-    """(name, text): the path in GPT2_DATA, data/input.txt, a download, the stand-in; DataError for
-    a wrong file.
-    """
+    """(name, text) alone, with the errors of `load_corpus`."""
     if os.environ.get("GPT2_DATA"):
         path = Path(os.path.expanduser(os.environ["GPT2_DATA"]))
         return "tinyshakespeare", _read_verified(path, "correct or unset GPT2_DATA")
@@ -66,57 +57,43 @@ def find_text(allow_standin: bool = True, quiet: bool = False) -> tuple[str, str
     body, reasons = download(quiet=quiet)
     if body is not None:
         return "tinyshakespeare", body.decode("ascii")
-    advice = "turn on the internet, or set GPT2_DATA to a copy of the file"
     if not allow_standin:
-        raise DataError(f"Tiny Shakespeare could not be downloaded ({'; '.join(reasons)}): {advice}")
-    _announce_standin(reasons, advice)
+        raise DataError(f"Tiny Shakespeare could not be downloaded ({'; '.join(reasons)}): {ADVICE}")
+    _announce_standin(reasons)
     return "standin", standin.make()
 
 
-def download(addresses=None, path: Path | None = None, quiet: bool = False) -> tuple[bytes | None, list[str]]:
-    """Fetch the corpus into `path` (data/input.txt): (its bytes, []), or (None, one reason an address).
+def download(addresses=None, quiet: bool = False) -> tuple[bytes | None, list[str]]:
+    """Fetch the corpus into data/input.txt: (its bytes, []), or (None, one reason an address).
 
     Tries each address in turn; GPT2_DATA_URL (addresses separated by spaces) replaces the list. Only a
     body with the right SHA-256 is written, and whole or not at all.
     """
     addresses = addresses or os.environ.get("GPT2_DATA_URL", "").split() or ADDRESSES
-    path, reasons, patience = path or LOCAL_FILE, [], web.CONNECT_SECONDS
+    say = (lambda line: None) if quiet else (lambda line: files.say(line, sys.stderr))
+    reasons, patience = [], web.CONNECT_SECONDS
     for address in addresses:
-        body, reason = _fetch_patiently(address, patience, quiet)
-        if body is not None:
-            _keep(path, body)
+        try:
+            body = web.fetch(address, 2 * SIZE, patience, say)
+            reason = _what_is_wrong(body)
+        except OSError as error:
+            reason = str(error)
+        if not reason:
+            _keep(body)
             return body, []
         patience = IMPATIENT_SECONDS if reason.startswith(web.SILENT) else patience
         reasons.append(f"{address}: {reason}")
-        _say(quiet, f"could not use {reasons[-1]}")
+        say(f"could not use {reasons[-1]}")
     return None, reasons
 
 
-def _fetch_patiently(address: str, patience: float, quiet: bool) -> tuple[bytes | None, str]:
-    """A verified body, or None and why; tries again only where the server answered and broke off."""
-    reason = ""
-    for _ in range(TRIES):
-        try:
-            body = web.fetch(address, 2 * SIZE, patience, lambda line: _say(quiet, line))
-        except web.NoAnswer as error:
-            return None, str(error)
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
-            continue
-        reason = _what_is_wrong(body)
-        if reason is None:
-            return body, ""
-        if len(body) >= SIZE:
-            break  # whole, and another text: it will be the same next time
-    return None, reason
-
-
-def _keep(path: Path, body: bytes) -> None:
+def _keep(body: bytes) -> None:
     """Write the verified file; a folder that cannot be written only costs the next download."""
     try:
-        files.write_atomic(path, body)
+        files.write_atomic(LOCAL_FILE, body)
     except OSError as error:
-        _say(False, f"note: {path} could not be written ({error.strerror}); the text is used from memory")
+        note = f"note: {LOCAL_FILE} could not be written ({error.strerror}); the text is used from memory"
+        files.say(note, sys.stderr)
 
 
 def _read_verified(path: Path, advice: str) -> str:
@@ -130,22 +107,17 @@ def _read_verified(path: Path, advice: str) -> str:
     return body.decode("ascii")
 
 
-def _what_is_wrong(body: bytes) -> str | None:
-    """None if `body` is the corpus, else what was expected and what was found."""
+def _what_is_wrong(body: bytes) -> str:
+    """"" if `body` is the corpus, else what was expected and what was found."""
     found = hashlib.sha256(body).hexdigest()
     if found == SHA256:
-        return None
+        return ""
     size = "" if len(body) == SIZE else f", {SIZE} bytes expected and {len(body)} found"
     return f"SHA-256 {SHA256} expected, {found} found{size}"
 
 
-def _say(quiet: bool, line: str) -> None:
-    if not quiet:
-        files.say(line, sys.stderr)
-
-
-def _announce_standin(reasons: list[str], advice: str) -> None:
+def _announce_standin(reasons: list[str]) -> None:
     rule = "=" * 100
     lines = [rule, "NO SHAKESPEARE: this run uses the STAND-IN TEXT, made by data/standin.py.", *reasons]
-    lines += ["Its numbers are true, and they are not Shakespeare's.", f"For the real text, {advice}.", rule]
+    lines += ["Its numbers are true, and they are not Shakespeare's.", f"For the real text, {ADVICE}.", rule]
     files.say("\n".join(lines), sys.stderr)

@@ -17,19 +17,19 @@ import re
 from bisect import bisect_right
 from functools import cache, cached_property, lru_cache
 from itertools import accumulate
+from statistics import stdev
+from string import ascii_uppercase
 
 SIZE = 1_115_394  # characters, as in Tiny Shakespeare
 SHA256 = "b4f5a574a6aabbb45c643223bff972c069e671f7eb7625fb740af30bea114f06"  # of make(), on every machine
 SYMBOLS = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # the same 65
 END = "\0"  # in a table of prefixes: the word ends here
 
-# --- words ---
+# --- words, each with its weight ---
 
-# closed classes: every word stands in one class only, so a word says its class
-CLOSED = {
+CLOSED = {  # every word stands in one class only, so a word says its class
     "DET": "the:20 a:14 my:14 thy:12 his:9 your:8 this:8 that:7 our:6 no:5 some:3 each:3 such:3 all:3 "
-    "their:3 any:2 "
-    "its:2 what:2 more:2 3:0.12 $3:0.12",
+    "their:3 any:2 its:2 what:2 more:2 3:0.12 $3:0.12",
     "THOU": "thou:1",
     "HE": "he:3 she:2 it:2 who:1",
     "WE": "I:6 we:2 you:3 they:2",
@@ -37,64 +37,58 @@ CLOSED = {
     "AUX": "shall:5 will:5 must:3 may:3 can:2 would:3 could:1 did:2 might:2 should:2 dare:1 need:1",
     "CONJ": "and:14 but:6 for:4 if:4 or:3 yet:3 when:3 then:3 so:3 as:3 though:2 while:2 where:2 "
     "because:1 &:0.15",
-    "PREP": "of:12 in:8 to:7 with:6 from:4 by:4 upon:3 at:3 like:2 under:2 near:2 past:1 through:1 "
-    "till:1 before:1 "
-    "after:1 against:1 among:1 behind:1 o'er:1 'gainst:0.7 except:0.5",
+    "PREP": "of:12 in:8 to:7 with:6 from:4 by:4 upon:3 at:3 like:2 under:2 near:2 past:1 through:1 till:1 "
+    "before:1 after:1 against:1 among:1 behind:1 o'er:1 'gainst:0.7 except:0.5",
     "INTJ": "O:6 alas:2 nay:2 lo:1 hark:1 ay:1 rejoice:1",
 }
-# sounds of the invented words, with weights
-ONSETS = (
-    "b:7 d:7 g:5 h:4 l:8 m:8 qu:0.8 r:8 s:7 v:4 w:5 y:0.8 z:0.5 bl:2 cl:2 cr:2 dr:2 fl:2 gl:2 "
-    "gr:2 pl:3 pr:3 sk:2 st:4 "
-    "th:4 tr:3"
-)
-VOWELS = "a:6 e:8 i:5 o:6 u:2 ea:1.5 ai:1 ou:1"
-CODAS = ":4 n:5 r:6 l:4 nd:3 rn:2 st:2 th:2 lt:1.5 ft:1 mb:1"
-SYLLABLES = "1:60 2:38 3:2"
-STEMS = {"NOUN": 2500, "VERB": 1200, "ADJ": 1200, "ADV": 200}
-AGREEMENT = {"BARE": "", "S": "s", "EST": "st", "ETH": "th"}  # after I, a noun, thou, he
+STEMS = {"NOUN": 2500, "VERB": 1200, "ADJ": 1200, "ADV": 200}  # how many invented words
 FAVOURITES = {"NOUN": 400, "VERB": 250, "ADJ": 250, "ADV": 50}  # how many of each a speaker likes ...
 LOYALTY = 0.75  # ... and how often one of these is used
 NEAR, FAR = 20, 100  # the larger, the more evenly the favourites, or everybody's words, are used
 RECALL, MEMORY = 0.2, 6  # how often a noun is one of the last few different ones
+ENDINGS = ("", "s", "st", "th")  # of a verb: after I, a noun, thou, he
 
-# --- word order: where we are -> what may come, with weights ---
+# the sounds of invented words
+ONSETS = (
+    "b:7 d:7 g:5 h:4 l:8 m:8 qu:0.8 r:8 s:7 v:4 w:5 y:0.8 z:0.5 bl:2 cl:2 cr:2 dr:2 fl:2 gl:2 gr:2 pl:3 "
+    "pr:3 sk:2 st:4 th:4 tr:3"
+)
+VOWELS = "a:6 e:8 i:5 o:6 u:2 ea:1.5 ai:1 ou:1"
+CODAS = ":4 n:5 r:6 l:4 nd:3 rn:2 st:2 th:2 lt:1.5 ft:1 mb:1"
+SYLLABLES = "1:60 2:38 3:2"
 
-ORDER = {
-    "SENTENCE": {
-        "WE": 10,
-        "THOU": 6,
-        "HE": 7,
-        "DET": 22,
-        "NOUN": 12,
-        "ADJ": 11,
-        "INTJ": 10,
-        "AUX": 12,
-        "CONJ": 10,
-    },
-    "CLAUSE": {"WE": 12, "THOU": 7, "HE": 9, "DET": 25, "NOUN": 14, "ADJ": 12, "CONJ": 21},
-    "AFTER_CONJ": {"WE": 22, "THOU": 12, "HE": 14, "DET": 52},
-    "ASKED": {"WE": 30, "THOU": 17, "HE": 15, "DET": 38},
-    "NP": {"ADJ": 50, "NOUN": 50},
-    "NP_ADJ": {"ADJ": 20, "NOUN": 80},
-    "PREDICATE": {"VERB": 66, "AUX": 20, "ADV": 14},
-    "AFTER_SUBJECT": {"VERB": 50, "AUX": 16, "ADV": 9, "PREP": 25},
-    "VERB_ONLY": {"VERB": 100},
-    "AFTER_AUX": {"VERB": 86, "ADV": 14},
-    "OBJECT": {"DET": 36, "NOUN": 20, "ADJ": 18, "THEM": 10, "PREP": 16},
-    "AFTER_PREP": {"DET": 52, "NOUN": 20, "ADJ": 18, "THEM": 10},
-    "MORE": {"PREP": 100},
+# --- word order ---
+
+ORDER = {  # where we are -> what may come
+    "SENTENCE": "WE:10 THOU:6 HE:7 DET:22 NOUN:12 ADJ:11 INTJ:10 AUX:12 CONJ:10",
+    "CLAUSE": "WE:12 THOU:7 HE:9 DET:25 NOUN:14 ADJ:12 CONJ:21",
+    "AFTER_CONJ": "WE:22 THOU:12 HE:14 DET:52",
+    "ASKED": "WE:30 THOU:17 HE:15 DET:38",
+    "NP": "ADJ:50 NOUN:50",
+    "NP_ADJ": "ADJ:20 NOUN:80",
+    "PREDICATE": "VERB:66 AUX:20 ADV:14",
+    "AFTER_SUBJECT": "VERB:50 AUX:16 ADV:9 PREP:25",
+    "VERB_ONLY": "VERB:100",
+    "AFTER_AUX": "VERB:86 ADV:14",
+    "OBJECT": "DET:36 NOUN:20 ADJ:18 THEM:10 PREP:16",
+    "AFTER_PREP": "DET:52 NOUN:20 ADJ:18 THEM:10",
+    "MORE": "PREP:100",
 }
-ENDS = {
-    "OBJECT": 0.2,
-    "MORE": 0.58,
-    "CALLED": 1.0,
-}  # chance that the clause ends here, before what could come
+FOLLOWS = {  # what came -> where we are then
+    "DET": "NP", "ADJ": "NP_ADJ", "ADV": "VERB_ONLY", "PREP": "AFTER_PREP", "CONJ": "AFTER_CONJ",
+    "AUX": "AFTER_AUX", "VERB": "OBJECT", "NAME": "CALLED", "INTJ": "NAMED",
+}  # fmt: skip
+SUBJECTS = {  # the same for what can be a subject, with the verb's ending
+    "WE": ("PREDICATE", ""), "THOU": ("PREDICATE", "st"), "HE": ("PREDICATE", "th"),
+    "NOUN": ("AFTER_SUBJECT", "s"), "THEM": ("AFTER_SUBJECT", "s"),
+}  # fmt: skip
+ENDS = {"OBJECT": 0.2, "MORE": 0.58, "CALLED": 1.0}  # chance that the clause ends here
 MARKS = {".": {",": 38, ";": 9, ":": 6, ".": 47}, "?": {",": 25, "?": 75}, "!": {",": 30, "!": 70}}
+WORD = re.compile(r"[A-Za-z0-9'$&-]*")
 
 
 @cache
-def _table(text: str) -> dict[str, float]:
+def table(text: str) -> dict[str, float]:
     """A table written as "word:weight word:weight"."""
     return {word: float(weight) for word, weight in (item.rsplit(":", 1) for item in text.split())}
 
@@ -127,167 +121,174 @@ class Bag:
         return mass
 
     @cached_property
-    def _ladder(self) -> tuple[list[str], list[float]]:
+    def _stack(self) -> tuple[list[str], list[float]]:
         return list(self.items), list(accumulate(self.items.values()))
 
     def draw(self, u: float) -> str:
         """The string at height `u`, 0 <= u < 1, when all are stacked by weight."""
-        strings, sums = self._ladder
+        strings, sums = self._stack
         return strings[min(bisect_right(sums, u), len(strings) - 1)]
 
 
-class Grammar:
-    """Words, favourites and companions: everything about the play that does not change while it is spoken."""
+LEAVE = Bag({"\n": 1.0})  # an empty line: the speech is over
 
-    def __init__(self, seed: int):
+
+class Lexicon:
+    """The invented words and names, each speaker's favourites and friends: the same for every play."""
+
+    def __init__(self):
         # only random() is used: it is promised to give the same numbers in every version of Python
-        self._rng = random.Random(seed)
-        self._taken: set[str] = set()
-        closed = {k: _table(v) for k, v in CLOSED.items()}
-        for words in closed.values():
-            self._taken.update(w.lower() for w in words)
-        self.names = [self._name(chr(65 + i)) for i in range(26)]
-        self.kind = {w.lower(): k for k, words in closed.items() for w in words}
-        self.bags = {k: Bag.words(words) for k, words in closed.items()}
-        stems = {k: [self._stem(k) for _ in range(n)] for k, n in STEMS.items()}
-        for kind, words in stems.items():
-            self.kind.update(
-                {w + s: kind for w in words for s in (AGREEMENT.values() if kind == "VERB" else [""])}
-            )
-        self.kind.update({n.lower(): "NAME" for n in self.names})
-        self._common = {k: {w: 1 / (i + FAR) for i, w in enumerate(words)} for k, words in stems.items()}
-        self._own = {k: [self._taste(words, FAVOURITES[k]) for _ in self.names] for k, words in stems.items()}
-        self.friends = [self._pick(list(range(26)), 4, but=i) for i in range(26)]
-        # the same few hundred questions come again and again
-        self.bag, self.mix, self.whom = cache(self._bag), cache(self._mix), cache(self._whom)
+        self._rng = random.Random(0)
+        self._taken = {word.lower() for words in CLOSED.values() for word in table(words)}
+        self.names = [self._name(letter) for letter in ascii_uppercase]
+        stems = {kind: [self._stem(kind) for _ in range(n)] for kind, n in STEMS.items()}
+        self.common = {kind: {w: 1 / (i + FAR) for i, w in enumerate(ws)} for kind, ws in stems.items()}
+        self.own = {kind: [self._favourites(kind, ws) for _ in self.names] for kind, ws in stems.items()}
+        self.friends = [self._pick([j for j in range(26) if j != i], 4) for i in range(26)]
+        self.kind = {word.lower(): kind for kind, words in CLOSED.items() for word in table(words)}
+        self.kind |= {form: kind for kind, ws in stems.items() for w in ws for form in forms(kind, w)}
+        self.kind |= {name.lower(): "NAME" for name in self.names}
 
-    def _choose(self, table: str) -> str:
-        items = _table(table)
-        return list(items)[
-            bisect_right(list(accumulate(items.values())), self._rng.random() * sum(items.values()))
-        ]
+    def _sound(self, sounds: str) -> str:
+        return Bag(table(sounds)).draw(self._rng.random())
 
-    def _pick(self, items: list, n: int, but=None) -> list:
-        left = [x for x in items if x != but]
+    def _pick(self, items: list, n: int) -> list:
+        left = list(items)
         return [left.pop(int(self._rng.random() * len(left))) for _ in range(n)]
 
-    def _syllable(self) -> str:
-        return self._choose(ONSETS) + self._choose(VOWELS)
+    def _favourites(self, kind: str, words: list[str]) -> dict[str, float]:
+        return {w: 1 / (i + NEAR) for i, w in enumerate(self._pick(words, FAVOURITES[kind]))}
 
-    def _fresh(self, forms) -> bool:
-        if any(f in self._taken for f in forms):
-            return False
-        self._taken.update(forms)
-        return True
+    def _is_new(self, words: list[str]) -> bool:
+        new = self._taken.isdisjoint(words)
+        self._taken.update(words if new else ())
+        return new
+
+    def _name(self, letter: str) -> str:
+        while True:
+            sounds = (VOWELS, ONSETS, VOWELS, "n:1 s:1 :1 l:1")
+            name = letter + "".join([self._sound(s) for s in sounds])
+            if self._is_new([name.lower()]):
+                return name
 
     def _stem(self, kind: str) -> str:
-        """A new invented word of two or three syllables; adverbs end in -ly, verbs leave room for
-        their endings.
-        """
+        """A new word; adverbs end in -ly, verbs leave room for their endings."""
         while True:
-            word = "".join(self._syllable() for _ in range(int(self._choose(SYLLABLES)))) + self._choose(
-                CODAS
-            )
-            word += "ly" if kind == "ADV" else ""
+            sounds = [ONSETS, VOWELS] * int(self._sound(SYLLABLES)) + [CODAS]
+            word = "".join([self._sound(s) for s in sounds])
+            if kind == "ADV":
+                word += "ly"
             if kind == "VERB" and word[-1] in "aeiou":
                 word += "d"
             if len(word) < 3 or (kind == "VERB" and word[-1] in "th"):  # no "gristth"
                 continue
-            if self._fresh([word + s for s in AGREEMENT.values()] if kind == "VERB" else [word]):
+            if self._is_new(forms(kind, word)):
                 return word
 
-    def _name(self, letter: str) -> str:
-        while True:
-            name = letter + self._choose(VOWELS) + self._syllable() + self._choose("n:1 s:1 :1 l:1")
-            if self._fresh([name.lower()]):
-                return name
 
-    def _taste(self, words: list[str], n: int) -> dict[str, float]:
-        """One speaker's n favourites, the first of them the dearest."""
-        return {w: 1 / (i + NEAR) for i, w in enumerate(self._pick(words, n))}
+def forms(kind: str, stem: str) -> list[str]:
+    return [stem + ending for ending in ENDINGS] if kind == "VERB" else [stem]
 
-    def _bag(self, kind: str, speaker: int | None, ending: str) -> Bag:
-        """The words of a kind: everybody's (`speaker` None) or one speaker's favourites."""
-        if kind in self.bags:
-            return self.bags[kind]
-        words = self._common[kind] if speaker is None else self._own[kind][speaker]
-        return Bag.words({w + AGREEMENT[ending]: p for w, p in words.items()} if kind == "VERB" else words)
 
-    def _mix(self, node: str, speaker: int, ending: str, capital: bool, recalls: bool):
-        """(weight of a noun from memory, [(weight, bag)] of all other words) at a place in the sentence."""
-        mix, recall, total = [], 0.0, sum(ORDER[node].values())
-        for kind, weight in ORDER[node].items():
-            share, end = weight / total, ending if kind == "VERB" else ""
-            if kind == "NOUN" and recalls:
-                recall = share * RECALL
-                share -= recall
-            if kind in STEMS:
-                mix.append((share * LOYALTY, self.bag(kind, speaker, end)))
-                share *= 1 - LOYALTY
-            mix.append((share, self.bag(kind, None, end)))
-        return recall, [(w, bag.capital) for w, bag in mix] if capital else mix
+lexicon = cache(Lexicon)
 
-    def _whom(self, speaker: int, before: int | None, called: int | None, upper: bool) -> Bag:
-        """Who speaks next, or who is called by name: the one called, the one before, a friend."""
-        weights = {i: 0.0 for i in range(26)}
-        for i in weights:
-            weights[i] += 0.15 / 26
-        for i in self.friends[speaker]:
-            weights[i] += 0.25 / 4
-        if called is not None:
-            weights[called] += 0.6
-        if before is not None:
-            weights[before] += 0.4
+# --- what may come, as weighted bags; the same few hundred questions come again and again ---
+
+
+@cache
+def bag(kind: str, speaker: int | None, ending: str) -> Bag:
+    """The words of a kind: everybody's (`speaker` None) or one speaker's favourites."""
+    if kind in CLOSED:
+        return Bag.words(table(CLOSED[kind]))
+    words = lexicon().common[kind] if speaker is None else lexicon().own[kind][speaker]
+    return Bag.words({w + ending: p for w, p in words.items()})
+
+
+@cache
+def words_at(node: str, speaker: int, ending: str, capital: bool, recalls: bool):
+    """(weight of a noun from memory, [(weight, bag)] of all other words) at a place in the sentence."""
+    order, mix, recall = table(ORDER[node]), [], 0.0
+    for kind, weight in order.items():
+        share, end = weight / sum(order.values()), ending if kind == "VERB" else ""
+        if kind == "NOUN" and recalls:
+            recall = share * RECALL
+            share -= recall
+        if kind in STEMS:
+            mix.append((share * LOYALTY, bag(kind, speaker, end)))
+            share *= 1 - LOYALTY
+        mix.append((share, bag(kind, None, end)))
+    return recall, [(w, b.capital) for w, b in mix] if capital else mix
+
+
+@lru_cache(maxsize=64)
+def remembered(nouns: tuple[str, ...], capital: bool) -> Bag:
+    words = Bag.words(dict.fromkeys(nouns, 1.0))
+    return words.capital if capital else words
+
+
+@cache
+def people(speaker: int | None, before: int | None, called: int | None, form: str) -> Bag:
+    """Who speaks next, or who is called by name: the one called, the one before, a friend."""
+    weights = [0.15 / 26] * 26
+    for i in lexicon().friends[speaker] if speaker is not None else ():
+        weights[i] += 0.25 / 4
+    if called is not None:
+        weights[called] += 0.6
+    if before is not None:
+        weights[before] += 0.4
+    if speaker is not None:
         weights[speaker] = 0.0
-        return Bag(
-            {(self.names[i].upper() + ":\n" if upper else self.names[i] + END): w for i, w in weights.items()}
-        )
+    names = [name.upper() if form == ":\n" else name for name in lexicon().names]
+    return Bag({name + form: w for name, w in zip(names, weights, strict=True)})
 
 
-class Player:
+@cache
+def spaces(ends: float, mark: str, line: int) -> Bag:
+    """What stands between two words: a space or a line end, after a mark where the clause ends."""
+    turn = min(max((line - 26) / 24, 0.0), 1.0) ** 2  # lines break between 27 and 50 characters
+    total = sum(MARKS[mark].values())
+    before = {"": 1 - ends, **{m: ends * w / total for m, w in MARKS[mark].items()}}
+    if ends == 1.0:
+        before = {",": 1.0}  # after a name that was called
+    items = {}
+    for m, w in before.items():
+        stop = turn if m not in (".", "?", "!") else max(turn, 0.6)  # a sentence likes to end its line
+        items[m + " "], items[m + "\n"] = w * (1 - stop), w * stop
+    return Bag(items)
+
+
+class Play:
     """The state of the grammar; `options` says what may come now, `take` moves on. Every bit of it
     is in the text.
     """
 
-    def __init__(self, grammar: Grammar):
-        self.g = grammar
+    def __init__(self):
         self.speaker = self.before = self.called = None
-        self.memory: list[str] = []  # the last few different nouns, newest last
+        self.memory: tuple[str, ...] = ()  # the last few different nouns, newest last
         self.node, self.between = "SPEAKER", False  # between: a word has ended, its space or mark is next
         self.capital, self.line = True, 0  # line: characters in this line so far
-        self.mark, self.ending, self.role, self.may_leave = ".", "BARE", "SUBJECT", False
+        self.mark, self.ending, self.role, self.may_leave = ".", "", "SUBJECT", False
 
     def options(self) -> list[tuple[float, Bag]]:
         """Weighted bags; the law of what comes now is their mixture."""
         if self.node == "SPEAKER":
-            return [(1.0, self._first() if self.speaker is None else self._whom(True))]
+            return [(1.0, people(self.speaker, self.before, self.called, ":\n"))]
         if self.between:
-            return [(1.0, _spaces(ENDS.get(self.node, 0.0), self.mark, min(self.line, 60)))]
-        mix = self._words()
-        if self.may_leave:
-            return [(0.4, LEAVE), *((0.6 * w, bag) for w, bag in mix)]
-        return mix
-
-    def _words(self) -> list[tuple[float, Bag]]:
+            return [(1.0, spaces(ENDS.get(self.node, 0.0), self.mark, min(self.line, 60)))]
         if self.node == "NAMED":
-            return [(1.0, self._whom(False))]
-        mix = self.g.mix(self.node, self.speaker, self.ending, self.capital, bool(self.memory))
-        if mix[0]:
-            recall = _recall(tuple(self.memory))
-            return [(mix[0], recall.capital if self.capital else recall), *mix[1]]
-        return mix[1]
-
-    def _first(self) -> Bag:
-        return _first_speaker(tuple(self.g.names))
-
-    def _whom(self, upper: bool) -> Bag:
-        return self.g.whom(self.speaker, self.before, self.called if upper else None, upper)
+            return [(1.0, people(self.speaker, self.before, None, END))]
+        recall, mix = words_at(self.node, self.speaker, self.ending, self.capital, bool(self.memory))
+        if recall:
+            mix = [(recall, remembered(self.memory, self.capital)), *mix]
+        if self.may_leave:
+            mix = [(0.4, LEAVE), *((0.6 * w, b) for w, b in mix)]
+        return mix
 
     def take(self, s: str) -> None:
         """Move on past `s`, one whole string of `options` (without END)."""
         self.line = 0 if s.endswith("\n") else self.line + len(s)
         if self.node == "SPEAKER":
-            who = self.g.names.index(s[:-2].capitalize())
+            who = lexicon().names.index(s[:-2].capitalize())
             self.before, self.speaker, self.called = self.speaker, who, None
             self.node, self.capital = "SENTENCE", True
         elif self.between:
@@ -298,102 +299,58 @@ class Player:
             self._take_word(s)
 
     def _take_space(self, s: str) -> None:
-        self.between, mark = False, s[0]
-        self.capital = s[-1] == "\n" or mark in ".?!"
-        if mark in ".?!":
-            self.node, self.mark, self.ending, self.role = "SENTENCE", ".", "BARE", "SUBJECT"
-            self.may_leave = s[-1] == "\n"
-        elif mark in ",;:":
-            self.node, self.ending, self.role = "CLAUSE", "BARE", "SUBJECT"
+        ends_sentence, self.between = s[0] in ".?!", False
+        self.capital = s[-1] == "\n" or ends_sentence
+        if s[0] in ".?!,;:":
+            self.ending, self.role = "", "SUBJECT"
+            self.node = "SENTENCE" if ends_sentence else "CLAUSE"
+        if ends_sentence:
+            self.mark, self.may_leave = ".", s[-1] == "\n"
 
     def _take_word(self, s: str) -> None:
-        kind = self.g.kind[s.lower()]
-        opens, self.between, self.capital, self.may_leave = self.node == "SENTENCE", True, False, False
+        word, opens = s.lower(), self.node == "SENTENCE"
+        kind = lexicon().kind[word]
+        self.between, self.capital, self.may_leave = True, False, False
         if kind == "NOUN":
-            word = s.lower()
-            self.memory = [w for w in self.memory if w != word][-(MEMORY - 1) :] + [word]
+            self.memory = (*[w for w in self.memory if w != word][-(MEMORY - 1) :], word)
         if kind == "NAME":
-            self.called = self.g.names.index(s.capitalize())
+            self.called = lexicon().names.index(s)
+        if kind in SUBJECTS:
+            self.node, self.ending = self._after_noun(kind)
+            return
+        self.node = FOLLOWS[kind]
+        if kind == "AUX":
+            self.ending = ""
         if kind == "AUX" and opens:
             self.mark, self.node, self.role = "?", "ASKED", "ASKED"
         elif kind == "INTJ":
-            self.mark, self.node = "!", "NAMED"
-        else:
-            self._after(kind)
-
-    def _after(self, kind: str) -> None:
-        """Where a word of this kind leads, given the part of the clause that we are in."""
-        if kind in ("WE", "THOU", "HE"):
-            asked = self.role == "ASKED"
-            self.ending = "BARE" if asked else {"WE": "BARE", "THOU": "EST", "HE": "ETH"}[kind]
-            self.node = "AFTER_AUX" if asked else "PREDICATE"
-        elif kind in ("NOUN", "THEM") and self.role == "OBJECT":
-            self.node = "MORE"
-        elif kind in ("NOUN", "THEM"):
-            asked = self.role == "ASKED"
-            self.ending, self.node = ("BARE", "AFTER_AUX") if asked else ("S", "AFTER_SUBJECT")
-        elif kind == "AUX":
-            self.ending, self.node = "BARE", "AFTER_AUX"
+            self.mark = "!"
         elif kind == "VERB":
-            self.role, self.node = "OBJECT", "OBJECT"
-        else:
-            follow = {
-                "DET": "NP",
-                "ADJ": "NP_ADJ",
-                "ADV": "VERB_ONLY",
-                "PREP": "AFTER_PREP",
-                "CONJ": "AFTER_CONJ",
-            }
-            self.node = {**follow, "NAME": "CALLED"}[kind]
+            self.role = "OBJECT"
+
+    def _after_noun(self, kind: str) -> tuple[str, str]:
+        """(where we are, the verb's ending) after a noun or pronoun, by its role in the clause."""
+        if self.role == "OBJECT":
+            return "MORE", ""
+        return ("AFTER_AUX", "") if self.role == "ASKED" else SUBJECTS[kind]
 
 
-WORD = re.compile(r"[A-Za-z0-9'$&-]*")
-LEAVE = Bag({"\n": 1.0})  # an empty line: the speech is over
-
-
-@cache
-def _first_speaker(names: tuple[str, ...]) -> Bag:
-    return Bag({n.upper() + ":\n": 1.0 for n in names})
-
-
-@lru_cache(maxsize=64)
-def _recall(memory: tuple[str, ...]) -> Bag:
-    return Bag.words({w: 1.0 for w in memory})
-
-
-@cache
-def _spaces(ends: float, mark: str, line: int) -> Bag:
-    """What stands between two words: a space or a line end, after a mark where the clause ends."""
-    turn = min(max((line - 26) / 24, 0.0), 1.0) ** 2  # lines break between 27 and 50 characters
-    marks, total = MARKS[mark], sum(MARKS[mark].values())
-    before = {"": 1 - ends, **{m: ends * w / total for m, w in marks.items()}}
-    if ends == 1.0:
-        before = {",": 1.0}  # after a name that was called
-    items = {}
-    for m, w in before.items():
-        stop = turn if m not in (".", "?", "!") else max(turn, 0.6)  # a sentence likes to end its line
-        items[m + " "], items[m + "\n"] = w * (1 - stop), w * stop
-    return Bag(items)
-
-
-@lru_cache(maxsize=2)
-def _grammar(seed: int) -> Grammar:
-    return Grammar(seed)
+# --- the text, its law and its floor ---
 
 
 @lru_cache(maxsize=2)
 def make(size: int = SIZE, seed: int = 0) -> str:
     """A play of `size` characters, always the same for one seed. Words and cast do not depend on the seed."""
-    player, rng, parts, length = Player(_grammar(0)), random.Random(f"play {seed}"), [], 0
+    play, rng, parts, length = Play(), random.Random(f"play {seed}"), [], 0
     while length < size:
-        s = _draw(player.options(), rng).rstrip(END)
-        player.take(s)
+        s = draw(play.options(), rng).rstrip(END)
+        play.take(s)
         parts.append(s)
         length += len(s)
     return "".join(parts)[:size]
 
 
-def _draw(options: list[tuple[float, Bag]], rng: random.Random) -> str:
+def draw(options: list[tuple[float, Bag]], rng: random.Random) -> str:
     u, i = rng.random(), 0
     while i < len(options) - 1 and u >= options[i][0]:
         u -= options[i][0]
@@ -406,58 +363,45 @@ def log_probs(text: str, start: int = 0) -> list[float]:
 
     `text` begins where a play begins. ValueError, with the place, at a character that cannot follow.
     """
-    player, out, i, closing = Player(_grammar(0)), [], 0, 0.0
-    while i < len(text):
-        s = _one_string(text, i, player)
-        if i + len(s) > start - 40:  # what comes long before `start` is followed, not scored
-            last = i + len(s) == len(text)
-            steps, after = _score(player.options(), s, i, last)
+    play, out, at, closing = Play(), [], 0, 0.0
+    while at < len(text):
+        s = next_string(text, at, play)
+        if at + len(s) > start - 40:  # what comes long before `start` is followed, not scored
+            *steps, end = score(play.options(), s, at, is_last=at + len(s) == len(text))
             steps[0] += closing  # that the last word ended there is part of the next character's surprise
             out += steps
-            closing = after
-        i += len(s)
-        if i < len(text):
-            _take(player, s, i)
+            closing = end
+        at += len(s)
+        if at < len(text):
+            play.take(s)
     return out[len(out) - (len(text) - start) :] if start < len(text) else []
 
 
-def _one_string(text: str, i: int, player: Player) -> str:
-    """The next string of `text` at `i`: a speaker's line, what stands between two words, or a word."""
-    if player.node == "SPEAKER":
-        return text[i : text.find("\n", i) + 1 or len(text)]
-    if player.between:
-        return text[i : i + (1 if text[i] in " \n" else 2)]
-    return WORD.match(text, i)[0] or text[i]
+def next_string(text: str, at: int, play: Play) -> str:
+    """A speaker's line, what stands between two words, or a word."""
+    if play.node == "SPEAKER":
+        return text[at : text.find("\n", at) + 1 or len(text)]
+    if play.between:
+        return text[at : at + (1 if text[at] in " \n" else 2)]
+    return WORD.match(text, at)[0] or text[at]
 
 
-def _score(options: list[tuple[float, Bag]], s: str, place: int, last: bool) -> tuple[list[float], float]:
-    """(log p of each character of `s`, log p that it ends there, 0 for strings that are complete as
-    they stand).
+def score(options: list[tuple[float, Bag]], s: str, at: int, is_last: bool) -> list[float]:
+    """log p of each character of `s`, and that it ends there: 0 for strings complete as they stand.
+
+    The last string of a text may be cut off anywhere, its end is not asked for.
     """
-    out, before, alive = [], 1.0, [(w, bag.mass) for w, bag in options]
-    for i in range(1, len(s) + 1):
-        head = s[:i]
-        alive = [(w, mass) for w, mass in alive if head in mass]
-        now = sum([w * mass[head] for w, mass in alive])
+    heads = [s[:i] for i in range(1, len(s) + 1)]
+    if not is_last and not any(s in bag.items for _, bag in options):
+        heads.append(s + END)
+    out, before = [], 1.0
+    for i, head in enumerate(heads):
+        now = sum([w * bag.mass.get(head, 0.0) for w, bag in options])
         if not now:
-            raise ValueError(
-                f"not the stand-in's grammar: {s[i - 1]!r} at {place + i - 1} cannot stand there"
-            )
+            raise ValueError(f"not the stand-in's grammar: {s!r} cannot stand at {at}: see its character {i}")
         out.append(math.log(now / before))
         before = now
-    if any(s in bag.items for _, bag in options):
-        return out, 0.0
-    over = sum([w * mass.get(s + END, 0.0) for w, mass in alive])
-    if not over and not last:
-        raise ValueError(f"not the stand-in's grammar: {s!r} cannot end at {place + len(s)}")
-    return out, math.log(over / before) if over else 0.0
-
-
-def _take(player: Player, s: str, place: int) -> None:
-    try:
-        player.take(s)
-    except (KeyError, ValueError):
-        raise ValueError(f"not the stand-in's grammar: {s!r} before {place} is none of its words") from None
+    return out if len(out) > len(s) else [*out, 0.0]
 
 
 @lru_cache(maxsize=2)
@@ -472,6 +416,4 @@ def floor(text: str | None = None) -> tuple[float, float]:
     surprise = [-p for p in log_probs(text, int(0.9 * len(text)) + 1)]
     n = len(surprise) // 100
     blocks = [sum(surprise[i * n : (i + 1) * n]) / n for i in range(100)]
-    mean = sum(blocks) / 100
-    error = math.sqrt(sum((b - mean) ** 2 for b in blocks) / 99 / 100)
-    return sum(surprise) / len(surprise), error
+    return sum(surprise) / len(surprise), stdev(blocks) / 10

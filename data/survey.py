@@ -5,53 +5,57 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
+from data.corpus import split
 from data.decode import decode
 from data.files import DataError
 
 LONG_LINE = 40  # characters; a longer line that comes in train and in validation is no chance
+MUCH_TEXT = 50_000_000  # bytes; of more, some lines will do
 
 
 def find_texts(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """(text files in order, [(what was passed over, why)]): as a careful person would walk."""
     paths, skipped = [], []
     for place, folders, names in os.walk(folder):
-        for name in sorted(folders):
-            if name.startswith((".", "__")):
-                skipped.append((Path(place) / name, "hidden"))
-            elif (Path(place) / name).is_symlink():
-                skipped.append((Path(place) / name, "a link to a folder"))
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        for path in (Path(place) / name for name in sorted(names)):
-            if path.name.startswith("."):
-                skipped.append((path, "hidden"))
-            elif path.suffix.lower() != ".txt":
-                skipped.append((path, "not .txt"))
-            elif not path.is_file():
-                skipped.append((path, "no ordinary file"))
-            else:
+        folders.sort()
+        for path in (Path(place) / name for name in (*folders, *sorted(names))):
+            if why := _passed_over(path):
+                skipped.append((path, why))
+            elif path.is_file():
                 paths.append(path)
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
     return paths, skipped
 
 
-class Survey:
-    """A first look at all files: which hold text, its symbols, and what validation must not share
-    with train.
-    """
+def _passed_over(path: Path) -> str:
+    if path.name.startswith(".") or (path.is_dir() and path.name.startswith("__")):
+        return "hidden"
+    if path.is_dir():
+        return "a link to a folder" if path.is_symlink() else ""
+    if path.suffix.lower() != ".txt":
+        return "not .txt"
+    return "" if path.is_file() else "no ordinary file"
 
-    def __init__(self, paths, skipped, val_share):
-        self.paths, self.skipped, self.symbols, self.lines = [], list(skipped), set(), {}
-        # of much text, some lines will do
-        self.every = 1 + sum(path.stat().st_size for path in paths) // 50_000_000
-        known = {}
-        for path in paths:
+
+class Survey:
+    """A first look at all files: which hold text, its symbols, and the long lines of validation."""
+
+    def __init__(self, folder: Path):
+        found, self.skipped = find_texts(folder)
+        self.paths, self.symbols = [], set()
+        self.lines: dict[int, bool] = {}  # long lines of validation, and whether they are in train too
+        self.every = 1 + sum(path.stat().st_size for path in found) // MUCH_TEXT
+        first_with = {}  # {hash of a text: its file}
+        for path in found:
             try:
                 text, _ = read(path)
             except DataError as error:
                 self.skipped.append((path, str(error)))
                 continue
-            twin = known.setdefault(hashlib.sha256(text.strip().encode("utf-8")).digest(), path)
+            twin = first_with.setdefault(hashlib.sha256(text.strip().encode("utf-8")).digest(), path)
             if not text.strip():
                 self.skipped.append((path, "empty"))
             elif twin != path:
@@ -59,21 +63,17 @@ class Survey:
             else:
                 self.paths.append(path)
                 self.symbols |= set(text)
-                self.lines.update(dict.fromkeys(self._long_lines(cut(text, val_share)[1]), False))
+                self.lines |= dict.fromkeys(self._long_lines(split(text)[1]), False)
 
-    def _long_lines(self, text):
-        keys = (
-            zlib.crc32(line.encode("utf-8"))
-            for line in map(str.strip, text.split("\n"))
-            if len(line) > LONG_LINE
-        )
-        return (key for key in keys if key % self.every == 0)
+    def _long_lines(self, text: str) -> Iterator[int]:
+        for line in map(str.strip, text.split("\n")):
+            key = zlib.crc32(line.encode("utf-8"))
+            if len(line) > LONG_LINE and key % self.every == 0:
+                yield key
 
-    def seen_again(self, train: str) -> int:
-        """How many of validation's long lines come in `train` and in no train text before it."""
-        again = {key for key in self._long_lines(train) if self.lines.get(key) is False}
-        self.lines.update(dict.fromkeys(again, True))
-        return len(again)
+    def mark_seen(self, train: str) -> None:
+        """Note which of validation's long lines come in `train`."""
+        self.lines |= {key: True for key in self._long_lines(train) if key in self.lines}
 
     def report(self) -> list[str]:
         """What was passed over and why, a line for each reason."""
@@ -86,10 +86,14 @@ class Survey:
             lines.append(f"skipped ({why}): {', '.join(paths[:3])}{more}")
         return lines
 
-    def warning(self, seen: int) -> str:
+    def warning(self) -> str:
+        """A sentence where validation's long lines were seen in train, else ""."""
+        if not any(self.lines.values()):
+            return ""
+        share = sum(self.lines.values()) / len(self.lines)
         return (
-            f"{seen / len(self.lines):.1%} of validation's long lines come in train too, so its loss will be "
-            "too good: take out what is there twice"
+            f"{share:.1%} of validation's long lines come in train too, so its loss will be too good: "
+            "take out what is there twice"
         )
 
 
@@ -99,8 +103,3 @@ def read(path: Path) -> tuple[str, str]:
         return decode(path.read_bytes(), str(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from None
-
-
-def cut(text: str, val_share: float) -> tuple[str, str]:
-    at = int((1 - val_share) * len(text))
-    return text[:at], text[at:]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import http.client
 import os
 import re
 import sys
@@ -22,6 +21,7 @@ from data import shakespeare, web
 from data.corpus import Corpus, corpus_from_text, split
 from data.decode import decode
 from data.files import DataError, safe_name, say
+from data.ngram import marks
 from data.tokenizer import BPETokenizer, CharTokenizer, TokenizerError
 
 ALPHABET = 256  # symbols of a character vocabulary at most
@@ -29,6 +29,7 @@ RARE = 0.005  # more symbols than that: the rarest are folded if they are at mos
 PER_PIECE, PIECES = 30, (512, 2048)  # else pieces: one for so many characters of train, within these bounds
 SHORT = 20_000  # characters
 LARGEST = 200_000_000  # bytes
+PATIENCE = 15.0  # seconds until an address answers
 
 
 def load_text(where: str | os.PathLike = "", quiet: bool = False, encoding: str | None = None) -> Corpus:
@@ -42,9 +43,9 @@ def load_text(where: str | os.PathLike = "", quiet: bool = False, encoding: str 
         where = where[1:-1]
     if not where:
         return shakespeare.load_corpus(quiet=quiet)
-    body = _download(where, quiet) if re.match(r"https?://", where) else _read(where)
+    body = _download(where, quiet) if _is_address(where) else _read(where)
     text, found = decode(body, where, encoding)
-    corpus = _corpus(text, _name(where, text), (f"{where}: read as {found}",))
+    corpus = _corpus(text, _name(where, text), f"{where}: read as {found}")
     for line in () if quiet else (*corpus.notes, describe(corpus)):
         say(line)
     return corpus
@@ -61,40 +62,38 @@ def describe(corpus: Corpus) -> str:
 # --- finding it ---
 
 
+def _is_address(where: str) -> bool:
+    return where.startswith(("http://", "https://"))
+
+
 def _read(where: str) -> bytes:
     path = Path(os.path.expanduser(where))  # not Path.expanduser, which raises for "~notes.txt"
     try:
+        size = path.stat().st_size
         if path.is_dir():
-            raise DataError(f"{where} is a folder: name one text file (python -m data.shards takes a folder)")
-        if path.exists() and not path.is_file():
-            raise DataError(f"{where} is no ordinary file: name a text file")
-        if path.stat().st_size > LARGEST:
-            raise DataError(
-                f"{where} has more than {LARGEST // 10**6} MB: use python -m data.shards, and --data"
-            )
-        return path.read_bytes()
+            problem = "is a folder: name one text file (python -m data.shards takes a folder)"
+        elif not path.is_file():
+            problem = "is no ordinary file: name a text file"
+        elif size > LARGEST:
+            problem = f"has more than {LARGEST // 10**6} MB: use python -m data.shards, and --data"
+        else:
+            return path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{where} is not there (looked in {Path.cwd()}): check the path") from None
-    except DataError:
-        raise
+        problem = f"is not there (looked in {Path.cwd()}): check the path"
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise DataError(
-            f"{where} cannot be read ({getattr(error, 'strerror', error)}): check the path"
-        ) from None
+        problem = f"cannot be read ({getattr(error, 'strerror', error)}): check the path"
+    raise DataError(f"{where} {problem}")
 
 
 def _download(where: str, quiet: bool) -> bytes:
     try:
-        body = web.fetch(where, LARGEST, 15.0, (lambda line: None) if quiet else say)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = str(error) or type(error).__name__
-        raise DataError(
-            f"{where} could not be downloaded ({reason}): check the address, or use a file"
-        ) from None
+        body = web.fetch(where, LARGEST, PATIENCE, (lambda line: None) if quiet else say)
+    except OSError as error:
+        problem = f"could not be downloaded ({error}): check the address, or use a file"
+        raise DataError(f"{where} {problem}") from None
     if re.match(rb"\s*<(!doctype html|html)", body[:200].lower()):
-        raise DataError(
-            f'{where} is a web page, not a text: use the address of the text itself ("raw", or .txt)'
-        )
+        problem = 'is a web page, not a text: use the address of the text itself ("raw", or .txt)'
+        raise DataError(f"{where} {problem}")
     return body
 
 
@@ -102,93 +101,76 @@ def _name(where: str, text: str) -> str:
     """A safe name, and none of the two that stand for texts with known numbers."""
     if hashlib.sha256(text.encode("utf-8")).hexdigest() == shakespeare.SHA256:
         return "tinyshakespeare"
-    name = unquote(urlsplit(where).path) if re.match(r"https?://", where) else where
-    name = safe_name(Path(name).name)
+    name = safe_name(Path(unquote(urlsplit(where).path) if _is_address(where) else where).name)
     return f"{name}.txt" if name in ("tinyshakespeare", "standin") else name
 
 
 # --- what is learned ---
 
 
-def _corpus(text: str, name: str, notes: tuple[str, ...]) -> Corpus:
+def _corpus(text: str, name: str, how_read: str) -> Corpus:
     """The Corpus in an alphabet of its own, or in pieces where that would be too large."""
     if not text.strip():
         raise DataError(f"{name} is empty: name a file with text in it")
     if len(set(text)) < 2:
         raise DataError(f"{name} has one symbol only ({text[0]!r}): there is nothing to predict in it")
-    text, note = fold(text)
-    tokenizer, notes = None, (*notes, note) if note else notes
-    if len(set(text)) > ALPHABET:
-        train = split(text)[0]
+    text, folded = fold(text)
+    train, val = split(text)
+    notes, tokenizer, symbols = [how_read, *folded], None, len(set(text))
+    if symbols > ALPHABET:
         size = min(max(len(train) // PER_PIECE, PIECES[0]), PIECES[1])
         tokenizer = BPETokenizer.train(train, size)
-        notes += (
-            f"{len(set(text)):,} different symbols: read in {tokenizer.vocab_size:,} pieces learned from it",
-        )
-    return corpus_from_text(text, name, tokenizer, notes=(*notes, *_warnings(text, tokenizer is None)))
-
-
-def fold(text: str) -> tuple[str, str]:
-    """(text in at most ALPHABET symbols, what was done), or (text, "") where that would cost too much."""
-    counts = Counter(text)
-    if len(counts) <= ALPHABET:
-        return text, ""
-    ranked = sorted(counts, key=lambda c: (-counts[c], c))
-    share = sum(counts[c] for c in ranked[ALPHABET:]) / len(text)
-    if share > RARE:
-        return text, ""
-    kept = CharTokenizer(sorted(ranked[:ALPHABET]))
-    change = {c: kept.replacement(c) or "" for c in ranked[ALPHABET:]}
-    listed = ", ".join(f"{c} {'as ' + new if new.strip() else 'left out' if not new else 'as a space'}"
-                       for c, new in change.items())  # fmt: skip
-    return text.translate({ord(c): new for c, new in change.items()}), (
-        f"the {len(change)} rarest symbols ({share:.2%} of the text) do not fit {ALPHABET}: {listed}"
-    )
-
-
-def _warnings(text: str, by_letter: bool) -> list[str]:
-    out = []
+        size = tokenizer.vocab_size
+        notes.append(f"{symbols:,} different symbols: read in {size:,} pieces learned from it")
     if len(text) < SHORT:
-        out.append(
+        notes.append(
             f"only {len(text):,} characters: expect a model that soon knows them by heart, so the best "
             f"validation loss comes early, and may move by 0.1 with the seed; {SHORT:,} or more tell more"
         )
-    train, val = map(set, split(text))
-    if by_letter and val - train:
-        shown = " ".join(map(ascii, sorted(val - train)[:12]))
-        out.append(
-            f"{len(val - train)} symbols stand in the last tenth only, so no model can learn them: {shown}"
-        )
-    return out
+    new = sorted(set(val) - set(train))
+    if new and tokenizer is None:
+        shown = " ".join(map(ascii, new[:12]))
+        notes.append(f"{len(new)} symbols stand in the last tenth only, so no model can learn them: {shown}")
+    return corpus_from_text(text, name, tokenizer, notes=tuple(notes))
+
+
+def fold(text: str) -> tuple[str, list[str]]:
+    """(text in at most ALPHABET symbols, [what was done]), or (text, []) where that would cost too much."""
+    counts = Counter(text)
+    ranked = sorted(counts, key=lambda c: (-counts[c], c))
+    rarest = ranked[ALPHABET:]
+    share = sum(counts[c] for c in rarest) / len(text)
+    if not rarest or share > RARE:
+        return text, []
+    kept = CharTokenizer(sorted(ranked[:ALPHABET]))
+    change = {c: kept.replacement(c) or "" for c in rarest}
+    told = [f"{c} left out" if not new else f"{c} as {new if new.strip() else 'a space'}"
+            for c, new in change.items()]  # fmt: skip
+    note = f"the {len(change)} rarest symbols ({share:.2%} of the text) do not fit {ALPHABET}: "
+    return text.translate(str.maketrans(change)), [note + ", ".join(told)]
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.text", description="Look at a text before training on it."
-    )
+    what = "Look at a text before training on it."
+    parser = argparse.ArgumentParser(prog="python -m data.text", description=what)
     parser.add_argument("file", nargs="?", default="", help="path or address; empty is Tiny Shakespeare")
     parser.add_argument("--encoding", help="the encoding, where looking at the bytes gives the wrong one")
     args = parser.parse_args(argv)
-    from data.ngram import marks  # only the command counts
-
     try:
         corpus = load_text(args.file, encoding=args.encoding)
     except (DataError, TokenizerError) as error:
         say(error, sys.stderr)
         return 1
-    say(
-        f"sha256 {corpus.sha256}, train {len(corpus.train_text):,} characters, "
-        f"validation {len(corpus.val_text):,}"
-    )
-    if corpus.tokenizer.kind == "char":
-        say(
-            "alphabet: "
-            + "".join(c if c.isprintable() else f" {ascii(c)[1:-1]} " for c in corpus.tokenizer.chars)
-        )
+    train, val = len(corpus.train_text), len(corpus.val_text)
+    say(f"sha256 {corpus.sha256}, train {train:,} characters, validation {val:,}")
+    by_letter = corpus.tokenizer.kind == "char"
+    if by_letter:
+        shown = [c if c.isprintable() else f" {ascii(c)[1:-1]} " for c in corpus.tokenizer.chars]
+        say("alphabet: " + "".join(shown))
     say("speakers: " + (", ".join(corpus.speakers) or "none found"))
     say("examples: " + ", ".join(map(repr, corpus.examples)))
-    unit = "letters" if corpus.tokenizer.kind == "char" else "pieces"
     for n, loss in marks(corpus).items():
+        unit = "letters" if by_letter else "pieces"
         say(f"counting {n} {unit}: {loss:.3f} nats a character on validation")
     return 0
 

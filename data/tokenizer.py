@@ -7,6 +7,7 @@ Needs no torch, and of the project data/files.py alone, so a Space can carry it.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import operator
 import os
@@ -79,9 +80,7 @@ class CharTokenizer(Tokenizer):
 
     @classmethod
     def from_text(cls, text: str) -> CharTokenizer:
-        """The vocabulary of `text`: its different characters, sorted. Lone surrogates cannot be
-        saved: left out.
-        """
+        """The different characters of `text`, sorted; but lone surrogates, which no file can hold."""
         return cls(sorted(c for c in set(text) if not "\ud800" <= c <= "\udfff"))
 
     @property
@@ -89,9 +88,7 @@ class CharTokenizer(Tokenizer):
         return len(self.chars)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`; any string will do. Text made of the vocabulary alone comes back from
-        `decode` unchanged.
-        """
+        """Ids of `text`; any string will do. What is made of the vocabulary alone, `decode` gives back."""
         try:
             return [self._ids[c] for c in text]  # the common case, at full speed
         except KeyError:
@@ -100,9 +97,7 @@ class CharTokenizer(Tokenizer):
             return [i for c in text for i in kept[c]]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids` (a list, an array or a 1-D tensor). ValueError names an id that is out
-        of range.
-        """
+        """The text of `ids` (a list, an array or a 1-D tensor). ValueError names an id out of range."""
         return "".join([self.chars[i] for i in _checked(ids, self.vocab_size)])
 
     def dropped(self, text: str) -> list[str]:
@@ -122,9 +117,7 @@ class CharTokenizer(Tokenizer):
         for other in STAND_FOR.get(c, ()):
             if all(k in self._ids for k in other):
                 return other
-        if (
-            unicodedata.category(c) == "Mn"
-        ):  # the accent of a decomposed letter: goes as quietly as a composed one
+        if unicodedata.category(c) == "Mn":  # a bare accent: goes as quietly as one on its letter
             return ""
         parts = unicodedata.normalize("NFKD", c)
         if parts == c:
@@ -133,15 +126,8 @@ class CharTokenizer(Tokenizer):
         return None if None in kept else "".join(kept) or None
 
     def save(self, folder: str | os.PathLike, block_size: int = 1024) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`; `block_size` is the context of the
-        model beside it.
-        """
-        model = {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-            "vocab": self._ids, "merges": [],
-        }  # fmt: skip
-        _write_tokenizer(folder, model, None, {"type": "Fuse"}, block_size)
+        """Write `tokenizer.json` and `tokenizer_config.json` for a model of context `block_size`."""
+        _write_tokenizer(folder, self._ids, [], None, {"type": "Fuse"}, block_size)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> CharTokenizer:
@@ -156,15 +142,6 @@ class CharTokenizer(Tokenizer):
             raise TokenizerError(f"{path} is damaged: its ids are not 0 to {len(vocab) - 1}; save it again")
         return cls(sorted(vocab, key=vocab.get))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, CharTokenizer) and self.chars == other.chars
-
-    def __hash__(self) -> int:
-        return hash(tuple(self.chars))
-
-    def __repr__(self) -> str:
-        return f"CharTokenizer({self.vocab_size} characters)"
-
 
 class BPETokenizer(Tokenizer):
     """Byte-pair encoding: GPT-2's 50,257 pieces from `tiktoken` (downloaded at first use, then cached), or
@@ -174,27 +151,17 @@ class BPETokenizer(Tokenizer):
     """
 
     def __init__(self, encoding=None):
-        self._enc = encoding if encoding is not None else _tiktoken_gpt2()
-
-    @classmethod
-    def from_text(cls, text: str) -> BPETokenizer:
-        """GPT-2's vocabulary is fixed: `text` is not looked at."""
-        return cls()
+        self._enc = encoding or _tiktoken_gpt2()
 
     @classmethod
     def train(cls, text: str, size: int = 2048) -> BPETokenizer:
         """A vocabulary of `text`'s own: the 256 bytes, and pieces merged from them until there are `size`."""
-        try:
-            import tokenizers
-        except ImportError:
-            raise TokenizerError(
-                "pieces of a text's own need the package tokenizers: pip install tokenizers"
-            ) from None
+        tokenizers = _import("tokenizers", "pieces of a text's own need")
+        byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
         own = tokenizers.Tokenizer(tokenizers.models.BPE())
-        own.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+        own.pre_tokenizer = byte_level
         trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=size, initial_alphabet=alphabet, show_progress=False
+            vocab_size=size, initial_alphabet=byte_level.alphabet(), show_progress=False
         )
         own.train_from_iterator(text.splitlines(keepends=True), trainer)
         return cls(_encoding(own.get_vocab()))
@@ -215,9 +182,7 @@ class BPETokenizer(Tokenizer):
         return [i for part in parts for i in self._enc.encode_ordinary(part)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD. ValueError names an id that is
-        out of range.
-        """
+        """The text of `ids`; bytes that are no UTF-8 become U+FFFD. ValueError names an id out of range."""
         return self._enc.decode(_checked(ids, self.vocab_size), errors="replace")
 
     def dropped(self, text: str) -> list[str]:
@@ -235,28 +200,21 @@ class BPETokenizer(Tokenizer):
         vocab = {spell[piece]: i for piece, i in ranks.items()}
         if self.kind == "bpe":
             vocab[END_OF_TEXT.decode()] = GPT2_VOCAB - 1
-        model = {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
-            "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-            "vocab": vocab, "merges": [[spell[a], spell[b]] for a, b in _merges(ranks)],
-        }  # fmt: skip
+        merges = [[spell[a], spell[b]] for a, b in _merges(ranks)]
         byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-        _write_tokenizer(folder, model, byte_level, byte_level, block_size)
+        _write_tokenizer(folder, vocab, merges, byte_level, byte_level, block_size)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> BPETokenizer:
         """Read a folder's byte-level `tokenizer.json`: needs tiktoken the package, but no download."""
         path, model = _read_model(folder)
-        _import_tiktoken()  # its absence is no fault of the file
+        _import("tiktoken", "GPT-2's BPE needs")  # its absence is no fault of the file
         try:
             return cls(_encoding(model["vocab"]))
         except KeyError as error:
             raise TokenizerError(f"{path} is no byte-level BPE: {error} spells no byte") from None
         except ValueError as error:
             raise TokenizerError(f"{path} is no byte-level BPE of ours: {error}") from None
-
-    def __repr__(self) -> str:
-        return f"BPETokenizer({self.vocab_size} pieces)"
 
 
 def load_tokenizer(folder: str | os.PathLike) -> CharTokenizer | BPETokenizer:
@@ -279,12 +237,11 @@ def _checked(ids, vocab_size: int) -> list[int]:
     return ids
 
 
-def _import_tiktoken():
+def _import(package: str, who_needs: str):
     try:
-        import tiktoken
+        return importlib.import_module(package)
     except ImportError:
-        raise TokenizerError("GPT-2's BPE needs the package tiktoken: pip install tiktoken") from None
-    return tiktoken
+        raise TokenizerError(f"{who_needs} the package {package}: pip install {package}") from None
 
 
 def _encoding(vocab: dict[str, int]):
@@ -297,12 +254,12 @@ def _encoding(vocab: dict[str, int]):
     missing = [b for b in range(256) if bytes([b]) not in ranks]
     if missing:
         raise ValueError(f"byte {missing[0]} has no id")
-    name, Encoding = "gpt2" if len(vocab) == GPT2_VOCAB else "own", _import_tiktoken().Encoding
-    return Encoding(name, pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=end)
+    tiktoken = _import("tiktoken", "GPT-2's BPE needs")
+    return tiktoken.Encoding("own", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=end)
 
 
 def _tiktoken_gpt2():
-    tiktoken = _import_tiktoken()
+    tiktoken = _import("tiktoken", "GPT-2's BPE needs")
     try:
         return tiktoken.get_encoding("gpt2")
     except Exception as error:  # requests, ssl, disk and hash errors alike: tiktoken lets them all through
@@ -321,9 +278,7 @@ def _byte_names() -> dict[int, str]:
 
 
 def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The merge that made each piece, in order: the two parts that are left when only earlier
-    merges are allowed.
-    """
+    """The merge that made each piece, in order: the two parts left when only earlier merges are allowed."""
     merges = []
     for piece, rank in sorted(ranks.items(), key=lambda item: item[1]):
         parts = [bytes([b]) for b in piece]
@@ -336,42 +291,41 @@ def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     return merges
 
 
-def _write_tokenizer(folder, model: dict, pre_tokenizer, decoder: dict, block_size: int) -> None:
+def _write_tokenizer(folder, vocab: dict, merges: list, pre_tokenizer, decoder, block_size: int) -> None:
+    affix = "" if merges else None
+    model = {
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": affix,
+        "end_of_word_suffix": affix, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+        "vocab": vocab, "merges": merges,
+    }  # fmt: skip
     tokenizer = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
         "pre_tokenizer": pre_tokenizer, "post_processor": None, "decoder": decoder, "model": model,
     }  # fmt: skip
     # without this class transformers 5 forces its own pre-tokenizer on model_type gpt2 and gives wrong ids
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": block_size,
-        "clean_up_tokenization_spaces": False,
-    }
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": block_size,
+              "clean_up_tokenization_spaces": False}  # fmt: skip
+    Path(folder).mkdir(parents=True, exist_ok=True)
     for name, value in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
-        write_atomic(folder / name, json.dumps(value, ensure_ascii=False, indent=1))
+        write_atomic(Path(folder) / name, json.dumps(value, ensure_ascii=False, indent=1))
 
 
 def _read_model(folder: str | os.PathLike) -> tuple[Path, dict]:
     """The path of `tokenizer.json` and its "model" part, or one sentence about what is wrong with it."""
-    path = Path(folder)
-    path = path / "tokenizer.json" if path.suffix != ".json" else path
+    path = Path(folder) / "tokenizer.json"
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise TokenizerError(
-                f"{path} is larger than any tokenizer file of ours: download the model again"
-            )
-        model = json.loads(path.read_text(encoding="utf-8"))["model"]
-        kind, vocab = model["type"], model["vocab"]
+            problem = "is larger than any tokenizer file of ours: download the model again"
+        else:
+            model = json.loads(path.read_text(encoding="utf-8"))["model"]
+            kind, vocab = model["type"], model["vocab"]
+            if kind == "BPE" and isinstance(vocab, dict) and all(type(i) is int for i in vocab.values()):
+                return path, model
+            problem = f"holds a {kind} tokenizer of another project, not one of ours"
     except FileNotFoundError:
-        raise TokenizerError(f"{path} is missing: is {path.parent} a model folder?") from None
+        problem = f"is missing: is {path.parent} a model folder?"
     except OSError as error:
-        raise TokenizerError(f"{path} cannot be read: {error.strerror}") from None
-    except TokenizerError:
-        raise
+        problem = f"cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise TokenizerError(f"{path} is damaged or no tokenizer file: save or download it again") from None
-    if kind != "BPE" or not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
-        raise TokenizerError(f"{path} holds a {kind} tokenizer of another project, not one of ours")
-    return path, model
+        problem = "is damaged or no tokenizer file: save or download it again"
+    raise TokenizerError(f"{path} {problem}")

@@ -9,9 +9,7 @@ import time
 import urllib.error
 import urllib.request
 
-CONNECT_SECONDS = (
-    4.0  # name look-up, connection and first answer: a machine with no network gives up this fast
-)
+CONNECT_SECONDS = 4.0  # name look-up, connection and first answer
 READ_SECONDS = 10.0  # silence in the middle of a download
 TOTAL_SECONDS = 120.0  # a server that drips
 SILENT = "no answer"
@@ -22,12 +20,21 @@ class NoAnswer(OSError):
     """Nobody there, or a plain no: trying again would only cost time."""
 
 
-def fetch(address: str, largest: int, patience: float | None = None, say=lambda line: None) -> bytes:
-    """The bytes at `address`, at most `largest`. OSError, HTTPException; NoAnswer where a new try is vain.
+def fetch(address: str, largest: int, patience: float, say) -> bytes:
+    """The bytes at `address`, at most `largest`; OSError says why not. What breaks off is tried once more.
 
-    patience: seconds until the first answer (CONNECT_SECONDS); say: gets a line at each new 5 MB.
+    patience: seconds until the first answer; say: gets a line at each new 5 MB.
     """
-    response = _open(address, CONNECT_SECONDS if patience is None else patience)
+    for tries_left in (1, 0):
+        try:
+            return _fetch(address, largest, patience, say)
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, NoAnswer) or not tries_left:
+                raise OSError(str(error) or type(error).__name__) from None
+
+
+def _fetch(address: str, largest: int, patience: float, say) -> bytes:
+    response = _open(address, patience)
     say(f"downloading {address}")
     body, end, shown = bytearray(), time.monotonic() + TOTAL_SECONDS, 0
     with response:

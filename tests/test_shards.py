@@ -1,6 +1,4 @@
-"""data/shards.py: shards hold the text and nothing else's; a reader's own files are never touched
-or read as ours.
-"""
+"""data/shards.py: shards hold the text, and a reader's own files are never touched."""
 
 import json
 import os
@@ -16,18 +14,21 @@ from data.files import DataError
 from data.shards import open_shards, write_shards
 from tests import texts
 
-WORDS = ["red", "green", "blue", "old", "stone", "rain"]
-quiet = dict(say=lambda line: None)
+
+def quietly(folder, out, **settings):
+    write_shards(folder, out, say=lambda line: None, **settings)
+    return open_shards(out)
 
 
 def lines(n, seed=0):
     r = random.Random(seed)
-    return "\n".join(" ".join(r.choice(WORDS) for _ in range(6)) for _ in range(n))
+    words = ["red", "green", "blue", "old", "stone", "rain"]
+    return "\n".join(" ".join(r.choice(words) for _ in range(6)) for _ in range(n))
 
 
 @pytest.fixture
 def source(tmp_path):
-    """Two texts and everything that a careful person would pass over."""
+    """Three texts and everything that a careful person would pass over."""
     folder = tmp_path / "texts"
     for name, content in {
         "a.txt": lines(120), "more/B.TXT": "green stones, and \u00e9t\u00e9\n" * 200,
@@ -38,23 +39,16 @@ def source(tmp_path):
     }.items():  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    (folder / "link").symlink_to(tmp_path)
     return folder
 
 
-def read_in(source):
-    return [
-        (source / name).read_text(encoding="utf-8") for name in ("a.txt", "more/B.TXT", "notes.txt/c.txt")
-    ]
-
-
 def test_shards_hold_the_text(source, tmp_path):
-    """Catches a token lost or doubled at a file's edge, a copy in both splits, and what is no text
-    read as text.
-    """
-    write_shards(source, tmp_path / "out", shard_tokens=1000, **quiet)
-    corpus, cuts = open_shards(tmp_path / "out"), [(t, int(0.9 * len(t))) for t in read_in(source)]
-    assert corpus.tokenizer.decode(corpus.train[:]) == "".join(t[:c] for t, c in cuts)
-    assert corpus.tokenizer.decode(corpus.val[:]) == "".join(t[c:] for t, c in cuts)
+    """Catches a token lost or doubled at a file's edge, and a copy or what is no text read as text."""
+    corpus = quietly(source, tmp_path / "out", shard_tokens=1000)
+    read = [(source / name).read_text("utf-8") for name in ("a.txt", "more/B.TXT", "notes.txt/c.txt")]
+    assert corpus.tokenizer.decode(corpus.train[:]) == "".join(text[: int(0.9 * len(text))] for text in read)
+    assert corpus.tokenizer.decode(corpus.val[:]) == "".join(text[int(0.9 * len(text)) :] for text in read)
     assert len(list((tmp_path / "out").glob("train_*.bin"))) == -(-len(corpus.train) // 1000)
     assert corpus.val_chars == len(corpus.val) - 1 and corpus.chars_per_token == 1
     assert corpus.name == "texts" and corpus.examples and corpus.facts()["tokenizer"] == "char"
@@ -65,9 +59,11 @@ def test_everything_is_said(source, tmp_path):
     """Catches silence about a file that was passed over: its reader thinks that the model has read it."""
     said = []
     write_shards(source, tmp_path / "out", say=said.append)
-    expected = {".ipynb_checkpoints": "hidden", "__MACOSX": "hidden", "._a.txt": "hidden"}
-    expected |= {"empty.txt": "empty", "readme.md": "not .txt", "picture.txt": "a picture"}
-    expected |= {"copy.txt": "the same text as"}
+    expected = {
+        ".ipynb_checkpoints": "hidden", "__MACOSX": "hidden", "._a.txt": "hidden", "empty.txt": "empty",
+        "readme.md": "not .txt", "picture.txt": "a picture", "copy.txt": "the same text as",
+        "link": "a link to a folder",
+    }  # fmt: skip
     for name, why in expected.items():
         assert any(name in line and why in line and line.startswith("skipped") for line in said), name
     assert sum("characters, read as UTF-8" in line for line in said) == 3
@@ -76,71 +72,60 @@ def test_everything_is_said(source, tmp_path):
 def test_lines_in_both_splits_are_found(tmp_path):
     """Catches a validation loss that recitation has made; and an alarm for a text that only sounds alike."""
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.txt").write_text(texts.verse(40_000))
-    said = []
-    write_shards(tmp_path / "in", tmp_path / "out", say=said.append)
-    assert not any("come in train too" in line for line in said)
-    (tmp_path / "in" / "b.txt").write_text(texts.verse(40_000)[20_000:] + texts.verse(20_000))
-    write_shards(tmp_path / "in", tmp_path / "out", say=said.append)
-    assert any("come in train too" in line for line in said)
+    for name, text, alarm in (
+        ("a.txt", texts.verse(40_000), False),
+        ("b.txt", texts.verse(40_000)[20_000:] + texts.verse(20_000), True),
+    ):
+        (tmp_path / "in" / name).write_text(text)
+        said = []
+        write_shards(tmp_path / "in", tmp_path / "out", say=said.append)
+        assert any("come in train too" in line for line in said) == alarm
 
 
 def test_a_batch_from_shards_is_a_batch_from_memory(source, tmp_path):
     """Catches windows that cannot cross from one file to the next, or another draw than the one in memory."""
-    write_shards(source, tmp_path / "out", shard_tokens=1000, **quiet)
-    corpus = open_shards(tmp_path / "out")
+    corpus = quietly(source, tmp_path / "out", shard_tokens=1000)
     ids = corpus.train[:]
     assert ids.dtype == torch.int64 and len(ids) == len(corpus.train) and corpus.train[5] == ids[5]
-    for draw in (get_batch, shuffled_batch):
-        for step in range(5):
-            for a, b in zip(draw(corpus.train, 64, 32, 1, step), draw(ids, 64, 32, 1, step), strict=True):
-                assert torch.equal(a, b)
-    for (x, y), (u, v) in zip(
-        eval_windows(corpus.val, 16, 4), eval_windows(corpus.val[:], 16, 4), strict=True
-    ):
-        assert torch.equal(x, u) and torch.equal(y, v)
+    pairs = [(draw(corpus.train, 64, 32, 1, step), draw(ids, 64, 32, 1, step))
+             for draw in (get_batch, shuffled_batch) for step in range(5)]  # fmt: skip
+    pairs += zip(eval_windows(corpus.val, 16, 4), eval_windows(corpus.val[:], 16, 4), strict=True)
+    for shard_batch, batch in pairs:
+        assert all(map(torch.equal, shard_batch, batch))
 
 
 def test_an_older_set_is_replaced_and_nothing_else(source, tmp_path):
     """Catches the reader's own files emptied out with the old shards, and old shards left in the new set."""
-    out = tmp_path / "out"
-    write_shards(source, out, shard_tokens=1000, **quiet)
+    out, mine = tmp_path / "out", tmp_path / "out.part" / "mine.txt"
+    quietly(source, out, shard_tokens=1000)
     (out / "precious.doc").write_text("mine")
-    (tmp_path / "out.part").mkdir()
-    (tmp_path / "out.part" / "mine.txt").write_text("mine")
-    write_shards(source, out, shard_tokens=3000, **quiet)
-    corpus = open_shards(out)
-    kept = {p.name for p in out.iterdir()}
-    assert {"precious.doc", "meta.json", "tokenizer.json"} < kept and (
-        tmp_path / "out.part" / "mine.txt"
-    ).exists()
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    corpus = quietly(source, out, shard_tokens=3000)
+    kept = {path.name for path in out.iterdir()}
+    assert {"precious.doc", "meta.json", "tokenizer.json"} < kept and mine.exists()
     assert len([name for name in kept if name.startswith("train_")]) == -(-len(corpus.train) // 3000)
     assert not any(name.endswith(".part") for name in kept)
 
 
 def test_a_set_stays_whole_until_the_new_one_is(source, tmp_path, monkeypatch):
     """Catches an interrupted second run that costs the shards of the first, or leaves its own behind."""
-    write_shards(source, tmp_path / "out", **quiet)
-    before = open_shards(tmp_path / "out").train[:]
-    monkeypatch.setattr(
-        shards.CharTokenizer, "encode", lambda self, text: [1] * 10 if len(text) > 4000 else 1 / 0
-    )
+    before = quietly(source, tmp_path / "out").train[:]
+    broken = {True: lambda: [1] * 10, False: lambda: 1 / 0}
+    monkeypatch.setattr(shards.CharTokenizer, "encode", lambda _, text: broken[len(text) > 4000]())
     with pytest.raises(ZeroDivisionError):
-        write_shards(source, tmp_path / "out", **quiet)
+        quietly(source, tmp_path / "out")
     assert torch.equal(open_shards(tmp_path / "out").train[:], before)
     assert not list((tmp_path / "out").glob("*.part"))
     monkeypatch.undo()
     (tmp_path / "cut off").mkdir()
     (tmp_path / "cut off" / "train_000.bin.part").write_bytes(b"half")
-    write_shards(source, tmp_path / "cut off", **quiet)
-    assert torch.equal(open_shards(tmp_path / "cut off").train[:], before)
+    assert torch.equal(quietly(source, tmp_path / "cut off").train[:], before)
 
 
 @pytest.mark.parametrize("where", ["", ".", "more", "new", "..", "more/../new/deep"])
 def test_out_in_or_around_the_texts_is_refused(where, source, monkeypatch):
-    """Catches `--out` on the folder of the texts, which deleted them; and shards found as texts the
-    next time.
-    """
+    """Catches `--out` on the folder of the texts, which deleted them; and shards found as texts."""
     monkeypatch.chdir(source)
     before = sorted(source.rglob("*"))
     with pytest.raises(DataError, match="lie in one another"):
@@ -148,60 +133,58 @@ def test_out_in_or_around_the_texts_is_refused(where, source, monkeypatch):
     assert sorted(source.rglob("*")) == before
 
 
-@pytest.mark.parametrize("meta", ['{"title": "my film"}', "[]", "{", None])
-def test_a_folder_with_other_files_is_refused_before_the_work(meta, source, tmp_path):
+@pytest.mark.parametrize(
+    ("files", "out", "says"),
+    [
+        ({"precious.doc": "mine"}, "out", "other files"),
+        ({"precious.doc": "mine", "meta.json": '{"title": "my film"}'}, "out", "other files"),
+        ({"precious.doc": "mine", "meta.json": "["}, "out", "other files"),
+        ({"train_000.bin": "mine"}, "out", "other files"),
+        ({"file": ""}, "out/file", "file is a file"),
+        ({"file": ""}, "out/file/shards", "file is a file"),
+    ],
+)
+def test_a_folder_with_other_files_is_refused_before_the_work(files, out, says, source, tmp_path):
     """Catches any folder with a meta.json being taken for old shards and emptied."""
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "precious.doc").write_text("mine")
-    if meta:
-        (tmp_path / "out" / "meta.json").write_text(meta)
-    with pytest.raises(DataError, match="other files"):
-        write_shards(source, tmp_path / "out", say=pytest.fail)
-    assert (tmp_path / "out" / "precious.doc").read_text() == "mine"
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "train_000.bin").write_bytes(b"mine")
-    with pytest.raises(DataError, match="other files"):
-        write_shards(source, tmp_path / "theirs", say=pytest.fail)
-    (tmp_path / "file").write_text("")
-    for out in ("file", "file/shards"):
-        with pytest.raises(DataError, match="file is a file"):
-            write_shards(source, tmp_path / out, say=pytest.fail)
+    for name, content in files.items():
+        (tmp_path / "out" / name).write_text(content)
+    with pytest.raises(DataError, match=says):
+        write_shards(source, tmp_path / out, say=pytest.fail)
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == files
 
 
 def test_a_link_and_here_are_good_places(source, tmp_path, monkeypatch):
-    """Catches a rename across a link, or over the folder that one stands in, that fails after all
-    the work.
-    """
-    (tmp_path / "disk").mkdir()
+    """Catches a rename across a link, or over the folder one stands in, that fails after all the work."""
+    for name in ("disk", "here"):
+        (tmp_path / name).mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "disk")
-    write_shards(source, tmp_path / "link", **quiet)
+    quietly(source, tmp_path / "link")
     assert (tmp_path / "disk" / "meta.json").exists() and (tmp_path / "link").is_symlink()
-    (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    write_shards(source, ".", **quiet)
-    assert len(open_shards(".").val) > 2
+    assert len(quietly(source, ".").val) > 2
+
+
+VAL = {"val_000.bin": 50}
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    "change",
     [
-        ({"files": {"train": {"../secret.bin": 50}, "val": {"val_000.bin": 50}}}, "damaged or not of ours"),
-        ({"files": {"train": {"/etc/passwd": 50}, "val": {"val_000.bin": 50}}}, "damaged or not of ours"),
-        ({"files": {"train": {}, "val": {}}}, "damaged or not of ours"),
-        ({"files": {"train": {"train_000.bin": -1}, "val": {"val_000.bin": 50}}}, "damaged or not of ours"),
-        ({"files": 3}, "damaged or not of ours"),
-        ({"name": ["x"]}, "damaged or not of ours"),
-        ({"val_chars": "many"}, "damaged or not of ours"),
-        ({"tokenizer": "wordpiece"}, "damaged or not of ours"),
-        ({"vocab_size": 7}, "not the one that the shards were made with"),
+        {"files": {"train": {"../secret.bin": 50}, "val": VAL}},
+        {"files": {"train": {"/etc/passwd": 50}, "val": VAL}},
+        {"files": {"train": {"train_000.bin": -1}, "val": VAL}},
+        {"files": {"train": {}, "val": {}}}, {"files": 3}, {"name": ["x"]},
+        {"val_chars": "many"}, {"tokenizer": "wordpiece"}, {"vocab_size": 7},
     ],
-)
-def test_a_meta_that_leads_elsewhere_is_refused(change, says, source, tmp_path):
+)  # fmt: skip
+def test_a_meta_that_leads_elsewhere_is_refused(change, source, tmp_path):
     """Catches a path in meta.json read as training data, and a traceback for anything odd in it."""
     (tmp_path / "secret.bin").write_bytes(b"12" * 50)
-    write_shards(source, tmp_path / "out", **quiet)
+    quietly(source, tmp_path / "out")
     meta = json.loads((tmp_path / "out" / "meta.json").read_text())
     (tmp_path / "out" / "meta.json").write_text(json.dumps({**meta, **change}))
+    says = "not the one that the shards" if "vocab_size" in change else "damaged or not of ours"
     with pytest.raises(DataError, match=says) as error:
         open_shards(tmp_path / "out")
     assert "\n" not in str(error.value)
@@ -212,15 +195,15 @@ def test_shards_that_cannot_be_used(source, tmp_path):
     with pytest.raises(DataError, match="no meta.json"):
         open_shards(tmp_path)
     with pytest.raises(DataError, match="not a folder"):
-        write_shards(source / "a.txt", tmp_path / "out")
+        quietly(source / "a.txt", tmp_path / "out")
     (tmp_path / "bare").mkdir()
     with pytest.raises(DataError, match="no .txt files"):
-        write_shards(tmp_path / "bare", tmp_path / "out", **quiet)
+        quietly(tmp_path / "bare", tmp_path / "out")
     (tmp_path / "bare" / "a.txt").write_text("ab")
     with pytest.raises(DataError, match="too little text"):
-        write_shards(tmp_path / "bare", tmp_path / "out", **quiet)
+        quietly(tmp_path / "bare", tmp_path / "out")
     assert os.listdir(tmp_path / "out") == []
-    write_shards(source, tmp_path / "out", **quiet)
+    quietly(source, tmp_path / "out")
     (tmp_path / "out" / "train_000.bin").write_bytes(b"123")
     with pytest.raises(DataError, match="cut off"):
         open_shards(tmp_path / "out")
@@ -230,8 +213,6 @@ def test_the_command(source, tmp_path, capsys):
     """Catches a documented command that fails, or a wrong path that ends in a traceback."""
     assert shards.main([str(source), str(tmp_path / "out")]) == 0
     assert "train tokens" in capsys.readouterr().out
-    assert shards.main([str(tmp_path / "nothing"), str(tmp_path / "out2")]) == 1
-    assert shards.main([str(source), str(source)]) == 1
-    (tmp_path / "dangling").symlink_to(tmp_path / "gone" / "deep")
-    assert shards.main([str(source), str(source / "a.txt" / "x")]) == 1
-    assert capsys.readouterr().err.count("\n") == 3
+    for folder, out in ((tmp_path / "nothing", "out2"), (source, source), (source, source / "a.txt" / "x")):
+        assert shards.main([str(folder), str(out)]) == 1
+        assert capsys.readouterr().err.count("\n") == 1

@@ -30,42 +30,19 @@ def corpus(play):
 # --- the text ---
 
 
-def test_same_size_and_symbols_as_shakespeare(play):
-    """Catches a stand-in that another vocabulary or parameter count would follow from."""
-    assert len(play) == 1_115_394
-    assert set(play) == set(standin.SYMBOLS) and len(standin.SYMBOLS) == 65
-    assert list(standin.SYMBOLS) == sorted(standin.SYMBOLS)
-
-
-def test_same_text_on_every_machine(play):
-    """Catches a draw that depends on the hash seed, the platform or Python's version: results could
-    not be compared.
-    """
+def test_the_same_text_on_every_machine(play):
+    """Catches a draw that depends on the machine, and another size or alphabet than Shakespeare's."""
     assert hashlib.sha256(play.encode()).hexdigest() == standin.SHA256
-    assert standin.make(5000) == play[:5000]
-    assert standin.make(5000, seed=1)[100:] != play[100:5000]
+    assert len(play) == 1_115_394 and sorted(set(play)) == list(standin.SYMBOLS)
+    assert standin.make(5000) == play[:5000] and standin.make(5000, seed=1)[100:] != play[100:5000]
 
 
-def test_looks_like_a_play(play):
-    """Catches speeches without speakers, runaway lines, and a cast too small to be told apart."""
-    speeches = play.split("\n\n")
-    assert all(re.match(r"[A-Z]+:\n[A-Z'3$&]", s) for s in speeches[:-1])
-    cast = {s.split(":")[0] for s in speeches[:-1]}
-    assert len(cast) == 26 and {name[0] for name in cast} == set(standin.SYMBOLS[13:39])
-    assert max(map(len, play.split("\n"))) < 75
-    assert 0.0 < max(play[:100_000].count(s) for s in set(speeches[:50]) if len(s) > 60) < 2, (
-        "speeches do not repeat"
-    )
-
-
-def test_there_is_something_to_look_back_for(play):
-    """Catches a grammar that short counts can learn: a question is known by its first word, some 30
-    letters before.
-    """
+def test_a_question_is_known_by_its_first_word(play):
+    """Catches a grammar that short counts can learn: some 30 letters lie between the word and its mark."""
     lines = re.sub(r"(?m)^[A-Z]+:$", "", play)  # no speakers
     sentences = [s.split() + [mark] for s, mark in re.findall(r"([^.?!]+)([.?!])", lines)]
-    asks = {w.capitalize() for w in standin._table(standin.CLOSED["AUX"])}
-    calls = {w.capitalize() for w in standin._table(standin.CLOSED["INTJ"])}
+    asks, calls = ({word.capitalize() for word in standin.table(standin.CLOSED[kind])}
+                   for kind in ("AUX", "INTJ"))  # fmt: skip
     assert len(sentences) > 10_000
     for first, *_, mark in (s for s in sentences if len(s) > 1):
         assert mark == ("?" if first in asks else "!" if first in calls else "."), (first, mark)
@@ -105,29 +82,14 @@ def test_law_sums_to_one_and_is_the_one_that_was_drawn_from():
     assert abs(score) / math.sqrt(variance) < 4.5
 
 
-def test_draws_follow_the_weights():
-    """Catches a skewed draw: an even comb of 10,000 heights must hit each string as often as its
-    weight says.
-    """
-    bag = standin.Bag({"a": 1, "b": 2, "c": 0, "d": 5.5, "e": 0.5})
-    hits = [bag.draw((i + 0.5) / 10_000) for i in range(10_000)]
-    assert {s: hits.count(s) for s in set(hits)} == pytest.approx(
-        {s: w * 10_000 for s, w in bag.items.items()}, abs=1
-    )
-    rng = random.Random(0)
-    mixed = [standin._draw([(0.25, bag), (0.75, standin.LEAVE)], rng) for _ in range(10_000)]
-    assert mixed.count("\n") == pytest.approx(7500, abs=200), "4.6 standard deviations"
-
-
-def test_starting_late_gives_the_same_numbers(play):
+def test_starting_late_or_stopping_early_gives_the_same_numbers(play):
     """Catches a short cut that loses part of the state: the floor is computed by it."""
     text = play[:3000]
     whole = standin.log_probs(text)
     assert len(whole) == 3000 and max(whole) <= 1e-12
-    for start in (0, 1, 39, 40, 41, 1000, 2517, 2999):
+    for start in (0, 1, 39, 40, 41, 1000, 2517, 2999, 3000):
         assert standin.log_probs(text, start) == whole[start:]
-    assert standin.log_probs(text, 3000) == [] and standin.log_probs("") == []
-    for stop in range(60, 140):  # cut anywhere, also inside a word, a name or a mark
+    for stop in (0, *range(60, 140)):  # cut anywhere, also inside a word, a name or a mark
         assert standin.log_probs(text[:stop]) == whole[:stop]
 
 
@@ -142,27 +104,17 @@ def test_foreign_text_is_refused(bad):
 
 
 def test_floor_is_where_it_belongs(play, corpus):
-    """Catches a floor over other targets than validation's, and an error bar of another size."""
+    """Catches a floor over other targets than validation's, or that counting breaks; a wrong error bar."""
     surprise = -np.array(standin.log_probs(play, 1_003_855))
     assert len(surprise) == len(corpus.val) - 1
     assert corpus.floor == pytest.approx(surprise.mean(), abs=1e-12)
-    assert 0.9 < corpus.floor < 1.1
     plain = surprise.std() / math.sqrt(len(surprise))
     assert 0.4 * plain < corpus.floor_se < 1.2 * plain
-
-
-def test_counting_stays_above_the_floor(corpus):
-    """Catches a floor that is too high; and a text so simple that letter counts come near it."""
-    losses = {n: NGram(n, 65).fit(corpus.train).loss(corpus.val) for n in range(1, 9)}
-    assert min(losses.values()) > corpus.floor - 4 * corpus.floor_se
-    assert losses[1] > losses[2] > losses[3] > losses[4] > losses[5] > corpus.floor + 0.4
-    assert losses[8] > losses[6], "long counts fail here too: strings never seen"
+    assert NGram(6, 65).fit(corpus.train).loss(corpus.val) > corpus.floor + 0.4
 
 
 class Reader(nn.Module):
-    """A small recurrent network. With `leaks`, each position also sees the next symbol, as under a
-    wrong mask.
-    """
+    """A small recurrent network. With `leaks`, each position also sees the next symbol."""
 
     def __init__(self, leaks):
         super().__init__()
@@ -194,6 +146,4 @@ def validation_loss(corpus, leaks, steps=150):
 def test_honest_model_stays_above_and_a_leaking_one_falls_through(corpus):
     """Catches a floor that accuses the innocent, or that a model which sees the future does not break."""
     bound = corpus.floor - 4 * corpus.floor_se
-    honest, leaking = validation_loss(corpus, leaks=False), validation_loss(corpus, leaks=True)
-    assert bound < honest < 2.6
-    assert leaking < bound
+    assert validation_loss(corpus, leaks=True) < bound < validation_loss(corpus, leaks=False) < 2.6

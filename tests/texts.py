@@ -1,7 +1,9 @@
-"""Made-up texts of every kind that a reader may bring: each a pure function of its length."""
+"""Made-up texts of every kind that a reader may bring: each a pure function of its length. And a server."""
 
 import functools
+import http.server
 import random
+import threading
 
 
 @functools.cache
@@ -55,3 +57,50 @@ def play(speeches=600):
     r = random.Random(0)
     cast = ["АННА", "О'Брайен", "Third Man"]
     return "\n\n".join(f"{r.choice(cast)}:\n{prose('abcdef', 60, seed=i, many=300)}" for i in range(speeches))
+
+
+class Server:
+    """On this machine; the first part of a path says how the answer goes wrong, as in /cut/book.txt."""
+
+    def __init__(self, body: bytes):
+        asked, stop = [], threading.Event()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                asked.append(self.path)
+                kind = self.path.split("/")[1]
+                if kind == "hang":
+                    return stop.wait(20)
+                if kind.isdigit():
+                    return self.send_error(int(kind))
+                if kind == "once-broken":  # breaks off the first time only
+                    kind = "cut" if asked.count(self.path) == 1 else "good"
+                self.send_response(200)
+                if kind not in ("short", "page"):
+                    self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                half = body[: len(body) // 2]
+                self.wfile.write({"wrong": body[::-1], "cut": half, "short": half, "stall": half,
+                                  "page": b"<!DOCTYPE html><p>Book"}.get(kind, body))  # fmt: skip
+                for _ in range(100 if kind == "endless" else 0):
+                    self.wfile.write(body)
+                if kind == "stall":
+                    self.wfile.flush()
+                    stop.wait(20)
+
+        self.asked, self.stop = asked, stop
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def __call__(self, *kinds):
+        """Addresses, with spaces between."""
+        return " ".join(f"http://127.0.0.1:{self.http.server_port}/{kind}" for kind in kinds)
+
+    def close(self):
+        self.stop.set()
+        self.http.shutdown()
+        self.http.server_close()
