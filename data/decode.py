@@ -54,33 +54,40 @@ def _guess(body: bytes) -> tuple[str, str]:
     """UnicodeError if nothing fits."""
     for mark, codec in BOMS:
         if body.startswith(mark):
-            return body[len(mark) :].decode(codec), f"{codec.upper()} with a byte-order mark"
-    if b"\0" in body:  # in no text of one byte a letter, and in none of UTF-8
-        if wide := _wide(body):
-            return wide
-        raise UnicodeError
+            text, end = _strict(body[len(mark) :], codec)
+            return text, f"{codec.upper()} with a byte-order mark{end}"
     try:
-        return body.decode("utf-8"), "UTF-8"
-    except UnicodeDecodeError as error:
-        return _wide(body) or _damaged(body, error.start) or _old(body)
+        if b"\0" not in body:  # no text of one byte a letter, and none of UTF-8, has that
+            text, end = _strict(body, "utf-8")
+            return text, f"UTF-8{end}"
+    except UnicodeError:
+        return _wide(body) or _damaged(body) or _old(body)
+    if wide := _wide(body):
+        return wide
+    raise UnicodeError
+
+
+def _strict(body: bytes, codec: str) -> tuple[str, str]:
+    """(text, what to say of its end): a download may break off inside a letter."""
+    decoder = codecs.getincrementaldecoder(codec)()
+    text = decoder.decode(body)
+    return text, ", cut off inside its last letter" if decoder.getstate()[0] else ""
 
 
 def _wide(body: bytes) -> tuple[str, str] | None:
     """UTF-16 without its mark: the byte order in which there are spaces or line ends, as in any text."""
     for codec in ("utf-16-le", "utf-16-be"):
         try:
-            text = body[: len(body) // 2 * 2].decode(codec)
-        except UnicodeDecodeError:
+            text, end = _strict(body, codec)
+        except UnicodeError:
             continue
         if _readable(text) and (text.count(" ") + text.count("\n")) * 2000 > len(text):
-            return text, f"{codec.upper()} without a byte-order mark"
+            return text, f"{codec.upper()} without a byte-order mark{end}"
     return None
 
 
-def _damaged(body: bytes, start: int) -> tuple[str, str] | None:
-    """UTF-8 with a few bytes that are none, or cut off inside its last letter."""
-    if start >= len(body) - 3 and start > 0:
-        return body[:start].decode("utf-8"), "UTF-8, cut off inside its last letter"
+def _damaged(body: bytes) -> tuple[str, str] | None:
+    """UTF-8 with a few bytes that are none."""
     text = body.decode("utf-8", "replace")
     bad = text.count("\ufffd")
     if sum(c > "\x7f" for c in text) > 20 * bad:

@@ -30,6 +30,7 @@ PER_PIECE, PIECES = 30, (512, 2048)  # else pieces: one for so many characters o
 SHORT = 20_000  # characters
 LARGEST = 200_000_000  # bytes
 PATIENCE = 15.0  # seconds until an address answers
+WEB_PAGE = re.compile(r"\s*<(!doctype html|html)", re.IGNORECASE)
 
 
 def load_text(where: str | os.PathLike = "", quiet: bool = False, encoding: str | None = None) -> Corpus:
@@ -63,7 +64,7 @@ def describe(corpus: Corpus) -> str:
 
 
 def _is_address(where: str) -> bool:
-    return where.startswith(("http://", "https://"))
+    return where.lower().startswith(("http://", "https://"))
 
 
 def _read(where: str) -> bytes:
@@ -91,7 +92,7 @@ def _download(where: str, quiet: bool) -> bytes:
     except OSError as error:
         problem = f"could not be downloaded ({error}): check the address, or use a file"
         raise DataError(f"{where} {problem}") from None
-    if re.match(rb"\s*<(!doctype html|html)", body[:200].lower()):
+    if WEB_PAGE.match(body[:200].decode("latin-1")):
         problem = 'is a web page, not a text: use the address of the text itself ("raw", or .txt)'
         raise DataError(f"{where} {problem}")
     return body
@@ -122,6 +123,8 @@ def _corpus(text: str, name: str, how_read: str) -> Corpus:
         tokenizer = BPETokenizer.train(train, size)
         size = tokenizer.vocab_size
         notes.append(f"{symbols:,} different symbols: read in {size:,} pieces learned from it")
+    if WEB_PAGE.match(text):
+        notes.append("it is a web page: its tags are learned too; save it as text where that is not meant")
     if len(text) < SHORT:
         notes.append(
             f"only {len(text):,} characters: expect a model that soon knows them by heart, so the best "

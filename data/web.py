@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import queue
+import string
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 CONNECT_SECONDS = 4.0  # name look-up, connection and first answer
@@ -61,7 +63,8 @@ def _open(address: str, patience: float):
 
     def work():
         try:
-            request = urllib.request.Request(address, headers=AGENT)
+            plain = urllib.parse.quote(address, safe=string.punctuation)  # a pasted one has spaces, or letters
+            request = urllib.request.Request(plain, headers=AGENT)
             box.put(urllib.request.urlopen(request, timeout=READ_SECONDS))
         except Exception as error:  # handed to the caller, whatever it is
             box.put(error)

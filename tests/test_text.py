@@ -109,8 +109,9 @@ def test_a_few_damaged_letters_are_left_out_and_counted(file):
     corpus = load_text(file(body[:101] + b"\xff" + body[101:]), quiet=True)
     assert "damaged" in corpus.notes[0]
     assert len(corpus.text) >= len(RUSSIAN) - 1 and corpus.text[200:] in RUSSIAN
-    cut = load_text(file(body[:-3]), quiet=True)
-    assert cut.text == RUSSIAN[:-3] and "cut off" in cut.notes[0]
+    for cut in (body[:-3], RUSSIAN.encode("utf-16")[:-5], RUSSIAN[:-3].encode("utf-16-le") + b"!"):
+        corpus = load_text(file(cut), quiet=True)
+        assert corpus.text == RUSSIAN[:-3] and "cut off inside its last letter" in corpus.notes[0]
 
 
 def test_the_reader_can_overrule_the_encoding(file):
@@ -159,6 +160,13 @@ def test_identity_is_text_split_and_vocabulary(file):
 # --- what is said ---
 
 
+def test_a_saved_web_page_is_learned_and_said(file):
+    """Catches a page saved from a browser whose tags are learned without a word."""
+    page = "<!DOCTYPE html>\n<html><p>To be or not to be.</p>\n" + texts.verse()
+    assert any("web page" in note and "tags" in note for note in load_text(file(page), quiet=True).notes)
+    assert not any("web page" in note for note in load_text(file(texts.verse()), quiet=True).notes)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -185,7 +193,8 @@ def test_what_is_no_text_is_one_sentence(content, says, file, capsys):
 
 
 @pytest.mark.parametrize(
-    "where", ["nowhere.txt", "~nobody.txt", ".", "/dev/zero", "a\0b", "x" * 5000, "https:/one-slash"]
+    "where",
+    ["nowhere.txt", "~nobody.txt", ".", "/dev/zero", "/proc/self/mem", "a\0b", "x" * 5000, "https:/one-slash"],
 )
 def test_a_path_to_nothing_is_one_sentence(where):
     """Catches reading for ever, or an OSError, for a wrong path."""
@@ -201,6 +210,8 @@ def test_an_address(monkeypatch):
     try:
         assert load_text(server("good/my%20book.txt"), quiet=True).name == "my book.txt"
         assert load_text(server("once-broken"), quiet=True).text == texts.verse()
+        pasted = server("good/моя книга.txt").replace("http", "HTTP")
+        assert load_text(pasted, quiet=True).name == "моя книга.txt"
         wrong = {"404": "HTTP 404", "500": "HTTP 500", "page": "web page", "cut": "IncompleteRead"}
         for kind, says in wrong.items():
             with pytest.raises(DataError, match=says):
