@@ -1,8 +1,8 @@
 """The notebooks, side roads, README, glossary and results as a book on the web: `make book`.
 
-Sphinx does the work (book/conf.py). Here the pages are laid out for it: the notebooks as they are, with their folded
-cells, exercises and pictures marked in the words that MyST-NB knows, and three pages that are made from what exists:
-the list of exercises, the list of results, and the contents. No sentence is kept twice.
+Sphinx does the work (book/conf.py). Here the pages are laid out for it: the notebooks as they are, with
+folded cells, exercises and pictures marked in the words that MyST-NB knows, and the pages that are made from
+what exists (lab/book_pages.py). No sentence is kept twice.
 """
 
 import argparse
@@ -17,14 +17,13 @@ from pathlib import Path
 import nbformat
 
 from data.files import say
+from lab.book_pages import GLOSSARY, contents, exercises_page, number_exercises, results_page, terms
+from lab.live import STATIC, put_live
 from lab.notebook import alt_text, read, write
-from lab.project import MAIN, ROOT, notebooks, project_path, read_json
+from lab.project import ROOT, notebooks, project_path
 
-PAGES = ["bench/README.md", "data/README.md", "ARCHITECTURE.md", "AGENTS.md"]  # further pages, those that exist
-GLOSSARY = "notebooks/glossary.md"
-EXERCISE = re.compile(r"^(?:#+ |\*\*)Exercise (\w+)\W*?(★+)(.*)$", re.MULTILINE)
+PAGES = ["bench/README.md", "data/README.md", "ARCHITECTURE.md", "AGENTS.md"]  # those that exist
 LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")
-STATIC = ROOT / "book" / "_static"
 
 
 class BookError(Exception):
@@ -34,19 +33,30 @@ class BookError(Exception):
 def build(out, executed=None, strict=False):
     """Build the book into the folder `out` and return the path of its first page.
 
-    executed: {"gpt_dev.ipynb": path of the notebook as it came out of a run}; the others are taken as committed.
+    executed: {"gpt_dev.ipynb": path of the notebook as it came out of a run}; the others as committed.
     strict: a warning is an error.
     """
     out = Path(out).resolve()
+    lay_out(out.with_name("book-source"), executed or {})
+    sphinx("html", out, ["-D", f"html_static_path={out.with_name('book-source') / '_static'}"], strict)
+    return out / "index.html"
+
+
+def bind(out):
+    """Bind the pages that `build` laid out beside `out` as an EPUB; returns its path."""
+    folder = Path(out).resolve().with_name("book-epub")
+    sphinx("epub", folder, ["-D", "html_js_files=", "-D", "html_static_path="])
+    return Path(shutil.move(next(folder.glob("*.epub")), Path(out).resolve().with_suffix(".epub")))
+
+
+def sphinx(kind, out, settings, strict=False):
+    """Let Sphinx write the book into `out` as "html" or "epub"; BookError, in its words, if it cannot."""
     source = out.with_name("book-source")
-    lay_out(source, executed or {})
-    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-c", str(ROOT / "book"),
-               "-d", str(out.with_name("book-doctrees")), "-D", f"html_static_path={source / '_static'}",
-               str(source), str(out)]
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", kind, "-c", str(ROOT / "book"),
+               "-d", str(out.with_name("book-doctrees")), *settings, str(source), str(out)]
     done = subprocess.run(command + ["-W", "--keep-going"] * strict, capture_output=True, text=True)
     if done.returncode:
         raise BookError(f"The book could not be built:\n{done.stderr.strip()}")
-    return out / "index.html"
 
 
 def lay_out(source, executed):
@@ -70,8 +80,9 @@ def lay_out(source, executed):
     put_page("results/index.md", results_page(), source)
     put_page("index.md", (ROOT / "README.md").read_text(encoding="utf-8") + contents(roads, pages), source)
     (source / "_static").mkdir()
-    for file in STATIC.iterdir():
+    for file in STATIC.glob("book.*"):
         shutil.copy(file, source / "_static")
+    put_live(source / "_static")
     (source / "_static" / "terms.js").write_text(f"window.TERMS = {json.dumps(terms())};\n", encoding="utf-8")
 
 
@@ -83,7 +94,7 @@ def put_page(name, text, source):
 
 
 def bring_along(texts, name, source):
-    """Copy the files of the project that a page links to or shows; other pages of the book come by themselves."""
+    """Copy the files that a page links to or shows; other pages of the book come by themselves."""
     for target in (found for text in texts for found in LINK.findall(text)):
         path = (ROOT / name).parent / target
         if "://" not in target and path.suffix not in (".md", ".ipynb") and path.is_file():
@@ -96,7 +107,7 @@ def bring_along(texts, name, source):
 
 
 def laid_out(nb, path):
-    """The notebook in MyST-NB's words: folded cells, one title, pictures as files with alt text, its run at the end."""
+    """The notebook in MyST-NB's words: folded cells, one title, pictures as files, its run at the end."""
     titles = 0
     for cell in nb.cells:
         tags = cell.metadata.setdefault("tags", [])
@@ -132,7 +143,7 @@ def picture_to_file(output, path):
 
 
 def live(cell):
-    """The place of a live picture: after a cell with the tag `live-NAME` comes an empty <div data-live="NAME">."""
+    """The place of a live picture: after a cell with the tag live-NAME, an empty <div data-live="NAME">."""
     for tag in cell.metadata.get("tags", []):
         if tag.startswith("live-"):
             place = f'<div class="live" data-live="{tag.removeprefix("live-")}"></div>'
@@ -150,71 +161,6 @@ def run_facts(nb):
             f"{here['cores']} cores, torch {here['torch']}{corpus}, commit {run['commit']}.")
 
 
-# ---- pages that are made
-
-
-def number_exercises(nb, name):
-    """Give each exercise of a notebook an address, in place; returns its rows for the list of all of them."""
-    title = next(line[2:] for cell in nb.cells for line in cell.source.splitlines() if line.startswith("# "))
-    rows = []
-    for cell in nb.cells:
-        if cell.cell_type == "markdown" and (found := EXERCISE.search(cell.source)):
-            label = f"{Path(name).stem}-exercise-{found[1]}".lower()
-            cell.source = f"{cell.source[:found.start()]}({label})=\n{cell.source[found.start():]}"
-            minutes = re.search(r"(\d+) minutes?", found[3])
-            about = re.sub(r"[·*.\s]*\d+ minutes?[.·*\s]*|^[·*\s]+", " ", found[3]).strip()
-            rows.append({"notebook": title, "label": label, "number": found[1], "stars": found[2],
-                         "minutes": minutes[1] if minutes else "", "about": about.split(". ")[0].rstrip(":.")})
-    return rows
-
-
-def exercises_page(rows):
-    """All exercises on one page, with stars and minutes."""
-    lines = ["# All exercises", "", "Each has a check that can fail, a hint and a solution, both folded.", ""]
-    for title in dict.fromkeys(row["notebook"] for row in rows):
-        lines += [f"## {title}", "", "| exercise | stars | minutes | about |", "| --- | --- | --- | --- |"]
-        for row in (row for row in rows if row["notebook"] == title):
-            name = f"[Exercise {row['number']}](#{row['label']})"
-            lines.append(f"| {name} | {row['stars']} | {row['minutes']} | {row['about']} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def results_page():
-    """Every file of results/ with its date, machine and command."""
-    lines = ["# All results", "", "What was measured, each file with its machine, date and commit.", "",
-             "| file | date | machine | command |", "| --- | --- | --- | --- |"]
-    for path in sorted((ROOT / "results").glob("*.json")):
-        facts = read_json(path)
-        here = facts.get("machine") if isinstance(facts.get("machine"), dict) else {}
-        machine = f"{here.get('gpu') or here.get('cpu', '')}, {here['cores']} cores" if here.get("cores") else ""
-        command = f"`{facts['command']}`" if facts.get("command") else ""
-        lines.append(f"| [{path.name}]({path.name}) | {facts.get('date', '')} | {machine} | {command} |")
-    return "\n".join(lines) + "\n"
-
-
-def contents(roads, pages):
-    """The table of contents, for the end of the first page."""
-    main = [name for name in roads if Path(name).stem in MAIN]
-    parts = {"The walkthrough": main, "Side roads": [name for name in roads if name not in main],
-             "To look up": [*pages, "exercises.md", "results/index.md"]}
-    return "\n" + "\n".join(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(names) + "\n```\n"
-                            for caption, names in parts.items())
-
-
-def terms():
-    """{term: explanation} of the glossary, for the page to show on hover and on tap. One line each: **term**: what."""
-    path = ROOT / GLOSSARY
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    entries = re.findall(r"^\*\*(.+?)\*\*: (.+)$", text, re.MULTILINE)
-    return {term: plain(meaning) for names, meaning in entries for term in names.split(", ") if len(term) > 2}
-
-
-def plain(markdown):
-    """A line of Markdown without its marks."""
-    return re.sub(r"\[([^\]]*)\]\([^)]*\)|[*`]", lambda found: found[1] or "", markdown).strip()
-
-
 def main(argv=None):
     """Build the book of the committed notebooks; exit status 0, or 1 with what is wrong."""
     parser = argparse.ArgumentParser(prog="python -m lab.book", description=__doc__.splitlines()[0])
@@ -225,6 +171,10 @@ def main(argv=None):
     except BookError as error:
         say(error, sys.stderr)
         return 1
+    try:
+        say(f"For an e-reader, without what needs a browser:\n  {bind(args.out)}")
+    except (BookError, OSError) as error:
+        say(f"No EPUB, for Sphinx could not bind it: {str(error).splitlines()[-1]}", sys.stderr)
     say(f"The book lies in {args.out}; to read it in a browser:\n  {page.as_uri()}")
     return 0
 

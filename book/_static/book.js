@@ -1,5 +1,5 @@
-// What the book does beyond showing its pages: bets before answers, words explained, minutes, and what was read.
-// Everything stays in this browser. Without JavaScript the pages are whole.
+// What the book does beyond showing its pages: bets before answers, words explained, minutes, what was read,
+// live pictures. Everything stays in this browser. Without JavaScript the pages are whole.
 "use strict";
 
 const article = document.querySelector("article");
@@ -47,7 +47,9 @@ function placeBets() {
   const judge = (box, letter, answer) => {
     show(box);
     if (letter === "-") return;
-    box.querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", b.textContent === `(${letter})`));
+    for (const button of box.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", button.textContent === `(${letter})`);
+    }
     if (!answer) return;
     tally.placed += 1;
     tally.right += letter === answer;
@@ -100,13 +102,14 @@ function openTarget() {
 
 function show(box) {
   box.classList.add("placed");
-  dispatchEvent(new Event("resize")); // the theme looks again which boxes scroll, so that the keyboard reaches them
+  dispatchEvent(new Event("resize")); // the theme looks again which boxes scroll, for the keyboard
 }
 
 // ---- words of the glossary: the first of each in a section is explained on hover, focus and tap
 
 function explainTerms() {
-  const terms = new Map(Object.entries(window.TERMS ?? {}).map(([term, meaning]) => [term.toLowerCase(), meaning]));
+  const known = Object.entries(window.TERMS ?? {});
+  const terms = new Map(known.map(([term, meaning]) => [term.toLowerCase(), meaning]));
   if (!terms.size || /glossary/.test(page)) return;
   const words = [...terms.keys()].sort((a, b) => b.length - a.length)
     .map((term) => term.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
@@ -167,7 +170,8 @@ function tellMinutes() {
   for (const element of article.querySelectorAll("h2, section > p, li")) {
     if (element.tagName !== "H2") { before += words(element); continue; }
     const minutes = Math.round(before / 200);
-    if (minutes) element.after(make("p", "minutes", `about ${minutes} minute${minutes > 1 ? "s" : ""} of reading to here`));
+    const told = `about ${minutes} minute${minutes > 1 ? "s" : ""} of reading to here`;
+    if (minutes) element.after(make("p", "minutes", told));
   }
 }
 
@@ -211,13 +215,26 @@ function openUp() {
   contents?.setAttribute("aria-label", "The book");
 }
 
+// ---- live pictures: their script comes only where the page has a place for one
+
+const here = document.currentScript.src.replace(/[^/]*$/, "");
+
+function startLive() {
+  if (!document.querySelector("[data-live]")) return;
+  const script = make("script", "");
+  script.src = `${here}live.js`;
+  script.onload = () => LIVE.pictures.start(here);
+  document.head.append(script);
+}
+
 if (article) {
+  startLive();
   tellMinutes();
   placeBets();
   explainTerms();
   keepPlace();
   openUp();
 }
-// from a file, a browser lets no page fetch another: the search then shows its hits without a piece of their text
+// from a file, a browser lets no page fetch another: the search then shows its hits without their text
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 addEventListener("keydown", (event) => { if (event.key === "Escape") hideTerm(); });

@@ -1,0 +1,46 @@
+"""The live pictures of the book: the Space's engine and their own files as one script, each model as another.
+
+From a file a browser loads neither a module nor data, so modules become functions and data become scripts.
+"""
+
+import base64
+import json
+import re
+
+from lab.project import ROOT
+
+ENGINE = ["kernels", "safetensors", "gpt2", "ngram", "tokenizer"]  # of space/static; what is imported first
+STATIC, MODELS = ROOT / "book" / "_static", ROOT / "book" / "models"
+IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";', re.MULTILINE)
+EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", re.MULTILINE)
+EXPORTS = re.compile(r"^export \{([^}]*)\};", re.MULTILINE)
+
+
+def as_function(path):
+    """A module as a function that runs at once and returns what the module exports."""
+    text = path.read_text(encoding="utf-8")
+    names = [found[2] for found in EXPORT.finditer(text)]
+    names += [name.strip() for found in EXPORTS.finditer(text) for name in found[1].split(",")]
+    text = IMPORT.sub(lambda found: f"const {found[1].replace(' as ', ': ')} = LIVE.{found[2]};", text)
+    text = EXPORTS.sub("", EXPORT.sub(r"\1", text))
+    return f"LIVE.{path.stem} = (() => {{\n{text}\nreturn {{ {', '.join(names)} }};\n}})();\n"
+
+
+def script():
+    """The engine, the rungs and the pictures as one script; it leaves them in window.LIVE."""
+    paths = [ROOT / "space" / "static" / f"{name}.js" for name in ENGINE]
+    paths += [STATIC / "rungs.js", STATIC / "pictures.js", *sorted(STATIC.glob("live_*.js"))]
+    return '"use strict";\nglobalThis.LIVE = {};\n' + "".join(map(as_function, paths))
+
+
+def put_live(folder):
+    """Write live.js into `folder`, and a script with its bytes for each model and the 5-letter table."""
+    (folder / "live.js").write_text(script(), encoding="utf-8")
+    paths = {path.relative_to(MODELS).as_posix(): path for path in MODELS.rglob("*.*")}
+    paths["ngram5.npz"] = ROOT / "space" / "model" / "ngram5.npz"
+    for name, path in paths.items():
+        target = folder / "models" / f"{name}.js"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        data = base64.b64encode(path.read_bytes()).decode()
+        call = f"LIVE.pictures.arrived({json.dumps(name)}, {json.dumps(data)});\n"
+        target.write_text(call, encoding="utf-8")

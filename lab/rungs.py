@@ -1,0 +1,111 @@
+"""The small models of Build, trained again and kept for the live pictures of the book: `python -m lab.rungs`.
+
+The classes and the training loop are the notebook's own: its definitions are run, its experiments are not.
+Writes book/models/NAME.safetensors (F16), and book/models/rungs.json: losses, machine, date and commit.
+"""
+
+import ast
+import time
+from types import SimpleNamespace
+
+import torch
+from safetensors.torch import save_file
+
+from data.ngram import NGram
+from lab.machine import write_result
+from lab.notebook import read
+from lab.project import ROOT
+
+LINE = "Poor souls, they perish'd."  # the line of the notebook's strip
+FOLDER = ROOT / "book" / "models"
+SIZES = {"corpus", "TEXT", "V", "chars", "T", "C", "STEPS", "device", "summit", "SUMMIT_STEPS"}
+SNAPSHOTS = [0, 3, 10, 30, 60, 100, 200, 400, 800, 1500]  # steps of the bigram that the slider shows
+RUNGS = {  # file: (name on the ladder, how the notebook makes it)
+    "bigram": ("neural bigram", lambda nb: nb.Bigram()),
+    "embedding": ("embedding + head", lambda nb: nb.OneLayer()),
+    "mean": ("mean of the past", lambda nb: nb.OneLayer(nb.MeanOfThePast())),
+    "one_head": ("one head", lambda nb: nb.OneLayer(nb.Head(nb.C))),
+    "positions": ("+ positions", lambda nb: nb.OneLayer(nb.Head(nb.C), positions=True)),
+    "four_heads": ("four heads", lambda nb: nb.OneLayer(nb.Heads(4), positions=True)),
+    "mlp": ("+ MLP", lambda nb: nb.OneLayer(nb.nn.Sequential(nb.Heads(4), nb.MLP()), positions=True)),
+    "residual": ("+ residual stream", lambda nb: nb.OneLayer(
+        nb.nn.Sequential(nb.Residual(nb.Heads(4)), nb.Residual(nb.MLP())), positions=True)),
+    "layernorm": ("+ LayerNorm", lambda nb: nb.stack(1)),
+    "four_blocks": ("four blocks", lambda nb: nb.stack(4)),
+    "small_gpt": ("small GPT", lambda nb: nb.GPT(nb.summit).to(nb.device)),
+}
+
+
+def definitions(path=ROOT / "gpt_dev.ipynb"):
+    """Imports, classes, functions and SIZES of a notebook, as a namespace; its experiments are left out."""
+    names = {}
+    for cell in read(path).cells:
+        if cell.cell_type == "code" and cell.id != "setup":
+            tree = ast.parse(cell.source)
+            tree.body = [node for node in tree.body if is_definition(node)]
+            exec(compile(tree, f"{path.name}: {cell.id}", "exec"), names)
+        elif cell.id == "setup":
+            names["TEXT"] = ""
+    return SimpleNamespace(**names)
+
+
+def is_definition(node):
+    if isinstance(node, ast.Assign):
+        return all(isinstance(target, ast.Name) and target.id in SIZES for target in node.targets)
+    return isinstance(node, (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef))
+
+
+def snapshots(model, kept):
+    """Keep the table of a bigram before each of the steps SNAPSHOTS while it trains, in the dict `kept`."""
+    step = 0
+
+    def look(*_):
+        nonlocal step
+        if step in SNAPSHOTS:
+            kept[f"step{step}"] = model.table.weight.detach().half()
+        step += 1
+
+    return model.register_forward_hook(look)
+
+
+def train_rung(nb, make):
+    """The trained model, rounded to 16 bits, its exact loss, and its snapshots where it is the bigram."""
+    torch.manual_seed(0)
+    model, kept = make(nb), {}
+    if hasattr(model, "table"):
+        hook = snapshots(model, kept)
+        nb.train(model)
+        hook.remove()
+        kept[f"step{nb.STEPS}"] = model.table.weight.detach().half()
+    elif hasattr(model, "config"):
+        nb.train_longer(model, nb.SUMMIT_STEPS)
+    else:
+        nb.train(model)
+    model = model.cpu().half().float()
+    block_size = model.config.block_size if hasattr(model, "config") else nb.T
+    return model, nb.exact_loss(model, block_size), kept
+
+
+def main():
+    nb, rungs = definitions(), []
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for file, (name, make) in RUNGS.items():
+        start = time.perf_counter()
+        model, loss, kept = train_rung(nb, make)
+        if hasattr(model, "config"):
+            model.save_pretrained(FOLDER / file, dtype=torch.float16)
+        else:
+            state = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+            save_file({**state, **kept}, FOLDER / f"{file}.safetensors")
+        rungs.append({"file": file, "name": name, "val_loss": loss, "seconds": time.perf_counter() - start,
+                      "parameters": sum(p.numel() for p in model.parameters())})
+        print(f"{name}: {loss:.4f}", flush=True)
+    marks = [NGram(n, nb.V).fit(nb.corpus.train).loss(nb.corpus.val) for n in range(1, 6)]
+    where = nb.corpus.val_text.index(LINE)
+    write_result(FOLDER / "rungs.json", {"steps": nb.STEPS, "summit_steps": nb.SUMMIT_STEPS}, nb.corpus,
+                 command="python -m lab.rungs", chars=nb.chars, marks=marks, rungs=rungs,
+                 line=LINE, before=nb.corpus.val_text[where - 60:where])
+
+
+if __name__ == "__main__":
+    main()
