@@ -1,10 +1,11 @@
-"""The small models of Build, trained again and kept for the live pictures of the book: `python -m lab.rungs`.
+"""The small models of Build, trained again and kept for the book's live pictures: `python -m lab.rungs`.
 
 The classes and the training loop are the notebook's own: its definitions are run, its experiments are not.
 Writes book/models/NAME.safetensors (F16), and book/models/rungs.json: losses, machine, date and commit.
 """
 
 import ast
+import sys
 import time
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from data.ngram import NGram
 from lab.machine import write_result
 from lab.notebook import read
-from lab.project import ROOT
+from lab.project import ROOT, read_json
 
 LINE = "Poor souls, they perish'd."  # the line of the notebook's strip
 FOLDER = ROOT / "book" / "models"
@@ -86,10 +87,13 @@ def train_rung(nb, make):
     return model, nb.exact_loss(model, block_size), kept
 
 
-def main():
-    nb, rungs = definitions(), []
+def main(files):
+    """Train and keep the rungs of these files, or all; the others stay as they are."""
+    nb = definitions()
+    rungs = {rung["file"]: rung for rung in read_json(FOLDER / "rungs.json").get("rungs", [])}
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for file, (name, make) in RUNGS.items():
+    for file in files or RUNGS:
+        name, make = RUNGS[file]
         start = time.perf_counter()
         model, loss, kept = train_rung(nb, make)
         if hasattr(model, "config"):
@@ -97,15 +101,16 @@ def main():
         else:
             state = {key: value.half().contiguous() for key, value in model.state_dict().items()}
             save_file({**state, **kept}, FOLDER / f"{file}.safetensors")
-        rungs.append({"file": file, "name": name, "val_loss": loss, "seconds": time.perf_counter() - start,
-                      "parameters": sum(p.numel() for p in model.parameters())})
+        rungs[file] = {"file": file, "name": name, "val_loss": loss, "seconds": time.perf_counter() - start,
+                       "parameters": sum(p.numel() for p in model.parameters())}
         print(f"{name}: {loss:.4f}", flush=True)
     marks = [NGram(n, nb.V).fit(nb.corpus.train).loss(nb.corpus.val) for n in range(1, 6)]
     where = nb.corpus.val_text.index(LINE)
     write_result(FOLDER / "rungs.json", {"steps": nb.STEPS, "summit_steps": nb.SUMMIT_STEPS}, nb.corpus,
-                 command="python -m lab.rungs", chars=nb.chars, marks=marks, rungs=rungs,
+                 command="python -m lab.rungs", chars=nb.chars, marks=marks,
+                 rungs=[rungs[file] for file in RUNGS if file in rungs],
                  line=LINE, before=nb.corpus.val_text[where - 60:where])
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -30,7 +30,7 @@ const jobs = {
   },
   async arcs({ rung, ids, positions }) {
     const { votes, probs } = live_arcs.numbers(await shared.rung(rung), ids, positions);
-    return { votes: votes.map((head) => [...head]), probs: [...probs] };
+    return { votes, probs };
   },
   async dials({ ids, dials }) { return [...live_dials.numbers(await shared.rung("small_gpt"), ids, dials)]; },
   async ladder({ rung, ids, V }) {

@@ -4,7 +4,6 @@ import { draw as pick, filter_probs, generator } from "./gpt2.js";
 import { choice, facts, field, make, rung } from "./pictures.js";
 
 export const title = "The ladder: choose a rung, and it writes";
-export const replaces = true;
 
 const LENGTH = 160, EVEN = { file: null, name: "even guess" };
 

@@ -126,7 +126,7 @@ export const shade = (share) => `color-mix(in oklab, #9a3412 ${Math.round(100 * 
 
 /** A letter's box: pale where it was expected, dark where it surprised by 8 nats or more. */
 export function letterBox(letter, nats) {
-  const share = Math.min(nats / 8, 1), ink = share > 0.55 ? "#fff" : "#1f2937";
+  const share = Math.min(nats / 8, 1), ink = share > 0.77 ? "#fff" : "#000";
   const style = `background: ${shade(share)}; color: ${ink}`;
   const title = `${named(letter)}: ${nats.toFixed(2)} nats`;
   return make("span", { class: "letter", style, title }, visible(letter));
