@@ -46,7 +46,8 @@ function drawing(letters, votes, at, head) {
   const t = at - 1, kind = (s) => at && s === t ? "chosen" : at && s > t ? "future" : "";
   const signs = letters.map((letter, s) =>
     make("text", { x: across(s), y: 98, class: kind(s) }, visible(letter)));
-  const vote = (s) => `${named(letters[s])} (${s === t ? "itself" : `${t - s} back`}) ${percent(votes[t][s])}`;
+  const place = (s) => s === t ? "itself" : `${t - s} back`;
+  const vote = (s) => `${named(letters[s])} (${place(s)}) ${percent(votes[t][s])}`;
   const self = votes.reduce((sum, row, s) => sum + row[s], 0) / votes.length;
   const told = at ? likeliest(votes[t], 3).map(vote) : [`${percent(self)} of the votes for oneself`];
   const drawn = at ? marks(votes[t], t, 0) : votes.flatMap((row, s) => marks(row, s, 0.1));
