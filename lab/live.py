@@ -6,11 +6,11 @@ From a file a browser loads neither a module nor data, so modules become functio
 import base64
 import json
 import re
+from pathlib import Path
 
 from lab.project import ROOT
 
-ENGINE = ["kernels", "safetensors", "gpt2", "ngram", "tokenizer"]  # of space/static; what is imported first
-STATIC, MODELS = ROOT / "book" / "_static", ROOT / "book" / "models"
+STATIC, ENGINE, MODELS = ROOT / "book" / "_static", ROOT / "space" / "static", ROOT / "book" / "models"
 IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";', re.MULTILINE)
 EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", re.MULTILINE)
 EXPORTS = re.compile(r"^export \{([^}]*)\};", re.MULTILINE)
@@ -26,10 +26,20 @@ def as_function(path):
     return f"LIVE.{path.stem} = (() => {{\n{text}\nreturn {{ {', '.join(names)} }};\n}})();\n"
 
 
+def imported_first(paths):
+    """The modules of these paths, each behind those that it imports, from book/_static or from space/static."""
+    found = {}
+    for path in paths:
+        names = [name for _, name in IMPORT.findall(path.read_text(encoding="utf-8"))]
+        places = [[folder / f"{name}.js" for folder in (STATIC, ENGINE)] for name in names]
+        near = [next(filter(Path.exists, place)) for place in places]
+        found.update(dict.fromkeys([*imported_first(near), path]))
+    return list(found)
+
+
 def script():
-    """The engine, the rungs and the pictures as one script; it leaves them in window.LIVE."""
-    paths = [ROOT / "space" / "static" / f"{name}.js" for name in ENGINE]
-    paths += [STATIC / "rungs.js", STATIC / "pictures.js", *sorted(STATIC.glob("live_*.js"))]
+    """The pictures and what they import as one script; it leaves them in window.LIVE."""
+    paths = imported_first(sorted(STATIC.glob("live_*.js")))
     return '"use strict";\nglobalThis.LIVE = {};\n' + "".join(map(as_function, paths))
 
 

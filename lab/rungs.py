@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import torch
 from safetensors.torch import save_file
 
+from data.files import say
 from data.ngram import NGram
 from lab.machine import write_result
 from lab.notebook import read
@@ -103,7 +104,7 @@ def main(files):
             save_file({**state, **kept}, FOLDER / f"{file}.safetensors")
         rungs[file] = {"file": file, "name": name, "val_loss": loss, "seconds": time.perf_counter() - start,
                        "parameters": sum(p.numel() for p in model.parameters())}
-        print(f"{name}: {loss:.4f}", flush=True)
+        say(f"{name}: {loss:.4f}")
     marks = [NGram(n, nb.V).fit(nb.corpus.train).loss(nb.corpus.val) for n in range(1, 6)]
     where = nb.corpus.val_text.index(LINE)
     write_result(FOLDER / "rungs.json", {"steps": nb.STEPS, "summit_steps": nb.SUMMIT_STEPS}, nb.corpus,
