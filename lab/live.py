@@ -13,16 +13,14 @@ from lab.project import ROOT
 STATIC, ENGINE, MODELS = ROOT / "book" / "_static", ROOT / "space" / "static", ROOT / "book" / "models"
 IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";', re.MULTILINE)
 EXPORT = re.compile(r"^export ((?:async )?(?:function\*?|class|const) (\w+))", re.MULTILINE)
-EXPORTS = re.compile(r"^export \{([^}]*)\};", re.MULTILINE)
 
 
 def as_function(path):
     """A module as a function that runs at once and returns what the module exports."""
     text = path.read_text(encoding="utf-8")
     names = [found[2] for found in EXPORT.finditer(text)]
-    names += [name.strip() for found in EXPORTS.finditer(text) for name in found[1].split(",")]
     text = IMPORT.sub(lambda found: f"const {found[1].replace(' as ', ': ')} = LIVE.{found[2]};", text)
-    text = EXPORTS.sub("", EXPORT.sub(r"\1", text))
+    text = EXPORT.sub(r"\1", text)
     return f"LIVE.{path.stem} = (() => {{\n{text}\nreturn {{ {', '.join(names)} }};\n}})();\n"
 
 
