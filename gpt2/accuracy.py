@@ -1,6 +1,7 @@
 """How often the likeliest next symbol is the one that comes: a number that needs no logarithm.
 
-    python -m gpt2.accuracy FOLDER      adds `accuracy`, `ngram_accuracy` and `heldout` to the folder's metrics.json
+    python -m gpt2.accuracy FOLDER [--text FILE]      adds `accuracy`, `ngram_accuracy` and `heldout`
+                                                      to the folder's metrics.json
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.files import write_atomic
+from data.corpus import corpus_from_text
+from data.files import DataError, write_atomic
 from data.ngram import NGram
 from data.text import load_text
+from data.tokenizer import TokenizerError, load_tokenizer
 from model_gpt2 import GPT
 
 HELDOUT = 1200  # characters of validation text that a page may use for a guessing game
@@ -71,11 +74,23 @@ def complete(folder, corpus, device="cpu") -> None:
 
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="a model folder with tokenizer.json, metrics.json and ngram5.npz")
-    folder = parser.parse_args(argv).folder
-    complete(folder, load_text())
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    print(f"accuracy {metrics['accuracy']:.6f}, of the 5-gram {metrics.get('ngram_accuracy', 0):.6f}")
+    parser.add_argument("folder", type=Path, help="a model folder with tokenizer.json and metrics.json")
+    parser.add_argument("--text", default="", help="what it was trained on; empty is Tiny Shakespeare")
+    args = parser.parse_args(argv)
+    path = args.folder / "metrics.json"
+    try:
+        corpus, of = load_text(args.text), json.loads(path.read_text(encoding="utf-8"))["corpus"]
+        if of["sha256"] != corpus.sha256:
+            raise DataError(f"{args.folder} was trained on {of['name']}, not on {corpus.name}: use --text")
+        complete(args.folder, corpus_from_text(corpus.text, corpus.name, load_tokenizer(args.folder)))
+    except (DataError, TokenizerError) as error:
+        parser.error(str(error))
+    except (OSError, ValueError, KeyError):
+        parser.error(f"{path} is missing or damaged: name a model folder that training wrote")
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    counts = metrics.get("ngram_accuracy")
+    beside = "no table of counts lies beside it" if counts is None else f"of the 5-gram {counts:.6f}"
+    print(f"accuracy {metrics['accuracy']:.6f}, {beside}")
 
 
 if __name__ == "__main__":

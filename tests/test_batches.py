@@ -23,12 +23,12 @@ def test_batch_is_a_pure_function_of_seed_and_step(draw, first):
 
 
 def test_a_batch_is_a_slice_of_a_larger_one():
-    """Catches ranks and micro-steps that see another batch than one process."""
+    """Catches ranks and micro-steps that see another batch than one process, and epochs in one order."""
     ids = torch.arange(1000)
     assert torch.equal(get_batch(ids, 8, 16, 3, 7)[0][:4], get_batch(ids, 8, 4, 3, 7)[0])
     thirds = [shuffled_batch(ids, 10, 33, 3, step)[0] for step in range(6)]
     epochs = [shuffled_batch(ids, 10, 99, 3, step)[0] for step in (0, 1)]
-    assert torch.equal(torch.cat(thirds), torch.cat(epochs))
+    assert torch.equal(torch.cat(thirds), torch.cat(epochs)) and not torch.equal(*epochs)
 
 
 def test_seeds_and_steps_give_other_batches():

@@ -1,5 +1,7 @@
 """data/text.py and data/decode.py: any text in, or one sentence; nothing changed in silence."""
 
+import json
+
 import pytest
 
 from data import shakespeare, text
@@ -8,6 +10,8 @@ from data.files import DataError
 from data.ngram import NGram, marks
 from data.text import load_text
 from data.tokenizer import BPETokenizer, load_tokenizer
+from gpt2 import accuracy
+from model_gpt2 import GPT, GPTConfig
 from tests import texts
 
 RUSSIAN = "Он сидел у окна и смотрел на дорогу; потом встал, вышел и не вернулся.\n" * 40
@@ -268,3 +272,20 @@ def test_the_console_never_ends_it(file, monkeypatch, tmp_path):
     assert b"?????.txt" in (tmp_path / "console").read_bytes()
     console.close()
     assert text.main([str(path)]) == 0
+
+
+# --- what reads the table of counts ---
+
+
+def test_accuracy_without_a_table_is_said(file, tmp_path, capsys):
+    """Catches "of the 5-gram 0.000000" for a model in pieces, which has no table; and numbers of another text."""
+    path = file(texts.han(9000))
+    corpus = load_text(path, quiet=True)
+    GPT(GPTConfig(16, corpus.tokenizer.vocab_size, 1, 1, 8)).save_pretrained(tmp_path / "m")
+    corpus.tokenizer.save(tmp_path / "m")
+    (tmp_path / "m" / "metrics.json").write_text(json.dumps({"corpus": corpus.facts()}))
+    accuracy.main([str(tmp_path / "m"), "--text", str(path)])
+    assert capsys.readouterr().out.splitlines()[-1].endswith(", no table of counts lies beside it")
+    with pytest.raises(SystemExit):
+        accuracy.main([str(tmp_path / "m"), "--text", str(file(texts.verse(), "other.txt"))])
+    assert "was trained on mine.txt, not on other.txt" in capsys.readouterr().err
