@@ -110,8 +110,8 @@ def open_shards(folder) -> ShardCorpus:
         raise DataError(f"{folder / 'tokenizer.json'} is not the one that the shards were made with: {AGAIN}")
     train, val = (ShardedIds([folder / name for name in sorted(meta["files"][part])])
                   for part in ("train", "val"))  # fmt: skip
-    examples = tuple(e for e in meta.get("examples", ()) if isinstance(e, str))
-    return ShardCorpus(meta["name"], meta["sha256"], tokenizer, train, val, meta["val_chars"], examples)
+    examples, val_chars = tuple(meta.get("examples", ())), meta["val_chars"]
+    return ShardCorpus(meta["name"], meta["sha256"], tokenizer, train, val, val_chars, examples)
 
 
 def _read_meta(folder: Path) -> dict:
@@ -123,7 +123,7 @@ def _read_meta(folder: Path) -> dict:
         good = (
             not meta["files"]
             and meta["tokenizer"] in ("char", "bpe")
-            and all(isinstance(meta[key], str) for key in ("name", "sha256"))
+            and all(isinstance(s, str) for s in (meta["name"], meta["sha256"], *meta.get("examples", ())))
             and all(PLAIN.fullmatch(name) for part in parts for name in part)
             and all(type(n) is int and n > 0 for n in numbers)
             and all(sum(part.values()) > 1 for part in parts)

@@ -94,13 +94,12 @@ def table(text: str) -> dict[str, float]:
 
 
 class Bag:
-    """Strings with weights. A word closes with END, other strings are complete as they stand; none
-    begins another.
-    """
+    """Strings with weights; none begins another, since words close with END."""
 
     def __init__(self, items: dict[str, float]):
         total = sum(items.values())
         self.items = {s: w / total for s, w in items.items() if w > 0}
+        self.strings = list(self.items)
 
     @classmethod
     def words(cls, items: dict[str, float]) -> Bag:
@@ -121,13 +120,12 @@ class Bag:
         return mass
 
     @cached_property
-    def _stack(self) -> tuple[list[str], list[float]]:
-        return list(self.items), list(accumulate(self.items.values()))
+    def sums(self) -> list[float]:
+        return list(accumulate(self.items.values()))
 
-    def draw(self, u: float) -> str:
-        """The string at height `u`, 0 <= u < 1, when all are stacked by weight."""
-        strings, sums = self._stack
-        return strings[min(bisect_right(sums, u), len(strings) - 1)]
+    def draw(self, rng: random.Random) -> str:
+        at = bisect_right(self.sums, rng.random())
+        return self.strings[min(at, len(self.strings) - 1)]
 
 
 LEAVE = Bag({"\n": 1.0})  # an empty line: the speech is over
@@ -149,9 +147,6 @@ class Lexicon:
         self.kind |= {form: kind for kind, ws in stems.items() for w in ws for form in forms(kind, w)}
         self.kind |= {name.lower(): "NAME" for name in self.names}
 
-    def _sound(self, sounds: str) -> str:
-        return Bag(table(sounds)).draw(self._rng.random())
-
     def _pick(self, items: list, n: int) -> list:
         left = list(items)
         return [left.pop(int(self._rng.random() * len(left))) for _ in range(n)]
@@ -159,30 +154,26 @@ class Lexicon:
     def _favourites(self, kind: str, words: list[str]) -> dict[str, float]:
         return {w: 1 / (i + NEAR) for i, w in enumerate(self._pick(words, FAVOURITES[kind]))}
 
-    def _is_new(self, words: list[str]) -> bool:
-        new = self._taken.isdisjoint(words)
-        self._taken.update(words if new else ())
-        return new
+    def _spell(self, *sounds: str) -> str:
+        return "".join([Bag(table(s)).draw(self._rng) for s in sounds])
 
     def _name(self, letter: str) -> str:
-        while True:
-            sounds = (VOWELS, ONSETS, VOWELS, "n:1 s:1 :1 l:1")
-            name = letter + "".join([self._sound(s) for s in sounds])
-            if self._is_new([name.lower()]):
-                return name
+        while (name := letter + self._spell(VOWELS, ONSETS, VOWELS, "n:1 s:1 :1 l:1")).lower() in self._taken:
+            pass
+        self._taken.add(name.lower())
+        return name
 
     def _stem(self, kind: str) -> str:
         """A new word; adverbs end in -ly, verbs leave room for their endings."""
         while True:
-            sounds = [ONSETS, VOWELS] * int(self._sound(SYLLABLES)) + [CODAS]
-            word = "".join([self._sound(s) for s in sounds])
+            word = self._spell(*[ONSETS, VOWELS] * int(self._spell(SYLLABLES)), CODAS)
             if kind == "ADV":
                 word += "ly"
             if kind == "VERB" and word[-1] in "aeiou":
                 word += "d"
-            if len(word) < 3 or (kind == "VERB" and word[-1] in "th"):  # no "gristth"
-                continue
-            if self._is_new(forms(kind, word)):
+            clumsy = len(word) < 3 or (kind == "VERB" and word[-1] in "th")  # no "gristth"
+            if not clumsy and self._taken.isdisjoint(forms(kind, word)):
+                self._taken.update(forms(kind, word))
                 return word
 
 
@@ -220,12 +211,6 @@ def words_at(node: str, speaker: int, ending: str, capital: bool, recalls: bool)
     return recall, [(w, b.capital) for w, b in mix] if capital else mix
 
 
-@lru_cache(maxsize=64)
-def remembered(nouns: tuple[str, ...], capital: bool) -> Bag:
-    words = Bag.words(dict.fromkeys(nouns, 1.0))
-    return words.capital if capital else words
-
-
 @cache
 def people(speaker: int | None, before: int | None, called: int | None, form: str) -> Bag:
     """Who speaks next, or who is called by name: the one called, the one before, a friend."""
@@ -258,13 +243,11 @@ def spaces(ends: float, mark: str, line: int) -> Bag:
 
 
 class Play:
-    """The state of the grammar; `options` says what may come now, `take` moves on. Every bit of it
-    is in the text.
-    """
+    """The state of the grammar, all of it told by the text: `options` may come now, `take` moves on."""
 
     def __init__(self):
         self.speaker = self.before = self.called = None
-        self.memory: tuple[str, ...] = ()  # the last few different nouns, newest last
+        self.memory: list[str] = []  # the last few different nouns, newest last
         self.node, self.between = "SPEAKER", False  # between: a word has ended, its space or mark is next
         self.capital, self.line = True, 0  # line: characters in this line so far
         self.mark, self.ending, self.role, self.may_leave = ".", "", "SUBJECT", False
@@ -279,7 +262,8 @@ class Play:
             return [(1.0, people(self.speaker, self.before, None, END))]
         recall, mix = words_at(self.node, self.speaker, self.ending, self.capital, bool(self.memory))
         if recall:
-            mix = [(recall, remembered(self.memory, self.capital)), *mix]
+            nouns = Bag.words(dict.fromkeys(self.memory, 1.0))
+            mix = [(recall, nouns.capital if self.capital else nouns), *mix]
         if self.may_leave:
             mix = [(0.4, LEAVE), *((0.6 * w, b) for w, b in mix)]
         return mix
@@ -312,7 +296,7 @@ class Play:
         kind = lexicon().kind[word]
         self.between, self.capital, self.may_leave = True, False, False
         if kind == "NOUN":
-            self.memory = (*[w for w in self.memory if w != word][-(MEMORY - 1) :], word)
+            self.memory = [w for w in self.memory if w != word][-(MEMORY - 1) :] + [word]
         if kind == "NAME":
             self.called = lexicon().names.index(s)
         if kind in SUBJECTS:
@@ -355,7 +339,7 @@ def draw(options: list[tuple[float, Bag]], rng: random.Random) -> str:
     while i < len(options) - 1 and u >= options[i][0]:
         u -= options[i][0]
         i += 1
-    return options[i][1].draw(rng.random())
+    return options[i][1].draw(rng)
 
 
 def log_probs(text: str, start: int = 0) -> list[float]:
@@ -374,7 +358,7 @@ def log_probs(text: str, start: int = 0) -> list[float]:
         at += len(s)
         if at < len(text):
             play.take(s)
-    return out[len(out) - (len(text) - start) :] if start < len(text) else []
+    return out[start - len(text) :] if start < len(text) else []
 
 
 def next_string(text: str, at: int, play: Play) -> str:
@@ -387,21 +371,19 @@ def next_string(text: str, at: int, play: Play) -> str:
 
 
 def score(options: list[tuple[float, Bag]], s: str, at: int, is_last: bool) -> list[float]:
-    """log p of each character of `s`, and that it ends there: 0 for strings complete as they stand.
-
-    The last string of a text may be cut off anywhere, its end is not asked for.
+    """log p of each character of `s`, and that it ends there: 0 for strings complete as they stand, and for
+    the last of a text, which may be cut off anywhere.
     """
     heads = [s[:i] for i in range(1, len(s) + 1)]
-    if not is_last and not any(s in bag.items for _, bag in options):
-        heads.append(s + END)
+    asks_end = not is_last and not any(s in bag.items for _, bag in options)
     out, before = [], 1.0
-    for i, head in enumerate(heads):
+    for head in heads + [s + END] * asks_end:
         now = sum([w * bag.mass.get(head, 0.0) for w, bag in options])
         if not now:
-            raise ValueError(f"not the stand-in's grammar: {s!r} cannot stand at {at}: see its character {i}")
+            raise ValueError(f"not the stand-in's grammar: {s!r} cannot stand at {at}")
         out.append(math.log(now / before))
         before = now
-    return out if len(out) > len(s) else [*out, 0.0]
+    return out if asks_end else [*out, 0.0]
 
 
 @lru_cache(maxsize=2)

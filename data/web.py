@@ -63,7 +63,8 @@ def _open(address: str, patience: float):
 
     def work():
         try:
-            plain = urllib.parse.quote(address, safe=string.punctuation)  # a pasted one has spaces, or letters
+            # a pasted address may have spaces or Cyrillic letters in it
+            plain = urllib.parse.quote(address, safe=string.punctuation)
             request = urllib.request.Request(plain, headers=AGENT)
             box.put(urllib.request.urlopen(request, timeout=READ_SECONDS))
         except Exception as error:  # handed to the caller, whatever it is

@@ -175,7 +175,7 @@ VAL = {"val_000.bin": 50}
         {"files": {"train": {"/etc/passwd": 50}, "val": VAL}},
         {"files": {"train": {"train_000.bin": -1}, "val": VAL}},
         {"files": {"train": {}, "val": {}}}, {"files": 3}, {"name": ["x"]},
-        {"val_chars": "many"}, {"tokenizer": "wordpiece"}, {"vocab_size": 7},
+        {"val_chars": "many"}, {"examples": 3}, {"tokenizer": "wordpiece"}, {"vocab_size": 7},
     ],
 )  # fmt: skip
 def test_a_meta_that_leads_elsewhere_is_refused(change, source, tmp_path):

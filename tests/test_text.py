@@ -198,7 +198,7 @@ def test_what_is_no_text_is_one_sentence(content, says, file, capsys):
 
 @pytest.mark.parametrize(
     "where",
-    ["nowhere.txt", "~nobody.txt", ".", "/dev/zero", "/proc/self/mem", "a\0b", "x" * 5000, "https:/one-slash"],
+    ["no.txt", "~nobody.txt", ".", "/dev/zero", "/proc/self/mem", "a\0b", "x" * 5000, "https:/one-slash"],
 )
 def test_a_path_to_nothing_is_one_sentence(where):
     """Catches reading for ever, or an OSError, for a wrong path."""
@@ -278,7 +278,7 @@ def test_the_console_never_ends_it(file, monkeypatch, tmp_path):
 
 
 def test_accuracy_without_a_table_is_said(file, tmp_path, capsys):
-    """Catches "of the 5-gram 0.000000" for a model in pieces, which has no table; and numbers of another text."""
+    """Catches "of the 5-gram 0.000000" for a model in pieces, and numbers measured on another text."""
     path = file(texts.han(9000))
     corpus = load_text(path, quiet=True)
     GPT(GPTConfig(16, corpus.tokenizer.vocab_size, 1, 1, 8)).save_pretrained(tmp_path / "m")
