@@ -147,8 +147,10 @@ def fold(text: str) -> tuple[str, list[str]]:
         return text, []
     kept = CharTokenizer(sorted(ranked[:ALPHABET]))
     change = {c: kept.replacement(c) or "" for c in rarest}
-    told = [f"{c} left out" if not new else f"{c} as {new if new.strip() else 'a space'}"
-            for c, new in change.items()]  # fmt: skip
+    told = []
+    for c, new in change.items():
+        shown = c if c.isprintable() else ascii(c)
+        told.append(f"{shown} as {new if new.strip() else 'a space'}" if new else f"{shown} left out")
     note = f"the {len(change)} rarest symbols ({share:.2%} of the text) do not fit {ALPHABET}: "
     return text.translate(str.maketrans(change)), [note + ", ".join(told)]
 

@@ -134,13 +134,15 @@ def test_the_reader_can_overrule_the_encoding(file):
 
 def test_rare_symbols_are_folded_and_every_one_is_named(file, capsys):
     """Catches symbols that vanish in silence, or a vocabulary that a few emoji have doubled."""
-    strange = "".join(chr(0x1F600 + i) for i in range(40)) + "".join(chr(0xC0 + i) for i in range(60))
+    strange = "".join(map(chr, [*range(0x1F600, 0x1F628), *range(0xC0, 0xFC), 0x1B]))
     body = texts.prose("etaoinshrdlu" + "".join(map(chr, range(0x410, 0x500))), 60_000) + strange
     corpus = load_text(file(body))
     said = capsys.readouterr().out
     assert corpus.tokenizer.vocab_size == len(set(corpus.text)) == text.ALPHABET
     gone = set(body) - set(corpus.text)
-    assert gone and all(f"{c} as " in said or f"{c} left out" in said for c in gone)
+    shown = {c: "'\\x1b'" if c == "\x1b" else c for c in gone}
+    assert gone and all(f"{c} as " in said or f"{c} left out" in said for c in shown.values())
+    assert "\x1b" not in said, "a text cannot steer the console"
     assert any(f"{c} as " in said for c in gone), "an accent has a look-alike"
     assert len(corpus.text) >= len(body) - 300
 
