@@ -74,6 +74,7 @@ def test_next_address_after_a_bad_one(first, web, monkeypatch):
         ("short", f"{len(GOOD)} bytes expected and {len(GOOD) // 2} found"),
         ("cut", "IncompleteRead"),
         ("500", "HTTP 500"),
+        ("endless", f"more than the {2 * len(GOOD)} bytes expected"),
     ],
 )
 def test_bad_download_says_why_and_never_replaces_a_good_file(kind, says, web):

@@ -79,7 +79,7 @@ class Server:
                 if kind == "once-broken":  # breaks off the first time only
                     kind = "cut" if asked.count(self.path) == 1 else "good"
                 self.send_response(200)
-                if kind not in ("short", "page"):
+                if kind not in ("short", "page", "endless"):
                     self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 half = body[: len(body) // 2]
