@@ -1,4 +1,4 @@
-"""How well does a GPT-2 learn in a browser's tab, and how fast? Headless Chromium trains on train.html itself.
+"""How well does a GPT-2 learn in a browser's tab, and how fast? Headless Chromium trains on train.html.
 
     python -m bench.train_in_tab [--minutes 8] [--phone 10]        writes results/train_in_tab.json
 

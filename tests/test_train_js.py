@@ -1,4 +1,4 @@
-"""space/static/train.js against torch: the same start and batches give the same slopes, losses and exact loss."""
+"""space/static/train.js against torch: one start, the same batches, equal slopes, losses, exact loss."""
 
 import json
 import shutil
@@ -14,6 +14,7 @@ from data.ngram import NGram
 from data.tokenizer import CharTokenizer
 from model_gpt2 import GPT, GPTConfig
 from train_gpt2 import TrainConfig, evaluate, make_optimizers
+from train_gpt2 import lr_at as lr_in_python
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(not NODE, reason="needs node")
@@ -23,7 +24,8 @@ CONFIG = dict(block_size=16, vocab_size=14, n_layer=2, n_head=2, n_embd=16)
 LAW = dict(lr=3e-3, min_lr=0.0, warmup_steps=5, max_steps=STEPS, schedule="linear", beta1=0.9, beta2=0.99,
            weight_decay=0.1, grad_clip=1.0)
 TEXT = ("the cat; sat\non a mát 😀" * 100)[:1517]  # 14 symbols, like the model's ids
-BAD = [b"", b"too short", b"a" * 5000, "".join(map(chr, range(0x4E00, 0x4E00 + 1500))).encode(), b"\xff\xfe" * 900]
+BAD = [b"", b"too short", b"a" * 5000, "".join(map(chr, range(0x4E00, 0x4E00 + 1500))).encode(),
+       b"\xff\xfe" * 900]
 CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # stored (in, out)
 
 
@@ -51,10 +53,9 @@ def lr_at(step):
 
 
 def train_with_torch(model, batches, order, muon):
-    """(grads of the first step, losses, norms), with torch's autograd and clip and the trainer's optimizers."""
+    """(grads of the first step, losses, norms), with torch's autograd and the trainer's optimizers."""
     named = parameters(model)
-    law = TrainConfig(optimizer="muon" if muon else "adamw", lr=LAW["lr"], muon_lr=0.02, beta1=LAW["beta1"],
-                      beta2=LAW["beta2"], weight_decay=LAW["weight_decay"])
+    law = TrainConfig(**LAW, optimizer="muon" if muon else "adamw", muon_lr=0.02)
     optimizers = make_optimizers(model, law, torch.float32)
     rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     grads, losses, norms = {}, [], []
@@ -81,8 +82,8 @@ def both(request, tmp_path_factory):
     text[1::2] = (text[::2] + 1) % CONFIG["vocab_size"]  # half of it can be learned
     T, model = CONFIG["block_size"], start()
     starts = torch.randint(2000, (STEPS, B), generator=draw)
-    batches = [(torch.stack([text[s : s + T] for s in row]), torch.stack([text[s + 1 : s + T + 1] for s in row]))
-               for row in starts.tolist()]
+    windows = [torch.stack([text[s : s + T + 1] for s in row]) for row in starts.tolist()]
+    batches = [(window[:, :-1], window[:, 1:]) for window in windows]
     np.concatenate([stored(n, p).ravel() for n, p in parameters(model).items()]).tofile(folder / "start.bin")
     val = text[2000:2777]  # 776 targets: the last window is a short one
     law = LAW | ({"optimizer": "muon", "muon_lr": 0.02} if request.param == "muon" else {})
@@ -98,7 +99,8 @@ def both(request, tmp_path_factory):
     order = list(parameters(model))
     grads, losses, norms = train_with_torch(model, batches, order, muon=request.param == "muon")
     js["folder"] = folder / "model"
-    return js, {"names": order, "grads": grads, "losses": losses, "norms": norms, "val_loss": evaluate(model, val)}
+    torchs = {"names": order, "grads": grads, "losses": losses, "norms": norms}
+    return js, {**torchs, "val_loss": evaluate(model, val)}
 
 
 def test_names_are_those_of_the_file_in_its_order(both):
@@ -131,6 +133,20 @@ def test_exact_loss_scores_every_target_once(both):
     assert js["val_loss"] == pytest.approx(torchs["val_loss"], abs=1e-4)
 
 
+def test_batches_are_a_function_of_seed_and_step_and_rates_are_pythons(both):
+    """Catches windows that come twice or never, a target that is not the next symbol, another warm-up."""
+    js, _ = both
+    for epoch in (js["epochs"][:31], js["epochs"][31:]):
+        x, y = (np.array([batch[side] for batch in epoch]).reshape(124, 8) for side in (0, 1))
+        starts = np.sort(x[:, 0])
+        assert (np.diff(starts) == 8).all() and starts[0] < 8 and (y == x + 1).all()
+        assert (x[:, 0] != starts).any()
+    assert js["again"] == js["epochs"][5]
+    law = TrainConfig(**LAW)
+    for step, found in zip([0, 3, 5, 12, 19], js["rates"], strict=True):
+        assert found == pytest.approx([lr_in_python(law, step), lr_in_python(law, step, 30.5)], rel=1e-12)
+
+
 def test_alphabet_split_and_marks_are_pythons(both):
     """Catches another order of symbols (the emoji last), another cut, another way to count."""
     js, _ = both
@@ -144,13 +160,13 @@ def test_alphabet_split_and_marks_are_pythons(both):
 def test_a_text_that_cannot_be_learned_is_refused_in_a_sentence(both):
     """Catches an empty, short, one-symbol, many-symbol or not-UTF-8 text that is trained on."""
     js, _ = both
-    for said, word in zip(js["refused"], ["0 characters", "9 characters", "one symbol", "1,500 different", "UTF-8"],
-                          strict=True):
+    words = ["0 characters", "9 characters", "one symbol", "1,500 different", "UTF-8"]
+    for said, word in zip(js["refused"], words, strict=True):
         assert word in said and said.endswith((".", "text."))
 
 
 def test_transformers_and_our_own_class_open_the_folder(both):
-    """Catches a file that only the page itself can read, padding rows that travel, a tokenizer with other ids."""
+    """Catches a file that only the page can read, padding rows that travel, a tokenizer with other ids."""
     transformers = pytest.importorskip("transformers")
     js, _ = both
     folder, idx = str(js["folder"]), torch.arange(CONFIG["vocab_size"])[None]

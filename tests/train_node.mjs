@@ -1,8 +1,8 @@
-// Run by test_train_js.py: node train_node.mjs FOLDER KERNELS. Reads task.json and start.bin, trains, prints JSON.
+// Run by test_train_js.py: node train_node.mjs FOLDER KERNELS. Reads task.json, start.bin; prints JSON.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { evaluate, GPT, lr_at, make_optimizers, optimizer_step } from "../space/static/train.js";
 import { model_folder } from "../space/static/train_folder.js";
-import { corpus_from_text, marks, read_text } from "../space/static/train_text.js";
+import { corpus_from_text, get_batch, marks, read_text } from "../space/static/train_text.js";
 
 const [folder, kernels] = process.argv.slice(2);
 const { config, B, steps, law, batches, val, text, bad } = JSON.parse(readFileSync(`${folder}/task.json`));
@@ -22,7 +22,9 @@ for (let step = 0; step < steps; step++) {
   out.losses.push(loss);
   out.norms.push(norm);
   if (step > 0) continue;
-  for (const name of out.names) out.grads[name] = [...model.grads[name].subarray(0, size(model.shapes[name]))];
+  for (const [name, shape] of Object.entries(model.shapes)) {
+    out.grads[name] = [...model.grads[name].subarray(0, size(shape))];
+  }
 }
 if (val) {
   const turns = evaluate(model, Int32Array.from(val));
@@ -37,6 +39,11 @@ out.refused = bad.map((bytes) => {
   try { corpus_from_text(read_text(Uint8Array.from(bytes))); } catch (error) { return error.message; }
   return "";
 });
+const row = Int32Array.from({ length: 1000 }, (_, i) => i), windows = { B: 4, config: { block_size: 8 } };
+const batch = (step) => get_batch(row, windows, 3, step).map((ids) => [...ids]);
+out.epochs = Array.from({ length: 62 }, (_, step) => batch(step));         // two epochs of 124 windows
+out.again = batch(5);
+out.rates = [0, 3, 5, 12, 19].map((step) => [lr_at(law, step), lr_at(law, step, 30.5)]);
 mkdirSync(`${folder}/model`);
 const facts = { val_loss: out.val_loss, marks: out.marks, text: "a test's text", steps, minutes: 1 };
 const files = model_folder(model, corpus.chars, facts);

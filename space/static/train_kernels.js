@@ -169,8 +169,8 @@ function source(fused) {
     end
   end
 
-  ;; c (n, m) = a @ b, plus what stands at "from" where keep is -1 and not 0: c itself, or a bias (from_row 0).
-  ;; a and b lie in strips of four along k. Four rows, eight columns of c stay in registers while k runs through.
+  ;; c (n, m) = a @ b, plus what stands at "from" where keep is -1 and not 0: c itself, or a bias (row 0).
+  ;; a and b lie in strips of four along k. Four rows, eight columns of c stay in registers while k runs.
   func matmul param i32 c i32 a i32 b i32 n i32 k i32 m i32 row i32 keep i32 from i32 from_row
     local i32 end i32 cj i32 cend i32 c1 i32 c2 i32 c3 i32 f i32 w i32 w1 i32 p i32 pend
       v128 b0 v128 b1 v128 x v128 s0 v128 t0 v128 s1 v128 t1 v128 s2 v128 t2 v128 s3 v128 t3
