@@ -155,6 +155,8 @@ def test_alphabet_split_and_marks_are_pythons(both):
     assert js["split"] == [len(corpus.train), len(corpus.val)]
     wanted = [NGram(n, CONFIG["vocab_size"]).fit(corpus.train).loss(corpus.val) for n in range(1, 6)]
     assert js["marks"] == pytest.approx(wanted, abs=1e-9)
+    table = NGram.load(js["folder"] / "ngram5.npz")
+    assert table.loss(corpus.val) == pytest.approx(wanted[-1], abs=1e-12)
 
 
 def test_a_text_that_cannot_be_learned_is_refused_in_a_sentence(both):

@@ -154,6 +154,8 @@ def test_the_writing_page_opens_it(page, trained):
     page.locator("#status", has_text="tok/s").wait_for()
     assert len(page.inner_text("#text")) > 40
     assert page.locator("#bars li").count() > 2
+    page.click("#duel_go")  # the table of counts came along
+    page.locator("#duel_table", has_text="sat on the").wait_for()
     assert page.told == [message for message in page.told if "404" in message]
 
 

@@ -2,6 +2,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { evaluate, GPT, lr_at, make_optimizers, optimizer_step } from "../space/static/train.js";
 import { model_folder } from "../space/static/train_folder.js";
+import { ngram_file } from "../space/static/train_npz.js";
 import { corpus_from_text, get_batch, marks, read_text } from "../space/static/train_text.js";
 
 const [folder, kernels] = process.argv.slice(2);
@@ -46,6 +47,6 @@ out.again = batch(5);
 out.rates = [0, 3, 5, 12, 19].map((step) => [lr_at(law, step), lr_at(law, step, 30.5)]);
 mkdirSync(`${folder}/model`);
 const facts = { val_loss: out.val_loss, marks: out.marks, text: "a test's text", steps, minutes: 1 };
-const files = model_folder(model, corpus.chars, facts);
+const files = model_folder(model, corpus.chars, facts, ngram_file(corpus.train, corpus.chars.length));
 for (const [name, body] of Object.entries(files)) writeFileSync(`${folder}/model/${name}`, body);
 console.log(JSON.stringify(out));

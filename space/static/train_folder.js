@@ -1,8 +1,11 @@
 // train_folder.js: a model that train.js made, as the files of a model folder, the same that gpt2/weights.py
 // and data/tokenizer.py write: `transformers`, GPT.from_pretrained and gpt2.js open it.
 
-/** { name: Uint8Array or text } of a model whose ids stand for `chars` (a list of single characters). */
-export function model_folder(model, chars, facts = {}) {
+/**
+ * { name: Uint8Array or text } of a model whose ids stand for `chars` (a list of single characters). facts: what
+ * metrics.json says; table: the bytes of ngram5.npz, if there are any.
+ */
+export function model_folder(model, chars, facts = {}, table = null) {
   const { vocab_size, block_size, n_layer, n_head, n_embd } = model.config;
   const config = { model_type: "gpt2", activation_function: "gelu_new", layer_norm_epsilon: 1e-5,
     n_inner: null, scale_attn_weights: true, scale_attn_by_inverse_layer_idx: false, n_positions: block_size,
@@ -19,6 +22,7 @@ export function model_folder(model, chars, facts = {}) {
     "model.safetensors": safetensors(model),
     "metrics.json": pretty(facts),
     "README.md": card(model, facts),
+    ...(table && { "ngram5.npz": table }),
   };
 }
 

@@ -9,6 +9,7 @@
 import { GPT as Writer, generator } from "./gpt2.js";
 import { evaluate, lr_at } from "./train.js";
 import { model_folder, num_params } from "./train_folder.js";
+import { ngram_file } from "./train_npz.js";
 import { forget, keep, kept, text_hash } from "./train_store.js";
 import { most_members, Team } from "./train_team.js";
 import { corpus_from_text, get_batch, marks, read_text } from "./train_text.js";
@@ -19,6 +20,7 @@ export const SIZES = {
 };
 const LAW = { optimizer: "muon", lr: 4e-3, muon_lr: 0.02, beta1: 0.9, beta2: 0.99, weight_decay: 0.1 };
 const VALIDATIONS = 6, SAMPLE = 240;                // times a run is examined; characters that it writes then
+const HELDOUT = 2000;                                        // characters that the writing page plays with
 const KEEP = 20;                                             // seconds between two savings
 
 let corpus = null, team = null, run = null;
@@ -183,10 +185,14 @@ async function write(length) {
   return ids.map((id) => corpus.chars[id]).join("");
 }
 
-function folder() {
-  const { step = 0, seconds = 0, val_loss } = run;
-  const facts = { text: corpus.name, steps: step, minutes: seconds / 60, val_loss, marks: corpus.marks };
-  return model_folder(team.model, corpus.chars, { ...facts, unit: "nats/char", made_by: "train.html" });
+/** The files of the model as it is now; with_table: the letter counts too. The writing page reads these facts. */
+function folder(with_table = false) {
+  const { step = 0, seconds = 0, val_loss } = run, { name, marks, chars, train, val } = corpus;
+  const facts = { text: name, corpus: { name }, steps: step, seconds, minutes: seconds / 60, val_loss, marks,
+    ngram5_val_loss: marks[4], unit: "nats/char", made_by: "train.html" };
+  if (!with_table) return model_folder(team.model, chars, facts);
+  facts.heldout = Array.from(val.subarray(0, HELDOUT), (id) => chars[id]).join("");
+  return model_folder(team.model, chars, facts, ngram_file(train, chars.length));
 }
 
 // ---------------------------------------------------------------- what is kept on this device
@@ -197,7 +203,7 @@ const NO_ROOM = "This browser has no room to keep the run: it goes on, but a rel
 async function save(what = "run") {
   const { go_on: _, ...plain } = run;
   run.kept_at = performance.now();
-  const kept_now = what === "model" ? folder() : { run: structuredClone(plain), state: team.model.state() };
+  const kept_now = what === "model" ? folder(true) : { run: structuredClone(plain), state: team.model.state() };
   await keep(what, kept_now).catch(tell_full);
 }
 
@@ -224,13 +230,17 @@ const on = {
   resume() { if (run?.paused) { run.paused = false; run.go_on?.(); } },
   stop() { if (run) { run.stopped = true; on.resume(); } },
   keep() { if (run && !run.stopped) save(); },
-  folder() { postMessage({ type: "folder", files: folder() }); },
+  folder() { postMessage({ type: "folder", files: folder(true) }); },
 };
 
 const NO_MEMORY = "This browser did not give the memory that the model needs: close tabs, or choose small.";
 
+const NO_SIMD = "This browser has no WebAssembly SIMD: use one of the last few years.";
+
 addEventListener("message", async ({ data }) => {
   try { await on[data.type](data); } catch (error) {
-    postMessage({ type: "failed", message: error instanceof RangeError ? NO_MEMORY : error.message });
+    const message = error instanceof RangeError ? NO_MEMORY
+      : error instanceof WebAssembly.CompileError ? NO_SIMD : error.message;
+    postMessage({ type: "failed", message });
   }
 });
