@@ -128,7 +128,7 @@ def test_the_exact_loss_it_tells_is_that_of_the_files(page, trained):
     """Catches files of another moment than the loss, weights turned round, a loss that is an estimate."""
     corpus = corpus_from_text(TEXT, "cats")
     model = GPT.from_pretrained(trained["folder"])
-    assert CharTokenizer.load(trained["folder"]) == corpus.tokenizer
+    assert CharTokenizer.load(trained["folder"]).chars == corpus.tokenizer.chars
     loss = evaluate(model, corpus.val)
     assert f" {loss:.3f} nats" in trained["status"] or f" {loss + 1e-4:.3f} nats" in trained["status"]
     assert loss < 2.5  # 3.3 is an even guess: it has learned something
@@ -151,8 +151,8 @@ def test_the_writing_page_opens_it(page, trained):
     page.fill("#seed_text", "The old cat")
     page.locator("#verdict", has_text="nats of surprise").wait_for()
     page.click("#go")
-    page.locator("#status", has_text="tok/s").wait_for()
-    assert len(page.inner_text("#text")) > 40
+    page.locator("#status", has_text="Done:").wait_for()
+    assert page.inner_text("#text").startswith("The old cat") and len(page.inner_text("#text")) > 40
     assert page.locator("#bars li").count() > 2
     page.click("#duel_go")  # the table of counts came along
     page.locator("#duel_table", has_text="sat on the").wait_for()

@@ -114,10 +114,10 @@ function time_validation() {
 /** Steps until the last one, or until the page says stop; examined now and then, and at the end. */
 async function train() {
   const { config, bytes, kernels: { fused } } = team.model, { B, members } = team;
-  Object.assign(run, { paused: false, stopped: false, kept_at: performance.now() });
-  const parameters = num_params(team.model);
+  const parameters = num_params(team.model), over = () => share_over(run) >= 1 || run.stopped;
+  Object.assign(run, { paused: false, stopped: false, kept_at: performance.now(), told: run.losses.length });
   postMessage({ type: "begun", parameters, bytes, config, B, members, fused, ...run });
-  for (let items = [], told = performance.now(), clock = told; share_over(run) < 1 && !run.stopped;) {
+  for (let clock = performance.now(), told = clock; !over();) {
     await breathe();
     if (run.paused) {
       await save();
@@ -125,26 +125,28 @@ async function train() {
       clock = performance.now();
       continue;
     }
-    items.push(one_step());
-    if (performance.now() - told > 250) {
-      postMessage({ type: "steps", items, seconds: run.seconds, over: share_over(run) });
-      [items, told] = [[], performance.now()];
-    }
-    if (share_over(run) * VALIDATIONS >= run.validations.length + 1 && share_over(run) < 1) await examine();
+    one_step();
+    if (share_over(run) * VALIDATIONS >= run.validations.length + 1 && !over()) await examine();
     run.seconds += (performance.now() - clock) / 1000;
     clock = performance.now();
+    if (clock - told > 250) { tell_steps(); told = clock; }
     if (clock - run.kept_at > 1000 * KEEP) save();
   }
+  tell_steps();
   await examine();
   postMessage({ type: "done", step: run.step, seconds: run.seconds, val_loss: run.val_loss });
   await save("model");
   await forget("run");
 }
 
-/**
- * [step, loss] of one more step. The batch is a function of seed and step alone: a run that goes on sees the
- * same text.
- */
+/** The steps that the page has not heard of. */
+function tell_steps() {
+  const items = run.losses.slice(run.told);
+  postMessage({ type: "steps", items, seconds: run.seconds, over: share_over(run) });
+  run.told = run.losses.length;
+}
+
+/** One more step. The batch is a function of seed and step alone: a run that goes on sees the same text. */
 function one_step() {
   const law = { ...LAW, warmup_steps: 100 }, share = lr_at(law, run.step, horizon(run)) / law.lr;
   const { loss } = team.optimizer_step(...get_batch(corpus.train, team, run.seed, run.step), share);
@@ -152,7 +154,6 @@ function one_step() {
     throw new Error("The loss is no longer a number: begin again, or choose another text.");
   }
   run.losses.push([++run.step, loss]);
-  return run.losses.at(-1);
 }
 
 /** The exact loss of the whole validation split, and a sample. */
