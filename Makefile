@@ -10,11 +10,12 @@ PY := .venv/bin/python
 help: ## what there is to type
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
 
-env:
+env: ## make the environment that all of these use; they do it themselves when they must
 	@if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	echo "Python 3.11 or newer was not found: install it from python.org or by your system's packages, then try again." >&2; \
 	exit 1; fi
 	@"$(PYTHON)" lab/bootstrap.py
+	@$(if $(filter env,$(MAKECMDGOALS)),echo "The environment is ready: source .venv/bin/activate")
 
 run: env ## run all notebooks, print the ladder, make a book of this run (QUICK=1: about a minute each)
 	@$(PY) -m lab.walkthrough
