@@ -33,7 +33,8 @@ def claim(name, value, shakespeare=None, standin=None, quick=None, always=None):
     AssertionError if it does not. `always` is checked on every text and budget, in place of the others.
     """
     text = _corpus["name"] or "tinyshakespeare"
-    where = "quick" if QUICK and text in ("tinyshakespeare", "standin") else text  # of no other text we know bounds
+    known = text in ("tinyshakespeare", "standin")  # of no other text we know bounds
+    where = "quick" if QUICK and known else text
     bounds = {"tinyshakespeare": shakespeare, "standin": standin, "quick": quick}.get(where)
     bounds = always or bounds
     if bounds is None:

@@ -31,8 +31,11 @@ def hello(notebook):
 
 def say_errors_in_a_sentence(*kinds):
     """In a notebook: what the reader can mend is said in the error's own sentence, without a traceback."""
+    def in_a_sentence(shell, kind, error, trace, tb_offset=None):
+        print(error, file=sys.stderr)
+
     if shell := get_ipython():
-        shell.set_custom_exc(kinds, lambda shell, kind, error, trace, tb_offset=None: print(error, file=sys.stderr))
+        shell.set_custom_exc(kinds, in_a_sentence)
 
 
 def minutes_sentence(notebook, here, table=None):
@@ -90,7 +93,8 @@ def installed():
 def say_what_changed(before, now):
     """Nothing is replaced in silence; what was in use already needs a new kernel."""
     changed = {name: version for name, version in now.items() if before.get(name) != version}
-    lines = [f"{name} {before[name]} -> {v}" if name in before else f"{name} {v}" for name, v in changed.items()]
+    lines = [f"{name} {before[name]} -> {v}" if name in before else f"{name} {v}"
+             for name, v in changed.items()]
     print("Installed:", ", ".join(sorted(lines, key=str.lower)) or "nothing")
     in_use = [name for name in changed if name in before and name.replace("-", "_") in sys.modules]
     if in_use:
