@@ -1,0 +1,61 @@
+"""The T4's own path on a CPU: 12 layers in fp16 with a gradient scaler, beside bf16 from the same start.
+
+    python -m bench.fp16 [--steps 50]      writes results/fp16.json and results/fp16.png
+
+The same seed, batches and rates; Muon and AdamW, clipping after unscale. Only the loss and the scaler are of interest:
+a CPU has no fp16 units, so nothing is said of speed.
+"""
+
+import argparse
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+
+from data.shakespeare import load_corpus
+from lab.machine import write_result
+from lab.project import ROOT
+from train_gpt2 import TrainConfig, train
+
+SHAPE = dict(n_layer=12, n_head=12, n_embd=768, block_size=64, batch_size=2, tokens_per_step=256, minutes=0.0,
+             eval_every=10**6, tensorboard=False, sample_chars=0, log_every=10, bar=False, warmup_steps=10)
+
+
+def run(precision, steps, corpus):
+    """One run: its losses, gradient norms, and the scaler's size and skipped steps, a step each."""
+    config = TrainConfig.preset_of("cpu", **SHAPE, max_steps=steps, precision=precision)
+    small = replace(corpus, val=corpus.val[:1025])  # validation is not the question here
+    history = [r for r in train(config, small).history if "loss" in r]
+    return {"precision": precision, "loss": [r["loss"] for r in history], "norm": [r["norm"] for r in history],
+            "scale": [r.get("scale") for r in history], "skipped": [r["step"] for r in history if r.get("skipped")]}
+
+
+def figure(runs, path):
+    fig, (top, bottom) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=[2, 1])
+    for r in runs:
+        top.plot(range(1, len(r["loss"]) + 1), r["loss"], label=r["precision"])
+    for step in runs[0]["skipped"]:
+        top.axvline(step, color="0.8", zorder=0)
+    top.set_ylabel("training loss, nats a character")
+    top.legend()
+    bottom.step(range(1, len(runs[0]["scale"]) + 1), runs[0]["scale"], where="post")
+    bottom.set_yscale("log", base=2)
+    bottom.set_ylabel("scale")
+    bottom.set_xlabel("step (grey: skipped, the gradient was not finite)")
+    fig.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=50)
+    steps, corpus = parser.parse_args().steps, load_corpus(quiet=True)
+    runs = [run(precision, steps, corpus) for precision in ("fp16", "bf16")]
+    apart = max(abs(a - b) for a, b in zip(runs[0]["loss"], runs[1]["loss"], strict=True))
+    write_result(ROOT / "results" / "fp16.json", {**SHAPE, "max_steps": steps}, corpus, runs=runs,
+                 largest_difference=apart)
+    figure(runs, ROOT / "results" / "fp16.png")
+    print(f"fp16 {runs[0]['loss'][-1]:.4f}, bf16 {runs[1]['loss'][-1]:.4f} after {steps} steps; at most {apart:.4f} "
+          f"apart; skipped: {runs[0]['skipped']}")
+
+
+if __name__ == "__main__":
+    main()

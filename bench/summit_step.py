@@ -1,0 +1,57 @@
+"""How much of this machine's peak a training step of the 12-layer GPT-2 reaches: Muon, bf16, 8,192 letters a step.
+
+    python -m bench.summit_step          writes results/summit_step.json
+
+The peak is the best of several large bf16 products, on the same threads, before and after. The share counts a step's
+own operations: six a parameter and letter, attention, and Muon's Newton-Schulz products.
+"""
+
+import statistics
+import time
+from dataclasses import replace
+
+import torch
+
+from data.shakespeare import load_corpus
+from gpt2.plan import flops_per_token, model_config
+from lab.machine import write_result
+from lab.project import ROOT
+from train_gpt2 import TrainConfig, train
+
+STEP = dict(n_layer=12, n_head=12, n_embd=768, block_size=256, batch_size=8, tokens_per_step=8192, precision="bf16",
+            minutes=0.0, max_steps=6, eval_every=10**6, tensorboard=False, sample_chars=0, log_every=0, bar=False)
+
+
+def peak(n=3072, repeats=5):
+    """Operations a second of the fastest of some products of two (n, n) matrices in bf16."""
+    a, b, seconds = torch.randn(n, n).bfloat16(), torch.randn(n, n).bfloat16(), []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - began)
+    return 2 * n**3 / min(seconds)
+
+
+def newton_schulz(width, layers, steps=5):
+    """Operations of Muon's products in one step: x x', a a and (..) x, for matrices of (m, n), m <= n."""
+    shapes = 4 * [(width, width)] + 2 * [(width, 4 * width)]  # q, k, v and c_proj; the two of the MLP
+    return layers * sum(steps * (2 * m * m * n + 2 * m**3 + 2 * m * m * n) for m, n in shapes)
+
+
+def main():
+    corpus, before, began, config = load_corpus(quiet=True), peak(), time.time(), TrainConfig.preset_of("cpu", **STEP)
+    short = replace(corpus, val=corpus.val[:257])  # validation is not timed
+    history = [r for r in train(config, short).history if "loss" in r][1:]  # the first one warms up
+    seconds = statistics.median(r["dt_ms"] for r in history) / 1000
+    tokens, best = config.tokens_per_step, max(before, peak())
+    model = tokens * flops_per_token(model_config(config, 65))
+    muon = newton_schulz(config.n_embd, config.n_layer)
+    write_result(ROOT / "results" / "summit_step.json", STEP, corpus, seconds=round(time.time() - began, 1),
+                 threads=torch.get_num_threads(), step_s=seconds, tok_s=tokens / seconds, peak_gflops=best / 1e9,
+                 model_tflop=model / 1e12, muon_tflop=muon / 1e12, share_of_peak=(model + muon) / seconds / best)
+    print(f"{seconds:.1f} s a step of {tokens:,} letters, {tokens / seconds:.0f} letters a second: "
+          f"{(model + muon) / seconds / best:.0%} of {best / 1e9:.0f} GFLOP/s; Muon is {muon / (model + muon):.0%} of it")
+
+
+if __name__ == "__main__":
+    main()
