@@ -26,18 +26,21 @@ def teacher_table(teachers, ids, device):
     Row i is about ids[i], given what stands before it. Windows are those of the teachers' context T, each half
     over the last, so that at least T / 2 ids stand before (at the beginning: what there is; row 0 is even).
     """
-    T, V = teachers[0].config.block_size, teachers[0].config.vocab_size
-    check(teachers, len(ids), V)
-    table = torch.full((len(ids), V), 1 / V, dtype=torch.float16)
-    starts = range(0, max(1, len(ids) - 1 - T // 2), T // 2)
-    for start in starts:
-        x = ids[start : start + T][None].long().to(device)  # (1, T)
+    T, V, N = teachers[0].config.block_size, teachers[0].config.vocab_size, len(ids)
+    check(teachers, N, V)
+    half, ids = max(1, T // 2), torch.as_tensor(ids[:]).long()
+    padded = torch.cat((ids, ids.new_zeros(T)))  # no place sees what stands after it
+    windows = padded.unfold(0, T, half)[: 1 + max(0, -(-(N - 1 - T) // half))]  # (W, T)
+    table, end = torch.full((N + T, V), 1 / V, dtype=torch.float16), 1
+    for x in windows.split(max(1, 4096 // T)):
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            probs = sum(t(x)[0].float().softmax(dim=-1) for t in teachers) / len(teachers)  # (1, T, V)
-        new = 0 if start == 0 else T // 2  # the first half was told by the window before
-        rows = table[start + 1 + new : start + 1 + T]
-        rows.copy_(probs[0, new : new + len(rows)])
-    return table
+            probs = sum(t(x.to(device))[0].float().softmax(dim=-1) for t in teachers) / len(teachers)  # (B, T, V)
+        if end == 1:  # only the first window tells of its own first half
+            table[1 : T + 1 - half], end = probs[0, : T - half], T + 1 - half
+        new = probs[:, T - half :].flatten(0, 1)
+        table[end : end + len(new)] = new
+        end += len(new)
+    return table[:N]
 
 
 def check(teachers, n, V):
