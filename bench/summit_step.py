@@ -50,7 +50,8 @@ def main():
                  threads=torch.get_num_threads(), step_s=seconds, tok_s=tokens / seconds, peak_gflops=best / 1e9,
                  model_tflop=model / 1e12, muon_tflop=muon / 1e12, share_of_peak=(model + muon) / seconds / best)
     print(f"{seconds:.1f} s a step of {tokens:,} letters, {tokens / seconds:.0f} letters a second: "
-          f"{(model + muon) / seconds / best:.0%} of {best / 1e9:.0f} GFLOP/s; Muon is {muon / (model + muon):.0%} of it")
+          f"{(model + muon) / seconds / best:.0%} of {best / 1e9:.0f} GFLOP/s, "
+          f"Muon {muon / (model + muon):.0%} of it")
 
 
 if __name__ == "__main__":
