@@ -95,7 +95,7 @@ class NGram:
     def unseen(self, ids) -> float:
         """Share of the strings of n symbols in `ids` that never occur in train."""
         codes = _codes(self._check(ids), self.n, self.vocab_size)
-        return float((_lookup(self._grams[-1][0], codes) < 0).mean())
+        return float((_look_up(self._grams[-1], codes)[0] == 0).mean())
 
     def _losses(self, ids, block_size: int) -> np.ndarray:
         ids = self._check(ids)
@@ -116,13 +116,14 @@ class NGram:
         p = self._base(symbols) + np.zeros(np.shape(seen))
         for k in range(2, self.n + 1):
             context = context + before[..., 1 - k] * V ** (k - 2)
-            count, (total, types) = self._count(k, context * V + symbols), self._context(k, context)
+            (count,) = _look_up(self._grams[k - 1], context * V + symbols)
+            total, types = _look_up(self._contexts[k - 1], context)
             p = np.where(seen >= k - 1, self._mix(count, total, types, p), p)
         return p
 
     def _base(self, symbols: np.ndarray) -> np.ndarray:
         """p of each symbol without any context."""
-        count, total, types = self._count(1, symbols), *self._contexts[0][1:]
+        (count,), (_, total, types) = _look_up(self._grams[0], symbols), self._contexts[0]
         if self.n <= 2:
             return (count + 1) / (total + self.vocab_size)
         return (count + types / self.vocab_size) / (total + types)
@@ -131,16 +132,6 @@ class NGram:
         if self.n == 2:
             return (count + 1) / (total + self.vocab_size)
         return np.where(total > 0, (count + types * shorter) / np.maximum(total + types, 1), shorter)
-
-    def _count(self, k: int, codes: np.ndarray) -> np.ndarray:
-        keys, counts = self._grams[k - 1]
-        at = _lookup(keys, codes)
-        return np.where(at >= 0, counts[at], 0)
-
-    def _context(self, k: int, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        keys, totals, types = self._contexts[k - 1]
-        at = _lookup(keys, codes)
-        return np.where(at >= 0, totals[at], 0), np.where(at >= 0, types[at], 0)
 
     def _check(self, ids) -> np.ndarray:
         ids = np.asarray(ids)
@@ -203,10 +194,11 @@ def _codes(ids: np.ndarray, k: int, vocab_size: int) -> np.ndarray:
     return codes
 
 
-def _lookup(keys: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Place of each code in sorted `keys`, -1 where it is not there."""
+def _look_up(table: tuple, codes: np.ndarray) -> list[np.ndarray]:
+    """The columns of `table` (sorted codes, column, ...) at `codes`, 0 for a code that is not there."""
+    keys, *columns = table
     at = np.minimum(np.searchsorted(keys, codes), len(keys) - 1)
-    return np.where(keys[at] == codes, at, -1)
+    return [np.where(keys[at] == codes, column[at], 0) for column in columns]
 
 
 def _small(values: np.ndarray) -> np.ndarray:
