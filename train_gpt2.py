@@ -175,7 +175,9 @@ def load_data(config, quiet=False):
         return corpus
     # before the text: offline, this is what fails
     bpe = BPETokenizer() if config.tokenizer == "bpe" else None
-    corpus = load_text(config.text, quiet=quiet) if config.text else load_corpus(quiet=quiet)
+    if config.text:
+        return load_text(config.text, quiet=quiet, tokenizer=bpe)
+    corpus = load_corpus(quiet=quiet)
     return corpus_from_text(corpus.text, corpus.name, bpe) if bpe else corpus
 
 

@@ -33,11 +33,17 @@ PATIENCE = 15.0  # seconds until an address answers
 WEB_PAGE = re.compile(r"\s*<(!doctype html|html)", re.IGNORECASE)
 
 
-def load_text(where: str | os.PathLike = "", quiet: bool = False, encoding: str | None = None) -> Corpus:
+def load_text(
+    where: str | os.PathLike = "",
+    quiet: bool = False,
+    encoding: str | None = None,
+    tokenizer: BPETokenizer | None = None,
+) -> Corpus:
     """The text at a path or an http(s) address as a Corpus; "" is Tiny Shakespeare.
 
     Prints what was read and what was done to it, unless `quiet`. `encoding` overrules what the bytes look
-    like. DataError, in one sentence, if there is no such text or none that can be learned from.
+    like; `tokenizer` the alphabet or pieces of the text's own. DataError, in one sentence, if there is no
+    such text or none that can be learned from.
     """
     where = str(where).strip()
     if where[:1] in "\"'" and where[:1] == where[-1:]:  # pasted with its quotes
@@ -46,7 +52,7 @@ def load_text(where: str | os.PathLike = "", quiet: bool = False, encoding: str 
         return shakespeare.load_corpus(quiet=quiet)
     body = _download(where, quiet) if _is_address(where) else _read(where)
     text, found = decode(body, where, encoding)
-    corpus = _corpus(text, _name(where, text), f"{where}: read as {found}")
+    corpus = _corpus(text, _name(where, text), f"{where}: read as {found}", tokenizer)
     for line in () if quiet else (*corpus.notes, describe(corpus)):
         say(line)
     return corpus
@@ -109,16 +115,16 @@ def _name(where: str, text: str) -> str:
 # --- what is learned ---
 
 
-def _corpus(text: str, name: str, how_read: str) -> Corpus:
+def _corpus(text: str, name: str, how_read: str, tokenizer: BPETokenizer | None) -> Corpus:
     """The Corpus in an alphabet of its own, or in pieces where that would be too large."""
     if not text.strip():
         raise DataError(f"{name} is empty: name a file with text in it")
     if len(set(text)) < 2:
         raise DataError(f"{name} has one symbol only ({text[0]!r}): there is nothing to predict in it")
-    text, folded = fold(text)
+    text, folded = (text, []) if tokenizer else fold(text)
     train, val = split(text)
-    notes, tokenizer, symbols = [how_read, *folded], None, len(set(text))
-    if symbols > ALPHABET:
+    notes, symbols = [how_read, *folded], len(set(text))
+    if tokenizer is None and symbols > ALPHABET:
         size = min(max(len(train) // PER_PIECE, PIECES[0]), PIECES[1])
         tokenizer = BPETokenizer.train(train, size)
         size = tokenizer.vocab_size

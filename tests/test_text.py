@@ -154,6 +154,15 @@ def test_an_alphabet_that_fits_is_left_alone(shakespeare, file):
     assert corpus.identity == shakespeare.identity
 
 
+def test_another_tokenizer_takes_the_whole_text(file):
+    """Catches a text folded, or cut into pieces of its own, for a model that reads it in GPT-2's: and said so."""
+    strange = texts.prose("etaoin", 60_000) + "".join(map(chr, range(0x4E00, 0x4F2C)))
+    pieces = BPETokenizer.train("any", 256)
+    corpus = load_text(file(strange), quiet=True, tokenizer=pieces)
+    assert corpus.text == strange and corpus.tokenizer is pieces and len(corpus.notes) == 1
+    assert load_text(file(strange), quiet=True).text != strange
+
+
 def test_identity_is_text_split_and_vocabulary(file):
     """Catches a run that goes on with another text, or with the same text in other ids."""
     a, b = (load_text(file(body), quiet=True) for body in (texts.verse(), texts.verse()[:-1]))
