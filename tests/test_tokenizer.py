@@ -119,9 +119,13 @@ def test_fingerprints_tell_vocabularies_apart(tok):
 
 
 def test_interrupted_save_keeps_the_old_file(tok, tmp_path, monkeypatch):
-    """Catches writing in place: a disk that fills up must not cost the file that was there."""
+    """Catches writing in place: a full disk costs the file that was there, a reader gets half of each."""
     tok.save(tmp_path)
     before = (tmp_path / "tokenizer.json").read_bytes()
+    with open(tmp_path / "tokenizer.json", "rb") as reader:
+        CharTokenizer.from_text("other").save(tmp_path)
+        assert reader.read() == before
+    tok.save(tmp_path)
 
     def full(*_):
         raise OSError(28, "No space left on device")
