@@ -33,14 +33,12 @@ from data.tokenizer import BPETokenizer, TokenizerError
 from gpt2.accuracy import complete
 from gpt2.best import write_best
 from gpt2.checkpoint import (
-    copy_run,
-    look_into,
     prepare_folders,
     rng_states,
-    same_run,
     save_best,
     save_checkpoint,
     set_rng_state,
+    why_not_copied,
 )
 from gpt2.device import DTYPES, NAMES, choose_precision, pick_device, pick_precision
 from gpt2.errors import TrainError
@@ -553,22 +551,8 @@ def save(run, last=False):
         run.saved_step, run.saved_at = p.step, time.monotonic()
     if run.rank == 0 and c.copy_to and (last or time.monotonic() - run.copied_at > COPY_SECONDS):
         run.copied_at = time.monotonic()
-        copy(run)
-
-
-def copy(run):
-    """The run into --copy-to: never over another run, nor an earlier step over a later one."""
-    c, there = run.config, look_into(run.config.copy_to)
-    if there and not same_run(there["config"], identity_of(run)):
-        return run.log.say(f"warning: no copy in {c.copy_to}, which now holds another run.", True)
-    if there and there["step"] > run.saved_step and c.resume != "overwrite":
-        step = there["step"]
-        return run.log.say(f"warning: no copy in {c.copy_to}, which holds a later step ({step}).", True)
-    try:
-        copy_run(c.out_dir, c.copy_to)
-    except OSError as error:
-        why = error.strerror or error
-        run.log.say(f"warning: no copy in {c.copy_to} ({why}); the run itself is safe.", True)
+        if why := why_not_copied(c, run.saved_step, identity_of(run)):
+            run.log.say(f"warning: no copy in {c.copy_to}{why}", True)
 
 
 # ---- The command

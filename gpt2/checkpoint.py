@@ -12,28 +12,26 @@ Every file is replaced in one step: a kill at any moment leaves the old one or t
 import contextlib
 import errno
 import os
-import pickle
 import shutil
 import zipfile
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from data.files import write_atomic
 from gpt2.errors import TrainError
 
-UNREADABLE = (OSError, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile,
-              pickle.UnpicklingError)
 DRIVE = "/content/drive"  # where Colab mounts Google Drive
-ADVICE = {errno.ENOSPC: "free some space or choose another --out-dir",
-          errno.EDQUOT: "free some space or choose another --out-dir",
-          errno.EACCES: "it may not be written to, choose another --out-dir",
-          errno.EPERM: "it may not be written to, choose another --out-dir",
+FULL = "free some space or choose another --out-dir"
+CLOSED = "it may not be written to, choose another --out-dir"
+ADVICE = {errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EACCES: CLOSED, errno.EPERM: CLOSED,
           errno.EROFS: "that disk is read-only, choose another --out-dir"}
 
 
 def disk_error(error, what, then=""):
     """An OSError, named for what it is, as the one sentence for the user."""
-    # torch's writer hides it in a RuntimeError
+    # torch's writer turns a full disk into a RuntimeError
     code = error.errno if isinstance(error, OSError) else errno.ENOSPC
     why = getattr(error, "strerror", None) or str(error).splitlines()[0]
     advice = ADVICE.get(code, "choose another --out-dir or look after the disk")
@@ -44,9 +42,9 @@ def disk_error(error, what, then=""):
 
 
 def save_checkpoint(folder, checkpoint):
-    """Write folder/last.pt; a whole one is there at every moment, and the one before stays as last.prev.pt.
+    """Write folder/last.pt, the one before stays as last.prev.pt: one of them is whole at every moment.
 
-    Raises TrainError when the disk refuses; the old checkpoint is untouched then.
+    Raises TrainError when the disk refuses; the old checkpoints are untouched then.
     """
     last, previous = (os.path.join(folder, name) for name in ("last.pt", "last.prev.pt"))
     new = last + ".tmp"
@@ -56,23 +54,13 @@ def save_checkpoint(folder, checkpoint):
             f.flush()
             os.fsync(f.fileno())
         if os.path.exists(last):
-            keep_previous(last, previous)
+            os.replace(last, previous)
         os.replace(new, last)
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
+    except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):
             os.remove(new)
         raise disk_error(error, f"the checkpoint of step {checkpoint['step']} in {folder}",
-                         "The last one is still good." if os.path.exists(last) else "") from error
-
-
-def keep_previous(last, previous):
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(previous + ".tmp")
-    try:
-        os.link(last, previous + ".tmp")  # a second name for the same file, so that last.pt never goes away
-        os.replace(previous + ".tmp", previous)
-    except OSError:  # a file system without hard links
-        os.replace(last, previous)
+                         "The last one is still good." if has_run(folder) else "") from error
 
 
 def load_checkpoint(folder, warn=print):
@@ -83,8 +71,9 @@ def load_checkpoint(folder, warn=print):
     damaged = []
     for path in checkpoints(folder):
         try:
-            checkpoint = read_checkpoint(path)
-        except UNREADABLE as error:
+            check_sums(path)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # what is damaged fails in a dozen ways
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             warn(f"warning: {path} is damaged ({why}), it is not used.")
             damaged.append(path)
@@ -93,13 +82,12 @@ def load_checkpoint(folder, warn=print):
             os.replace(path, path + ".damaged")
         return checkpoint
     if damaged:
-        raise TrainError(f"No checkpoint in {folder} can be read: --resume overwrite starts again.")
+        raise unreadable(folder)
     return None
 
 
-def read_checkpoint(path):
-    check_sums(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+def unreadable(folder):
+    return TrainError(f"No checkpoint in {folder} can be read: --resume overwrite starts again.")
 
 
 def check_sums(path):
@@ -114,7 +102,7 @@ def look_into(folder, whole=False):
     Its tensors stay on the disk.
     """
     for path in checkpoints(folder):
-        with contextlib.suppress(*UNREADABLE):
+        with contextlib.suppress(Exception):
             if whole:
                 check_sums(path)
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -166,27 +154,34 @@ def prepare_folders(config, identity, owner, warn=print):
     Raises TrainError for a folder that cannot be used: another run's, another process's, no Drive.
     """
     c = config
-    for folder in (c.out_dir, c.copy_to):
-        if folder:
-            take_folder(folder, owner)
+    for folder in filter(None, (c.out_dir, c.copy_to)):
+        take_folder(folder, owner)
+        mend_folder(os.path.join(folder, "best"))
     copy = look_into(c.copy_to) if c.copy_to else None
     if copy:
         refuse_another_run(copy["config"], identity, c.copy_to, "--copy-to")
     if c.resume == "overwrite":
         remove_run(c.out_dir)
-    if c.resume == "no":
-        refuse_a_run(c.out_dir, has_run(c.out_dir), "--out-dir")
-        refuse_a_run(c.copy_to, copy, "--copy-to")
-    if c.resume == "auto" and copy:
-        here, copy = look_into(c.out_dir, whole=True), look_into(c.copy_to, whole=True)
-        if copy and (here is None or here["step"] < copy["step"] and same_run(here["config"], identity)):
-            warn(f"going on from the copy in {c.copy_to}, which stands at step {copy['step']}")
-            copy_run(c.copy_to, c.out_dir)
-    mend_folder(os.path.join(c.out_dir, "best"))
+    elif c.resume == "no":
+        refuse_a_run(c.out_dir, "--out-dir")
+        refuse_a_run(c.copy_to, "--copy-to")
+    elif c.copy_to and has_run(c.copy_to):
+        fetch_copy(c, identity, warn)
     saved = load_checkpoint(c.out_dir, warn)
     if saved:
         refuse_another_run(saved["config"], identity, c.out_dir, "--out-dir", warn)
     return saved
+
+
+def fetch_copy(config, identity, warn):
+    """Bring back the copy, if it stands at a later step of this run than out_dir."""
+    c = config
+    here, copy = look_into(c.out_dir, whole=True), look_into(c.copy_to, whole=True)
+    if copy is None and not has_run(c.out_dir):
+        raise unreadable(c.copy_to)
+    if copy and (here is None or here["step"] < copy["step"] and same_run(here["config"], identity)):
+        warn(f"going on from the copy in {c.copy_to}, which stands at step {copy['step']}")
+        copy_run(c.copy_to, c.out_dir)
 
 
 def take_folder(folder, owner):
@@ -206,8 +201,8 @@ def not_mounted(folder):
     return inside and not os.path.ismount(DRIVE)
 
 
-def refuse_a_run(folder, there, flag):
-    if there:
+def refuse_a_run(folder, flag):
+    if folder and has_run(folder):
         raise TrainError(f"{folder} ({flag}) already holds a run: --resume auto goes on with it, "
                          "--resume overwrite throws it away.")
 
@@ -263,17 +258,53 @@ def save_best(folder, write):
         raise disk_error(error, f"the best model in {best}") from error
 
 
+# ---- The copy
+
+
 def copy_run(source, target):
-    """Copy checkpoint, best/ and history, each replaced whole: to a Drive that outlives us, and back."""
+    """Copy checkpoint, history and best/, each replaced whole: to a Drive that outlives us, and back.
+
+    Raises OSError where it cannot, or where the source has no whole checkpoint; the target keeps its own then.
+    """
     os.makedirs(target, exist_ok=True)
-    for name in ("history.jsonl", "last.pt"):
-        path = os.path.join(source, name)
-        path = path if os.path.exists(path) or name != "last.pt" else os.path.join(source, "last.prev.pt")
-        if os.path.exists(path):
-            shutil.copyfile(path, os.path.join(target, name + ".tmp"))
-            os.replace(os.path.join(target, name + ".tmp"), os.path.join(target, name))
+    last, history = os.path.join(target, "last.pt"), os.path.join(source, "history.jsonl")
+    copy_whole(checkpoints(source), last + ".tmp")
+    if os.path.exists(history):  # before last.pt: lines beyond a checkpoint are dropped, missing ones are lost
+        write_atomic(os.path.join(target, "history.jsonl"), Path(history).read_bytes())
+    os.replace(last + ".tmp", last)
     if os.path.isdir(os.path.join(source, "best")):
         new = os.path.join(target, "best.tmp")
         shutil.rmtree(new, ignore_errors=True)
         shutil.copytree(os.path.join(source, "best"), new)
         swap_folder(new, os.path.join(target, "best"))
+
+
+def copy_whole(paths, new):
+    """Copy the first of the checkpoints whose copy is whole: neither damaged nor cut off on the way."""
+    for path in paths:
+        shutil.copyfile(path, new)
+        with contextlib.suppress(Exception):
+            return check_sums(new)
+    with contextlib.suppress(OSError):
+        os.remove(new)
+    raise OSError(errno.EIO, "no checkpoint to copy is whole")
+
+
+def why_not_copied(config, step, identity):
+    """Copy the run of out_dir, which stands at `step`, into copy_to; "" or why it was not done.
+
+    Never over another run, nor an earlier step over a later one that is whole.
+    """
+    source, target = config.out_dir, config.copy_to
+    there = look_into(target)
+    if there and not same_run(there["config"], identity):
+        return ", which now holds another run."
+    if there and there["step"] > step:
+        there = look_into(target, whole=True)
+    if there and there["step"] > step and config.resume != "overwrite":
+        return f", which holds a later step ({there['step']})."
+    try:
+        copy_run(source, target)
+    except OSError as error:
+        return f" ({error.strerror or error}); the run itself is safe."
+    return ""

@@ -94,11 +94,60 @@ def test_a_damaged_checkpoint_is_not_the_later_one(corpus, tmp_path, hurt):
     checkpoint.copy_run(tmp_path / "a", drive)
     train(tiny(tmp_path / hurt, max_steps=12, save_every=0), corpus)
     for path in (tmp_path / hurt).glob("last*.pt"):
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 0x10
-        path.write_bytes(content)
+        spoil(path)
     again = train(tiny(tmp_path / "a", copy_to=drive, max_steps=16, save_every=0), corpus)
     assert [r["step"] for r in again.history if "loss" in r] == list(range(1, 17)) and look_into(drive)["step"] == 16
+
+
+def spoil(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+def content_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_damaged_never_replaces_a_whole_copy(corpus, tmp_path):
+    """copy_run took last.pt as it was, while last.prev.pt was whole; and with none whole it took half of the rest."""
+    here, drive = tmp_path / "here", tmp_path / "drive"
+    train(tiny(here), corpus)
+    spoil(here / "last.pt")
+    checkpoint.copy_run(here, drive)
+    assert load_checkpoint(drive)["step"] == 15
+    before = content_of(drive)
+    spoil(here / "last.prev.pt")
+    (here / "history.jsonl").unlink()
+    with pytest.raises(OSError, match="no checkpoint to copy is whole"):
+        checkpoint.copy_run(here, drive)
+    assert content_of(drive) == before
+
+
+def test_a_damaged_copy_does_not_stand_in_the_way(corpus, tmp_path):
+    """A copy that claims a later step and cannot be read was kept until the run had come as far."""
+    here, drive = tmp_path / "here", tmp_path / "drive"
+    train(tiny(drive, save_every=0), corpus)
+    spoil(drive / "last.pt")
+    train(tiny(here, max_steps=8), corpus)
+    train(tiny(here, max_steps=10, copy_to=str(drive)), corpus)
+    assert load_checkpoint(drive)["step"] == 10
+
+
+def test_a_new_machine_does_not_begin_anew_beside_a_damaged_copy(corpus, tmp_path):
+    """The only copy cannot be read: the run began at step 1 and replaced it, without a word."""
+    train(tiny(tmp_path / "drive", save_every=0), corpus)
+    spoil(tmp_path / "drive" / "last.pt")
+    with pytest.raises(TrainError, match="No checkpoint in .*drive can be read"):
+        train(tiny(tmp_path / "new", copy_to=str(tmp_path / "drive")), corpus)
+
+
+def test_a_copy_cut_between_two_renames_brings_its_best_model(corpus, tmp_path):
+    """best/ of the copy moved away, the new one not yet there: the new machine had no best model."""
+    train(tiny(tmp_path / "drive"), corpus)
+    os.replace(tmp_path / "drive" / "best", tmp_path / "drive" / "best.old")
+    train(tiny(tmp_path / "new", copy_to=str(tmp_path / "drive")), corpus)
+    assert (tmp_path / "new" / "best" / "model.safetensors").exists()
 
 
 def test_drive_that_is_not_mounted_is_refused(corpus, tmp_path, monkeypatch):
