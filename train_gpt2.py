@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 import torch.distributed as dist
@@ -140,23 +141,20 @@ def optimizer_step(model, optimizers, scaler, micro_batches, dtype=torch.float32
 
 
 @torch.no_grad()
-def evaluate(model, ids):
-    """Exact loss in nats a token: every target of ids (N,) once, in windows of block_size, in fp32."""
+def evaluate(model, ids, rank=0, world=1):
+    """Exact loss in nats a token: every target of ids (N,) once, in windows of block_size, in fp32.
+
+    Of several processes each takes the windows whose turn it is: the sum of what they return is the loss.
+    """
     device, T = next(model.parameters()).device, model.config.block_size
     was_training = model.training
     model.eval()
     total = 0.0
     with torch.autocast(device.type, enabled=False):
-        for x, y in eval_windows(ids, T, eval_batch(model.config)):
+        for x, y in islice(eval_windows(ids, T, max(1, eval_batch(model.config) // world)), rank, None, world):
             total += model(x.to(device), y.to(device))[1].double().item() * y.numel()
     model.train(was_training)
     return total / (len(ids) - 1)
-
-
-def share_of(ids, T, rank, world):
-    """This process's part of ids, cut where windows of T begin: together they are those of the whole."""
-    first, last = (T * (r * ((len(ids) - 1) // T) // world) for r in (rank, rank + 1))
-    return ids[first : last + 1] if rank < world - 1 else ids[first:]
 
 
 # ---- Data
@@ -343,7 +341,10 @@ def build(run, grow_it):
         run.log.say(f"the teachers read the text once ({len(run.corpus.train):,} tokens)", True)
         run.expected = teacher_table(teachers, run.corpus.train, device)
     run.micro = from_first(pick_micro_batch(c, run.raw, dtype, device, world), world)
-    run.model = try_compile(run.raw, run.micro, dtype, device, run.log.say) if c.compile else run.raw
+    run.model = run.raw
+    if c.compile:
+        T = c.window_at(0)  # compiling happens at the first call of a shape: that of the first steps
+        run.model = try_compile(run.raw, run.micro * c.block_size // T, T, dtype, device, run.log.say)
     if world > 1:
         run.model = DistributedDataParallel(run.model, device_ids=[device] if device.type == "cuda" else None)
     run.optimizers = make_optimizers(run.raw, c, dtype)
@@ -504,7 +505,8 @@ def next_batches(run):
 def validate(run):
     """The exact loss, the same on all processes; the best model kept; a sample."""
     p, c, began = run.progress, run.config, time.monotonic()
-    p.val_loss = shared_evaluation(run)
+    part = evaluate(run.raw, run.corpus.val, run.rank, run.world)
+    p.val_loss = run.world * mean_over([part], run.device, run.world)[0]
     better, per_char = p.val_loss < p.best_loss, p.val_loss / chars_per_token(run.corpus)
     if better:
         p.best_loss, p.best_step, p.stale = p.val_loss, p.step, 0
@@ -522,16 +524,6 @@ def validate(run):
     p.eval_seconds, p.clock = mean_over([time.monotonic() - began, time.monotonic() - run.began],
                                         run.device, run.world)
     return record
-
-
-def shared_evaluation(run):
-    """evaluate() on the validation text, each process with its share of it."""
-    ids, T = run.corpus.val, run.raw.config.block_size
-    if run.world == 1:
-        return evaluate(run.raw, ids)
-    mine = share_of(ids, T, run.rank, run.world)
-    total = run.world * mean_over([evaluate(run.raw, mine) * (len(mine) - 1)], run.device, run.world)[0]
-    return total / (len(ids) - 1)
 
 
 def save_due(run):

@@ -31,7 +31,7 @@ from gpt2.settings import TrainConfig
 from lab.machine import write_result
 from lab.project import ROOT, read_json
 from model_gpt2 import GPT
-from train_gpt2 import evaluate, share_of
+from train_gpt2 import evaluate
 
 COMMON = dict(preset="cpu", block_size=1024, eval_every=10**6, sample_chars=0, precision="bf16", resume="auto")
 SEED = dict(COMMON, n_layer=4, n_head=3, n_embd=192, tokens_per_step=2048, batch_size=2, muon_lr=0.025,
@@ -97,16 +97,15 @@ def exact(folder, without=""):
                                 text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=ROOT,
                                 start_new_session=True) for i in range(PROCESSES)]
     done = [json.loads(p.communicate()[0]) for p in running]
-    total, targets = (sum(d[key] for d in done) for key in ("total", "targets"))
     return {"model": f"{Path(folder).parent.name}/{Path(folder).name}", "without_blocks": without,
-            "val_loss": total / targets, "targets": targets, "seconds": round(time.time() - began, 1)}
+            "val_loss": sum(d["loss"] for d in done), "targets": done[0]["targets"],
+            "seconds": round(time.time() - began, 1)}
 
 
 def part(i, parts, folder, without):
     model, ids = GPT.from_pretrained(folder), load_corpus(quiet=True).val
     leave_out(model, [int(b) for b in without.split(SEPARATOR) if b])
-    mine = share_of(ids, model.config.block_size, int(i), int(parts))
-    print(json.dumps({"total": evaluate(model, mine) * (len(mine) - 1), "targets": len(mine) - 1}))
+    print(json.dumps({"loss": evaluate(model, ids, int(i), int(parts)), "targets": len(ids) - 1}))
 
 
 def leave_out(model, blocks):

@@ -4,20 +4,19 @@
                                                       to the folder's metrics.json
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from data.batches import eval_windows
 from data.corpus import corpus_from_text
 from data.files import DataError, write_atomic
 from data.ngram import NGram
 from data.text import load_text
 from data.tokenizer import TokenizerError, load_tokenizer
+from gpt2.plan import eval_batch
 from model_gpt2 import GPT
 
 HELDOUT = 1200  # characters of validation text that a page may use for a guessing game
@@ -25,26 +24,22 @@ PUBLIC = ("tinyshakespeare", "standin")  # texts that everybody may read: only t
 
 
 @torch.no_grad()
-def accuracy(model, ids) -> float:
-    """Share of the targets of ids (N,) whose likeliest guess is right: the windows and targets of `evaluate`."""
-    T, was_training = model.config.block_size, model.training
-    device = next(model.parameters()).device
+def accuracy(model, ids):
+    """Share of the targets of ids (N,) whose likeliest guess is right: the windows of `evaluate`."""
+    device, was_training = next(model.parameters()).device, model.training
     model.eval()
-    x, y, right = ids[:-1].long(), ids[1:].long(), 0
-    whole = len(x) // T * T
-    batches = [*zip(x[:whole].view(-1, T).split(64), y[:whole].view(-1, T).split(64), strict=True)]
-    for xb, yb in [*batches, (x[None, whole:], y[None, whole:])]:
-        if xb.numel():
-            with torch.autocast(device.type, enabled=False):
-                logits = model(xb.to(device), yb.to(device))[0]
-            right += (logits[..., : model.config.n_tokens].argmax(-1) == yb.to(device)).sum().item()
+    right = 0
+    with torch.autocast(device.type, enabled=False):
+        for x, y in eval_windows(ids, model.config.block_size, eval_batch(model.config)):
+            logits = model(x.to(device))[0]  # (B, T, V)
+            right += (logits[..., : model.config.n_tokens].argmax(-1) == y.to(device)).sum().item()
     model.train(was_training)
-    return right / len(y)
+    return right / (len(ids) - 1)
 
 
-def ngram_accuracy(table, ids, size=20_000) -> float:
-    """The same for letter counts (data.ngram.NGram), which read across the windows' edges."""
-    ids, right, before = np.asarray(ids), 0, table.n - 1
+def ngram_accuracy(table, ids, size=20_000):
+    """The same for letter counts (data.ngram.NGram), which read across the windows' edges; ids: an array."""
+    right, before = 0, table.n - 1
     for start in range(0, len(ids) - 1, size):  # a part at a time: every guess is a row of V numbers
         first = max(0, start - before)  # the letters that the part's first guess looks back on
         guesses = table.probs(ids[first : min(start + size, len(ids) - 1)]).argmax(1)[start - first :]
@@ -52,27 +47,24 @@ def ngram_accuracy(table, ids, size=20_000) -> float:
     return right / (len(ids) - 1)
 
 
-def numbers_for_a_page(model, corpus, table=None) -> dict:
-    """What metrics.json gets: shares in 0..1, and a piece of unseen text where the text is public."""
-    found = {"accuracy": accuracy(model, corpus.val)}
-    if table is not None:
-        found["ngram_accuracy"] = ngram_accuracy(table, corpus.val.numpy())
-    if corpus.name in PUBLIC and hasattr(corpus, "val_text"):
-        found["heldout"] = corpus.val_text[:HELDOUT].rpartition("\n")[0]
-    return found
+def complete(folder, corpus, device="cpu"):
+    """Add these numbers, shares in 0..1, to the metrics.json of a model folder; no folder, nothing to do.
 
-
-def complete(folder, corpus, device="cpu") -> None:
-    """Add these numbers to the metrics.json of a model folder that training wrote; no folder, nothing to do."""
+    And a piece of unseen text for the page's guessing game, where the text is public.
+    """
     path, counts = Path(folder) / "metrics.json", Path(folder) / "ngram5.npz"
     if not path.is_file():
         return
-    model, table = GPT.from_pretrained(folder).to(device), NGram.load(counts) if counts.is_file() else None
-    metrics = json.loads(path.read_text(encoding="utf-8")) | numbers_for_a_page(model, corpus, table)
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["accuracy"] = accuracy(GPT.from_pretrained(folder).to(device), corpus.val)
+    if counts.is_file():
+        metrics["ngram_accuracy"] = ngram_accuracy(NGram.load(counts), corpus.val.numpy())
+    if corpus.name in PUBLIC and hasattr(corpus, "val_text"):
+        metrics["heldout"] = corpus.val_text[:HELDOUT].rpartition("\n")[0]
     write_atomic(path, json.dumps(metrics, indent=2))
 
 
-def main(argv=None) -> None:
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a model folder with tokenizer.json and metrics.json")
     parser.add_argument("--text", default="", help="what it was trained on; empty is Tiny Shakespeare")

@@ -160,7 +160,7 @@ def pick_micro_batch(config, model, dtype, device, world=1):
 def fits(model, micro, dtype, device):
     """Whether so many sequences fit: tried out, and the trial kept out of what is measured later."""
     try:
-        try_micro_batch(model, micro, dtype, device)
+        try_micro_batch(model, micro, model.config.block_size, dtype, device)
         return True
     except torch.OutOfMemoryError:
         return False
@@ -170,10 +170,10 @@ def fits(model, micro, dtype, device):
             torch.cuda.reset_peak_memory_stats(device)
 
 
-def try_micro_batch(model, micro, dtype, device):
+def try_micro_batch(model, micro, T, dtype, device):
     """One forward and backward, which leave no trace; raises torch.OutOfMemoryError where they do not fit."""
     try:
-        x = torch.zeros(micro, model.config.block_size, dtype=torch.long, device=device)
+        x = torch.zeros(micro, T, dtype=torch.long, device=device)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             loss = model(x, x)[1]
         loss.backward()
@@ -181,11 +181,11 @@ def try_micro_batch(model, micro, dtype, device):
         model.zero_grad(set_to_none=True)
 
 
-def try_compile(model, micro, dtype, device, say):
+def try_compile(model, micro, T, dtype, device, say):
     """torch.compile(model), or the model itself with one line that says why not."""
     try:
         compiled = torch.compile(model)
-        try_micro_batch(compiled, micro, dtype, device)  # compiling happens at the first call of a shape
+        try_micro_batch(compiled, micro, T, dtype, device)
         return compiled
     except Exception as error:  # compilers, drivers and Python versions all fail in their own way
         say(f"note: torch.compile does not work here ({type(error).__name__}), going on without it.", True)

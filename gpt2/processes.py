@@ -17,7 +17,12 @@ def start_processes(device):
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except (RuntimeError, ValueError) as error:
+            raise TrainError(f"Process {os.environ.get('RANK')} does not reach the others "
+                             f"({str(error).splitlines()[0][:200]}): start all with torchrun, and on each machine "
+                             "name the same reachable --rdzv_endpoint.") from error
     return dist.get_rank(), dist.get_world_size()
 
 

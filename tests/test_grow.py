@@ -7,7 +7,7 @@ from data.corpus import corpus_from_text
 from gpt2.grow import extend_positions, grow, places
 from gpt2.teacher import soft_targets, teacher_table
 from model_gpt2 import GPT, GPTConfig
-from train_gpt2 import TrainConfig, TrainError, share_of, train
+from train_gpt2 import TrainConfig, TrainError, train
 
 SMALL = GPTConfig(block_size=16, vocab_size=11, n_layer=2, n_head=2, n_embd=16)
 BIG = GPTConfig(block_size=24, vocab_size=11, n_layer=5, n_head=4, n_embd=32)
@@ -149,14 +149,6 @@ def test_a_teacher_moves_the_run(corpus, tmp_path):
     losses = [train(tiny(seed=5, teacher=t, teacher_weight=1.0), corpus).train_losses[-1]
               for t in ("", str(tmp_path / "best"))]
     assert losses[0] != losses[1]
-
-
-def test_processes_share_the_windows_of_a_validation():
-    """A window cut in two, or a target scored twice or never."""
-    ids = torch.arange(103)
-    parts = [share_of(ids, 10, rank, 3) for rank in range(3)]
-    assert torch.cat([p[1:] for p in parts]).tolist() == ids[1:].tolist()
-    assert [(len(p) - 1) % 10 for p in parts] == [0, 0, 2] and len(share_of(ids, 10, 0, 1)) == 103
 
 
 def test_frozen_matrices_stay(corpus, tmp_path):

@@ -249,7 +249,7 @@ def test_best_survives_a_kill_between_its_two_renames(corpus, tmp_path):
 def test_best_is_not_the_last(corpus, tmp_path, monkeypatch):
     """best/ overwritten at each validation."""
     losses = iter([2.0, 1.5, 1.7, 1.6])
-    monkeypatch.setattr(train_gpt2, "evaluate", lambda model, ids: next(losses))
+    monkeypatch.setattr(train_gpt2, "evaluate", lambda *_: next(losses))
     train(tiny(tmp_path, eval_every=5), corpus)
     metrics = json.load(open(tmp_path / "best" / "metrics.json"))
     assert (metrics["val_loss"], metrics["step"]) == (1.5, 10)

@@ -15,6 +15,7 @@ import torch
 import train_gpt2
 from data.shakespeare import corpus_from_text
 from gpt2 import device, plan
+from gpt2.accuracy import accuracy
 from gpt2.runlog import log_line
 from model_gpt2 import GPT, GPTConfig
 from train_gpt2 import (
@@ -285,6 +286,48 @@ def test_evaluate_scores_every_target_once(n):
     assert model.training and evaluate(model, ids) == evaluate(model, ids)
 
 
+@pytest.mark.parametrize("n", [2, 17, 16 * 50 + 9])
+def test_processes_share_an_evaluation(n, monkeypatch):
+    """A validation that every process scores whole; a window that two of them score, or none."""
+    monkeypatch.setattr(plan, "EVAL_BYTES", 8 * 11 * 16 * 6)  # six windows at once
+    model, ids, scored = small_model(), torch.randint(11, (n,)), []
+    whole = evaluate(model, ids)
+    model.register_forward_pre_hook(lambda module, args: scored.append(args[0].numel()))
+    parts = [evaluate(model, ids, rank, 3) for rank in range(3)]
+    assert sum(parts) == pytest.approx(whole, rel=1e-6) and sum(scored) == n - 1
+
+
+class Counted:
+    """Ids that count how many of them are asked for at once, as shards read them from the disk."""
+
+    def __init__(self, ids):
+        self.ids, self.most = ids, 0
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __getitem__(self, where):
+        piece = self.ids[where]
+        self.most = max(self.most, piece.numel())
+        return piece
+
+
+def test_validation_is_read_a_part_at_a_time(monkeypatch):
+    """Shards of validation text, all of them as int64 in memory, for the loss or for the share of right guesses."""
+    monkeypatch.setattr(plan, "EVAL_BYTES", 8 * 11 * 16 * 4)
+    model, ids = small_model(), torch.randint(11, (1000,))
+    counted = Counted(ids)
+    assert evaluate(model, counted) == evaluate(model, ids) and accuracy(model, counted) == accuracy(model, ids)
+    assert counted.most <= 4 * 16 + 1
+
+
+def test_accuracy_is_the_share_of_right_guesses():
+    """Targets one place off, or padding rows that are guessed."""
+    model, ids = small_model(n_tokens=7).eval(), torch.arange(100) % 7
+    logits = torch.cat([model(w[None, :-1])[0][0] for w in (ids[s : s + 17] for s in range(0, 99, 16))])
+    assert accuracy(model, ids) == (logits[:, :7].argmax(-1) == ids[1:]).float().mean().item()
+
+
 def test_evaluate_is_fp32_inside_autocast():
     """An evaluation called in an autocast region: the number changes in the third decimal."""
     model, ids = small_model(), torch.arange(60) % 11
@@ -400,9 +443,9 @@ def test_minutes_are_minutes(corpus, monkeypatch, schedule, pace, tmp_path):
         clock[0] += pace * (1 if clock[0] < 60 else 2)
         return real_step(*args)
 
-    def validation(model, ids):
+    def validation(model, ids, *ranks):
         clock[0] += 6 * len(ids) / len(corpus.val)
-        return real_eval(model, ids)
+        return real_eval(model, ids, *ranks)
 
     monkeypatch.setattr(train_gpt2, "optimizer_step", step)
     monkeypatch.setattr(train_gpt2, "evaluate", validation)
@@ -448,6 +491,9 @@ def test_compile_falls_back(corpus, monkeypatch, capsys, tmp_path):
     assert train(tiny(compile=True, out_dir=str(tmp_path)), corpus).train_losses == plain.train_losses
     assert not any("_orig_mod" in k for k in torch.load(tmp_path / "last.pt", weights_only=True)["model"])
     assert set(shapes) == {(4, 16)}  # another batch would be compiled for nothing
+    shapes.clear()
+    train(tiny(compile=True, windows="8:0.5,16:0.5", eval_every=99), corpus)
+    assert shapes == [(8, 8)] * 11 + [(4, 16)] * 10  # one trial, in the shape of the first steps
 
 
 def test_auto_batch_size_keeps_tokens_a_step(corpus, monkeypatch):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.shards import write_shards
+from data.corpus import corpus_from_text
+from data.shards import open_shards, write_shards
 from tests.test_train_files import words
 from train_gpt2 import TrainConfig, TrainError, main, train
 
@@ -84,6 +85,8 @@ rank = os.environ["RANK"]
 def callback(record, model):
     if record["step"] == 3 and rank == os.environ.get("DIES"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if record["step"] == 3 and rank == os.environ.get("STOPS"):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 c = parse_command(sys.argv[1:])[0]
 c = dataclasses.replace(c, out_dir=c.out_dir + rank, lr=c.lr * (2 if rank == os.environ.get("OTHER") else 1))
@@ -143,6 +146,35 @@ def test_a_dead_process_ends_the_run(machines):
     done, _ = machines(DIES="1")
     assert done.returncode != 0
     assert "0: Process 0 lost the others after step 3" in done.stderr
+
+
+def test_a_signal_before_the_first_validation(machines):
+    """One of several processes is asked to stop while no model has been validated: no traceback, nothing lost."""
+    done, first = machines(STOPS="1")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert torch.load(first / "last.pt", weights_only=True)["step"] == 4 and not (first / "best").exists()
+    done, first = machines(STOPS="none")
+    assert done.returncode == 0 and len(losses(first)) == 10
+
+
+def test_a_run_on_shards_is_the_run_on_the_text(folder, tmp_path):
+    """Shards that are drawn at random and recorded as shuffled."""
+    text = words()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text(text)
+    write_shards(tmp_path / "texts", tmp_path / "shards", say=lambda line: None)
+    c = TrainConfig.preset_of("quick", order="shuffled", max_steps=3, eval_every=3, log_every=0, device="cpu")
+    runs = [train(c, corpus) for corpus in (corpus_from_text(text, "a"), open_shards(tmp_path / "shards"))]
+    assert runs[0].train_losses == runs[1].train_losses and runs[0].val_losses == runs[1].val_losses
+
+
+def test_processes_that_do_not_find_one_another(monkeypatch):
+    """WORLD_SIZE without torchrun, or a machine that is not there: a traceback of torch's rendezvous."""
+    for name, value in dict(WORLD_SIZE="2", RANK="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="no port").items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainError, match="Process 1 does not reach the others .*torchrun") as error:
+        train(TrainConfig.preset_of("quick", device="cpu"))
+    assert "\n" not in str(error.value)
 
 
 def test_uneven_shares_are_refused(folder, tmp_path, monkeypatch):
