@@ -173,14 +173,12 @@ class GPT(nn.Module):
         self(idx, patterns=(patterns := []))
         return patterns
 
-    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=None,
-                 **more):
+    def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=None, **more):
         """Continue idx (B, T): (B, T + max_new_tokens). See gpt2.sampling.stream."""
         from gpt2.sampling import generate
         return generate(self, idx, max_new_tokens, temperature, top_k, top_p, seed, **more)
 
-    def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=None,
-               **more):
+    def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, seed=None, **more):
         """Sample an id a step for each row of idx; yields (B,). See gpt2.sampling.stream."""
         from gpt2.sampling import stream
         return stream(self, idx, max_new_tokens, temperature, top_k, top_p, seed, **more)

@@ -1,10 +1,9 @@
-"""What out_dir/best holds: a GPT-2 folder, its tokenizer, what was measured, and letter counts to compare
-it with."""
+"""What out_dir/best holds: a GPT-2 folder, its tokenizer, what was measured, and letter counts beside it."""
 
 import contextlib
 import functools
 import json
-import os
+from pathlib import Path
 
 from data.files import write_atomic
 from data.ngram import NGram
@@ -18,9 +17,9 @@ def write_best(folder, model, corpus, metrics, dtype):
     if hasattr(corpus, "train_text") and tokenizer.kind == "char":
         counts, loss = letter_counts(corpus)
         with contextlib.suppress(ValueError):  # of a very long text the counts are too many for a file
-            counts.save(os.path.join(folder, "ngram5.npz"), corpus.sha256)
+            counts.save(Path(folder) / "ngram5.npz", corpus.sha256)
         metrics = {**metrics, "ngram5_val_loss": loss}
-    write_atomic(os.path.join(folder, "metrics.json"), json.dumps(metrics, indent=2))
+    write_atomic(Path(folder) / "metrics.json", json.dumps(metrics, indent=2))
 
 
 @functools.lru_cache(maxsize=1)  # seconds, and the same for all of a run; keyed by the corpus itself

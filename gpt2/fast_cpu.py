@@ -1,5 +1,4 @@
-"""GPT-2 in bf16 or int8 on a CPU, where torch's general ways are slow (results/cpu_kernels.json,
-generate.json)."""
+"""GPT-2 in bf16 or int8 on a CPU, where torch's general ways are slow (results/generate.json)."""
 
 import contextlib
 import ctypes
@@ -66,8 +65,7 @@ def can_pack(device):
 
 
 def keep_freed_memory():
-    """Tell glibc to keep the memory of each step for the next one, about a tenth of a step saved;
-    elsewhere, nothing.
+    """Tell glibc to keep the memory of each step for the next one: about a tenth of a step.
 
     By default large blocks go back to the system when they are freed, and every page is fetched and
     cleared anew.

@@ -1,5 +1,4 @@
-"""What this machine is: facts for every measured number, and whether its card works. Imports torch only to
-ask it."""
+"""What this machine is: facts for every number, and whether its card works. Torch is imported late."""
 
 import contextlib
 import datetime
@@ -34,8 +33,7 @@ def machine_facts(device):
 
 
 def gpu_facts():
-    """The accelerator that torch sees: device "cuda", "mps" or "cpu", and a card's name, memory and
-    capability."""
+    """What torch sees: device "cuda", "mps" or "cpu", and a card's name, memory and capability."""
     if importlib.util.find_spec("torch") is None:
         return {"device": "cpu", "gpu": None}
     import torch
@@ -92,8 +90,8 @@ def version_of(package):
 def commit():
     """{"commit": short hash, None outside a checkout, "dirty": whether tracked files differ from it}"""
     head = git("rev-parse", "--short=12", "HEAD")
-    return {"commit": head or None, "dirty": bool(head and git("status", "--porcelain",
-                                                               "--untracked-files=no"))}
+    changed = head and git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": head or None, "dirty": bool(changed)}
 
 
 def git(*arguments):

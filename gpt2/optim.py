@@ -4,10 +4,10 @@ import torch
 
 
 def orthogonalize(g, dtype, steps=5):
-    """Matrices (..., m, n) -> nearly the closest ones whose singular values are all 1 (they land in about 0.7 to 1.2).
+    """Matrices (..., m, n) -> nearly the closest ones with all singular values 1 (they land in 0.7 to 1.2).
 
-    A quintic Newton-Schulz iteration (Jordan et al. 2024, "Muon"). Dividing by the norm first keeps every number within
-    fp16's range, so a T4, which has no bf16 units, can run it too.
+    A quintic Newton-Schulz iteration (Jordan et al. 2024, "Muon"). Dividing by the norm first keeps
+    every number within fp16's range, so a T4, which has no bf16 units, can run it too.
     """
     x = (g / (g.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
     tall = x.size(-2) > x.size(-1)
@@ -19,7 +19,7 @@ def orthogonalize(g, dtype, steps=5):
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose step is made orthogonal: every direction of a matrix learns at the same rate. Matrices only."""
+    """Momentum whose step is made orthogonal: all directions of a matrix learn at one rate. Matrices only."""
 
     def __init__(self, params, lr=0.02, momentum=0.95, weight_decay=0.0, dtype=torch.float32):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
@@ -32,28 +32,23 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     by_shape.setdefault(p.shape, []).append(p)
-            for shape, params in by_shape.items():
-                rows = shape[0] // _parts(shape)
-                scale = max(1, rows / shape[1]) ** 0.5
-                for p, update in zip(params, self._updates(params, group["momentum"]), strict=True):
+            for (rows, columns), params in by_shape.items():
+                step = self._momentum_step(params, group["momentum"])  # (n, rows, columns)
+                if rows == 3 * columns:  # c_attn is three matrices in one: query, key and value
+                    rows = columns
+                updates = orthogonalize(step.view(-1, rows, columns), self.dtype).view_as(step)
+                scale = max(1, rows / columns) ** 0.5
+                for p, update in zip(params, updates, strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                     p.add_(update, alpha=-group["lr"] * scale)
 
-    def _updates(self, params, momentum):
+    def _momentum_step(self, params, momentum):
         for p in params:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
             self.state[p]["momentum"].lerp_(p.grad, 1 - momentum)
-        grads, ms = torch.stack([p.grad for p in params]), torch.stack([self.state[p]["momentum"] for p in params])
-        step = grads.lerp(ms, momentum)  # (n, rows, columns); Nesterov: look one step ahead
-        n, rows, columns = step.shape
-        parts = _parts((rows, columns))
-        return orthogonalize(step.view(n * parts, rows // parts, columns), self.dtype).view_as(step)
-
-
-def _parts(shape):
-    """c_attn (3C, C) is three matrices in one: query, key and value."""
-    return 3 if shape[0] == 3 * shape[1] else 1
+        means = torch.stack([self.state[p]["momentum"] for p in params])
+        return torch.stack([p.grad for p in params]).lerp(means, momentum)  # Nesterov: look one step ahead
 
 
 def make_optimizers(model, config, dtype):
@@ -65,7 +60,8 @@ def make_optimizers(model, config, dtype):
     groups = [{"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
               {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0}]
     fused = rest[0].device.type in ("cuda", "cpu")
-    adamw = torch.optim.AdamW([g for g in groups if g["params"]], config.lr, (config.beta1, config.beta2), fused=fused)
+    groups = [g for g in groups if g["params"]]
+    adamw = torch.optim.AdamW(groups, config.lr, (config.beta1, config.beta2), fused=fused)
     if not muon:
         return [adamw]
     return [Muon(muon, config.muon_lr, weight_decay=config.weight_decay, dtype=dtype), adamw]

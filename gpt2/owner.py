@@ -1,11 +1,9 @@
-"""A folder has one writer: a file in it says who, and until when to believe it.
+"""A folder has one writer. owner.json in it says who, and is locked as long as that process lives.
 
-    FOLDER/owner.json   {"pid": 123, "host": "name", "started": ..., "since": "17:05", "beat": seconds
-    since 1970}
+    FOLDER/owner.json   {"pid": 123, "host": "name", "since": "17:05", "beat": seconds since 1970}
 
-An owner that died does not block. On the same machine the process is looked up; an owner on another
-machine is believed
-while its last sign of life is younger than PATIENCE.
+The lock ends with the process, however it dies, and holds on one machine. An owner on another machine is
+believed while its last sign of life is younger than PATIENCE.
 """
 
 import contextlib
@@ -15,8 +13,12 @@ import os
 import socket
 import time
 
-from data.files import write_atomic
 from gpt2.errors import TrainError
+
+try:
+    import fcntl
+except ImportError:  # Windows: every owner is judged by its signs of life
+    fcntl = None
 
 NAME = "owner.json"
 BEAT = 60  # seconds between signs of life
@@ -27,56 +29,72 @@ class Owner:
     """Holds folders for this process, from take() to release()."""
 
     def __init__(self):
-        self.folders, self.beat_at = [], time.time()
+        self.files, self.beat_at = {}, time.time()
 
     def take(self, folder):
         """Become the owner of an existing folder. Raises TrainError, with who holds it, if somebody does."""
         path = os.path.join(folder, NAME)
-        for _ in range(3):
-            if create(path):
-                self.folders.append(folder)
-                return
-            held = read(path)
-            if held is not None and is_alive(held):
-                raise TrainError(f"{folder} is in use by a run on {held['host']} (process {held['pid']}, "
-                                 f"since {held['since']}): wait for it, stop it, or choose another folder"
-                                 f"{if_gone(held)}.")
-            put_away(path, held)
-        raise TrainError(f"{folder} is just being taken by another run: choose another folder.")
+        file = open(path, "a+", encoding="utf-8")
+        locked, held = lock(file), read(path)
+        if locked and not is_at(path, file):  # its owner has just gone, and taken it along
+            file.close()
+            return self.take(folder)
+        alive = held and abs(time.time() - held["beat"]) < PATIENCE
+        elsewhere = held and held["host"] != socket.gethostname()
+        if locked is False or alive and (elsewhere or locked is None):
+            file.close()
+            raise TrainError(in_use(folder, held, elsewhere))
+        write(file)
+        self.files[path] = file
 
     def beat(self):
         """A sign of life, at most one a minute. A disk that refuses it is found out by what matters more."""
         if time.time() - self.beat_at < BEAT:
             return
         self.beat_at = time.time()
-        for folder in self.folders:
+        for path, file in self.files.items():
             with contextlib.suppress(OSError):
-                if is_mine(read(os.path.join(folder, NAME))):
-                    write_atomic(os.path.join(folder, NAME), card())
+                if is_mine(path):
+                    write(file)
 
     def release(self):
-        for folder in self.folders:
-            path = os.path.join(folder, NAME)
+        for path, file in self.files.items():
             with contextlib.suppress(OSError):
-                if is_mine(read(path)):
+                if is_mine(path):
+                    file.truncate(0)  # where an open file cannot be removed, an empty card holds nothing
                     os.remove(path)
-        self.folders = []
+            file.close()
+        self.files = {}
+
+
+def lock(file):
+    """True, False if another process of this machine has it, None where the system cannot lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except (OSError, AttributeError):
+        return None
+
+
+def is_at(path, file):
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except OSError:
+        return False
 
 
 def card():
-    now = datetime.datetime.now()
-    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started(os.getpid()),
-                       "since": f"{now:%H:%M}", "beat": time.time()})
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(),
+                       "since": f"{datetime.datetime.now():%H:%M}", "beat": time.time()})
 
 
-def create(path):
-    """Write the card, unless a file is there already: then False."""
-    try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(card())
-        return True
-    except FileExistsError:
-        return False
+def write(file):
+    """In place: a new file would not be the locked one."""
+    file.truncate(0)
+    file.write(card())
+    file.flush()
 
 
 def read(path):
@@ -84,59 +102,23 @@ def read(path):
     try:
         with open(path, encoding="utf-8") as file:
             held = json.load(file)
-        return {"pid": int(held["pid"]), "host": str(held["host"]), "started": held["started"],
-                "since": str(held["since"]), "beat": float(held["beat"])}
+        return {"pid": int(held["pid"]), "host": str(held["host"]), "since": str(held["since"]),
+                "beat": float(held["beat"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def if_gone(held):
-    """What to do if the owner's machine was taken away, as Colab's are: a new one has another name."""
-    if held["host"] == socket.gethostname():
-        return ""
-    free = datetime.datetime.now() + datetime.timedelta(seconds=PATIENCE + BEAT + held["beat"] - time.time())
-    return f" or, if that machine is gone, go on after {free:%H:%M}"
+def is_mine(path):
+    held = read(path)
+    return held and (held["pid"], held["host"]) == (os.getpid(), socket.gethostname())
 
 
-def put_away(path, held):
-    """Remove the card of a dead owner, held as it was read (None: it could not be)."""
-    with contextlib.suppress(OSError):
-        if held is None and time.time() - os.path.getmtime(path) < BEAT:
-            time.sleep(0.3)  # it may be half written
-            return
-        away = f"{path}.{os.getpid()}"
-        os.replace(path, away)
-        if read(away) == held:
-            os.remove(away)
-        else:  # another run was faster: the card is its own
-            os.replace(away, path)
-
-
-def is_mine(held):
-    return held is not None and (held["pid"], held["host"]) == (os.getpid(), socket.gethostname())
-
-
-def is_alive(held):
-    recent = abs(time.time() - held["beat"]) < PATIENCE
-    if held["host"] != socket.gethostname() or os.name != "posix":
-        return recent
-    try:
-        os.kill(held["pid"], 0)  # only asks
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return held["started"] == started(held["pid"])  # or its number was given to another process since
-
-
-def started(pid):
-    """When a process began, in the kernel's own count since the machine did; None where the system does
-    not tell."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            boot = file.read().strip()
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-    except (OSError, IndexError):
-        return None
-    return None if fields[0] == "Z" else [boot, fields[19]]  # Z: it died, and nobody has asked for it
+def in_use(folder, held, elsewhere):
+    if not held:
+        return f"{folder} is just being taken by another run: choose another folder."
+    gone = ""
+    if elsewhere:  # Colab takes machines away, and a new one has another name
+        free = datetime.datetime.fromtimestamp(held["beat"] + PATIENCE + BEAT)
+        gone = f" or, if that machine is gone, go on after {free:%H:%M}"
+    return (f"{folder} is in use by a run on {held['host']} (process {held['pid']}, since {held['since']}): "
+            f"wait for it, stop it, or choose another folder{gone}.")

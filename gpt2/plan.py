@@ -1,5 +1,4 @@
-"""What a training run needs, before it starts: parameters, memory, arithmetic, and how many sequences fit
-at once.
+"""What a training run needs, before it starts: parameters, memory, arithmetic, how many sequences at once.
 
     python train_gpt2.py --preset gpt2-char --plan
 
@@ -13,8 +12,11 @@ import sys
 
 import torch
 
+from data.files import say
+from gpt2.corpus import vocabulary_size
+from gpt2.device import choose_precision, pick_device
 from gpt2.errors import TrainError
-from model_gpt2 import GPTConfig
+from model_gpt2 import GPT, GPTConfig
 
 MB = 1e6
 EVAL_BYTES = 2**28  # of logits at once in an evaluation
@@ -40,15 +42,12 @@ def count_params(g):
 def memory_plan(g, micro, dtype=torch.float32, optimizer="adamw"):
     """Bytes that training a GPTConfig needs, with `micro` sequences at once.
 
-    Activations, a block and token, in numbers of C each: two fp32 copies of the residual stream, which the
-    LayerNorms
-    keep; in the type of the matmuls the LayerNorms' outputs (2), q, k, v (3), attention's output (1), the
-    GELU's input
-    and output (8). In half precision autocast also keeps a copy of each matrix. Dropout keeps a byte a
-    number.
-    Left out: in bf16 on a CPU attention is written out and keeps its pattern too, T x T numbers a head
-    (results/
-    cpu_kernels.json says why it is done there).
+    Activations, a block and token, in numbers of C each: two fp32 copies of the residual stream, which
+    the LayerNorms keep; in the type of the matmuls the LayerNorms' outputs (2), q, k, v (3),
+    attention's output (1), the GELU's input and output (8). In half precision autocast also keeps a
+    copy of each matrix. Dropout keeps a byte a number. Left out: in bf16 on a CPU attention is written
+    out and keeps its pattern too, T x T numbers a head (results/cpu_kernels.json says why it is done
+    there).
     """
     n, matrices = count_params(g)
     half = torch.empty((), dtype=dtype).element_size()
@@ -63,48 +62,17 @@ def memory_plan(g, micro, dtype=torch.float32, optimizer="adamw"):
 
 
 def eval_batch(g):
-    """How many windows an evaluation scores at once: their logits, and a copy of them, stay within
-    EVAL_BYTES."""
+    """How many windows an evaluation scores at once: their logits, and a copy, stay within EVAL_BYTES."""
     tokens = min(16384, EVAL_BYTES // (8 * g.vocab_size))
     return max(1, tokens // g.block_size)
 
 
-def disk_plan(g, optimizer, best_dtype="fp32"):
-    """Bytes of (a checkpoint, best/). A run keeps two checkpoints and best/, and needs room for one more
-    while it
-    saves; its copy elsewhere is one checkpoint and best/."""
-    memory = memory_plan(g, 1, torch.float32, optimizer)
-    n = count_params(g)[0]
-    return memory["weights"] + memory["moments"], n * (2 if best_dtype == "fp16" else 4)
-
-
-def disk_text(config, g):
-    """What a run will take on disk, and whether it is there."""
-    checkpoint, best = disk_plan(g, config.optimizer, config.best_dtype)
-    lines = []
-    for folder, needs in ((config.out_dir, 3 * checkpoint + best), (config.copy_to, 2 * checkpoint + best)):
-        if folder:
-            free = free_disk(folder)
-            short = " (NOT ENOUGH)" if free is not None and free < needs else ""
-            there = f", {free / MB:,.0f} MB free{short}" if free is not None else ""
-            lines.append(f"disk: {folder} takes up to {needs / MB:,.0f} MB{there}")
-    return lines
-
-
-def free_disk(folder):
-    """Bytes free where a folder lies, or None where the system does not tell."""
-    while folder and not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    try:
-        return shutil.disk_usage(folder or ".").free
-    except OSError:
-        return None
-
-
 def flops_per_token(g):
-    """Arithmetic of forward and backward for one token: 6 a parameter that multiplies, and attention's own
-    12 L C T."""
+    """Forward and backward for one token: 6 a parameter that multiplies, and attention's own 12 L C T."""
     return 6 * (count_params(g)[1] + g.vocab_size * g.n_embd) + 12 * g.n_layer * g.n_embd * g.block_size
+
+
+# ---- What the machine has
 
 
 # dense TFLOP/s by the makers' data sheets: (half precision, fp32)
@@ -135,13 +103,36 @@ def free_memory(device):
         return None
 
 
+def peak_memory(device):
+    """(bytes, what they are): the most in use so far; on a CPU with Python and torch."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device), "peak of the card"
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None, "not known here"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "peak of the whole process"
+
+
+def free_disk(folder):
+    """Bytes free where a folder lies, or None where the system does not tell."""
+    while folder and not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    try:
+        return shutil.disk_usage(folder or ".").free
+    except OSError:
+        return None
+
+
+# ---- How many sequences at once, and compiled or not
+
+
 def pick_micro_batch(config, model, dtype, device, world=1):
-    """How many sequences go at once: the largest number that divides a process's share of the step and
-    fits."""
+    """How many sequences at once: the largest number that fits and divides a process's share of a step."""
     if config.sequences % world:
         raise TrainError(f"A step has {config.sequences} sequences, which {world} processes cannot share "
-                         "evenly: "
-                         f"set --tokens-per-step to a multiple of {world * config.block_size}.")
+                         f"evenly: set --tokens-per-step to a multiple of {world * config.block_size}.")
     share = config.sequences // world
     divisors = [d for d in range(share, 0, -1) if share % d == 0]
     if config.batch_size != "auto":
@@ -193,36 +184,59 @@ def try_compile(model, micro, T, dtype, device, say):
         return model
 
 
-def peak_memory(device):
-    """(bytes, what they are): the most in use so far; on a CPU that of the whole process, with Python and
-    torch."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device), "peak of the card"
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None, "not known here"
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "peak of the whole process"
+# ---- In words
+
+
+def show_plan(config, summary=False):
+    """--plan and --summary: what the run would need, without running it."""
+    device = pick_device(config.device)
+    dtype, _, reason = choose_precision(config, device)
+    g = model_config(config, vocabulary_size(config))
+    if summary:
+        say(summary_text(GPT(g)))
+    share = config.sequences // int(os.environ.get("WORLD_SIZE", 1))
+    micro = share if config.batch_size == "auto" else min(config.batch_size, share)
+    say(f"{config.preset}: {reason}")
+    say(plan_text(g, micro, dtype, config.optimizer, config.sequences, device))
+    for line in disk_text(config, g):
+        say(line)
 
 
 def plan_text(g, micro, dtype, optimizer, sequences, device):
     """The plan as lines to print."""
     plan = memory_plan(g, micro, dtype, optimizer)
     total, free = sum(plan.values()), free_memory(device)
-    name = str(dtype).removeprefix("torch.")
+    of_free = f" of {free / MB:,.0f} MB free" if free else ""
     lines = [f"model: {g.n_layer} layers, {g.n_head} heads, {g.n_embd} wide, context {g.block_size}, "
              f"vocabulary {g.vocab_size}",
              f"parameters: {count_params(g)[0]:,}",
              f"a step: {sequences * g.block_size:,} tokens, {sequences} sequences, {micro} at once",
              f"arithmetic: {sequences * g.block_size * flops_per_token(g) / 1e12:.2f} TFLOP a step",
-             f"memory with {micro} sequences at once, matmuls in {name}:"]
-    lines += [f"  {part:<12} {size / MB:>10,.1f} MB" for part, size in plan.items()]
-    lines += [f"  {'together':<12} {total / MB:>10,.1f} MB" + (f" of {free / MB:,.0f} MB free"
-                                                               if free else "")]
+             f"memory with {micro} sequences at once, matmuls in {str(dtype).removeprefix('torch.')}:",
+             *(f"  {part:<12} {size / MB:>10,.1f} MB" for part, size in plan.items()),
+             f"  {'together':<12} {total / MB:>10,.1f} MB{of_free}"]
     if free and total > free:
         lines += ["this does not fit: --batch-size auto, or a lower one, makes the activations smaller"]
     return "\n".join(lines)
+
+
+def disk_plan(g, optimizer, best_dtype="fp32"):
+    """Bytes of (a checkpoint, best/). A run keeps two checkpoints and best/, and writes a third."""
+    memory = memory_plan(g, 1, torch.float32, optimizer)
+    return memory["weights"] + memory["moments"], count_params(g)[0] * (2 if best_dtype == "fp16" else 4)
+
+
+def disk_text(config, g):
+    """What a run will take on disk, and whether it is there."""
+    checkpoint, best = disk_plan(g, config.optimizer, config.best_dtype)
+    lines = []
+    for folder, needs in ((config.out_dir, 3 * checkpoint + best), (config.copy_to, 2 * checkpoint + best)):
+        if folder:
+            free = free_disk(folder)
+            short = " (NOT ENOUGH)" if free is not None and free < needs else ""
+            there = f", {free / MB:,.0f} MB free{short}" if free is not None else ""
+            lines.append(f"disk: {folder} takes up to {needs / MB:,.0f} MB{there}")
+    return lines
 
 
 def summary_text(model):

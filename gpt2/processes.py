@@ -1,8 +1,9 @@
-"""A run on several cards or machines, as one; and signals that ask it to stop."""
+"""A run on several cards or machines, as one; signals that ask it to stop; and the end of the program."""
 
 import contextlib
 import os
 import signal
+import sys
 
 import torch
 import torch.distributed as dist
@@ -10,7 +11,7 @@ import torch.distributed as dist
 from gpt2.errors import TrainError
 
 
-def start_processes(device):
+def join(device):
     """-> (rank, world). Under torchrun, join the group; alone, (0, 1)."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return 0, 1
@@ -21,9 +22,19 @@ def start_processes(device):
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         except (RuntimeError, ValueError) as error:
             raise TrainError(f"Process {os.environ.get('RANK')} does not reach the others "
-                             f"({str(error).splitlines()[0][:200]}): start all with torchrun, and on each machine "
-                             "name the same reachable --rdzv_endpoint.") from error
+                             f"({str(error).splitlines()[0][:200]}): start all with torchrun, and on "
+                             "each machine name the same reachable --rdzv_endpoint.") from error
     return dist.get_rank(), dist.get_world_size()
+
+
+def leave():
+    """The end of the command. A pipe that was closed meanwhile (`| head`) is no error of the run."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains of it once more
 
 
 def from_first(value, world):
@@ -58,9 +69,8 @@ def agree(what, value, world):
     dist.all_gather_object(values, value)
     other = [rank for rank in range(world) if values[rank] != values[0]]
     if other:
-        raise TrainError(f"Process {other[0]} was started with another {what} than process 0: give every "
-                         "machine the "
-                         "same command and the same text.")
+        raise TrainError(f"Process {other[0]} was started with another {what} than process 0: "
+                         "give every machine the same command and the same text.")
 
 
 def mean_over(values, device, world):

@@ -1,5 +1,4 @@
-"""What a run says of itself: its first and last lines, a line a step, its metrics, and what went wrong, in
-words.
+"""What a run says of itself: first and last lines, a line a step, its metrics, and what went wrong, in words.
 
 `run` is always train_gpt2.Run.
 """
@@ -25,11 +24,11 @@ def say_hello(run, reason):
     c, g, p, log = run.config, run.raw.config, run.progress, run.log
     each = f" on each of {run.world} processes" if run.world > 1 else ""
     log.say(f"text: {run.corpus.name}, {len(run.corpus.train):,} tokens to learn from")
-    log.say(f"model: {g.n_layer} layers, {g.n_embd} wide, context {g.block_size}, {run.raw.num_params():,} "
-            "parameters")
+    log.say(f"model: {g.n_layer} layers, {g.n_embd} wide, context {g.block_size}, "
+            f"{run.raw.num_params():,} parameters")
     log.say(f"precision on {run.device}: {reason}")
     log.say(f"a step: {c.tokens_per_step:,} tokens in {c.sequences} sequences, {run.micro} at once{each}; "
-            f"an epoch: {run.steps_per_epoch} steps")
+            f"an epoch: {steps_per_epoch(run)} steps")
     for line in disk_text(c, g) if c.out_dir else ():
         log.say(line, screen=True if "NOT ENOUGH" in line else None)
     if p.step:
@@ -43,11 +42,17 @@ def end_text(config):
     return f" of {config.max_steps}" if not config.minutes else f" ({config.minutes:g} minutes in all)"
 
 
+def steps_per_epoch(run):
+    return max(1, len(run.corpus.train) // run.config.tokens_per_step)
+
+
 def record_step(run, loss, lr, norm, moved, seconds):
+    """Count the step in progress, and say and keep its line, which is returned."""
     p, c = run.progress, run.config
-    tok_s, peak = c.tokens_per_step / seconds, card_peak(run.device, run.dtype)
     p.train_loss, p.seconds = loss, p.seconds + seconds
-    p.skips_in_a_row, p.skipped = (0, p.skipped) if moved else (p.skips_in_a_row + 1, p.skipped + 1)
+    p.skipped += not moved
+    p.skips_in_a_row = 0 if moved else p.skips_in_a_row + 1
+    tok_s, peak = c.tokens_per_step / seconds, card_peak(run.device, run.dtype)
     record = {"step": p.step, "loss": loss, "lr": lr, "norm": norm, "dt_ms": 1000 * seconds, "tok_s": tok_s}
     if peak:
         record["mfu"] = tok_s * flops_per_token(run.raw.config) / (peak * run.world)
@@ -61,7 +66,7 @@ def record_step(run, loss, lr, norm, moved, seconds):
 
 
 def count_epoch(run, loss, mfu):
-    p, n = run.progress, run.steps_per_epoch
+    p, n = run.progress, steps_per_epoch(run)
     if loss is not None:
         p.epoch_loss, p.epoch_steps = p.epoch_loss + loss, p.epoch_steps + 1
     if p.step % n == 0 and n > 1:
@@ -69,11 +74,6 @@ def count_epoch(run, loss, mfu):
         run.log.say(f"epoch {epoch} | mean train loss {mean:.4f}" + (f" | mfu {mfu:.1%}" if mfu else ""))
         run.log.keep({"step": p.step, "epoch": epoch, "epoch_loss": mean})
         p.epoch_loss, p.epoch_steps = 0.0, 0
-
-
-def chars_per_token(corpus):
-    """Characters of the validation text for each token that is scored; 1 for a character-level model."""
-    return corpus.val_chars / (len(corpus.val) - 1)  # the first token has no context
 
 
 def seconds_left(run):
@@ -92,15 +92,12 @@ def sample(run):
 
 def metrics(run):
     """What best/metrics.json says of the model: numbers, and where and how they came about."""
-    p, c, corpus = run.progress, run.config, run.corpus
+    p, c = run.progress, run.config
     used, what = peak_memory(run.device)
-    text = corpus.facts() if hasattr(corpus, "facts") else {"name": corpus.name, "sha256": corpus.sha256}
-    return {"val_loss": p.val_loss, "val_loss_char": p.val_loss / chars_per_token(corpus),
-            "train_loss": p.train_loss,
-            "step": p.step, "tokens": p.step * c.tokens_per_step, "seconds": p.seconds,
-            "skipped_steps": p.skipped,
-            "parameters": run.raw.num_params(), "precision": NAMES[run.dtype], "processes": run.world,
-            "corpus": text,
+    return {"val_loss": p.val_loss, "val_loss_char": p.val_loss / run.corpus.chars_per_token,
+            "train_loss": p.train_loss, "step": p.step, "tokens": p.step * c.tokens_per_step,
+            "seconds": p.seconds, "skipped_steps": p.skipped, "parameters": run.raw.num_params(),
+            "precision": NAMES[run.dtype], "processes": run.world, "corpus": run.corpus.facts(),
             "memory": {"predicted_bytes": planned(run), "measured_bytes": used, "measured_is": what},
             "config": dataclasses.asdict(c), "machine": machine_facts(run.device)}
 
@@ -113,12 +110,12 @@ def farewell(run, stopped):
     p, c = run.progress, run.config
     used, what = peak_memory(run.device)
     skipped = f", {p.skipped} steps skipped" if p.skipped else ""
+    measured = f", {used / 1e6:,.0f} MB {what}" if used else ""
     lines = [f"stopped at step {p.step}{end_text(c)} ({stopped}) after {p.seconds:.1f} s in steps{skipped}",
-             f"memory: {planned(run) / 1e6:,.0f} MB planned" + (f", {used / 1e6:,.0f} MB {what}"
-                                                                if used else "")]
+             f"memory: {planned(run) / 1e6:,.0f} MB planned{measured}"]
     if p.best_step:
-        lines.append(f"best validation {p.best_loss:.4f} nats a token at step {p.best_step}"
-                     + (f", kept in {os.path.join(c.out_dir, 'best')}" if c.out_dir else ""))
+        kept = f", kept in {os.path.join(c.out_dir, 'best')}" if c.out_dir else ""
+        lines.append(f"best validation {p.best_loss:.4f} nats a token at step {p.best_step}{kept}")
     if stopped == "signal" and c.out_dir:
         lines.append(f"saved; go on with: {as_command(c, resume='auto')}")
     return "\n".join(lines)
@@ -132,11 +129,11 @@ def check_skips(run):
     p, folder = run.progress, run.config.out_dir
     if p.skips_in_a_row < TOO_MANY_SKIPS:
         return
-    where = f" The last good checkpoint is that of step {run.saved_step} in {folder}."
     scale = f", gradient scale {run.scaler.get_scale():g}" if run.scaler.is_enabled() else ""
+    where = f" The last good checkpoint is that of step {run.saved_step} in {folder}."
     raise TrainError(f"The gradient was not finite {TOO_MANY_SKIPS} times in a row (last loss "
-                     f"{p.train_loss:.4g}"
-                     f"{scale}): the run has diverged, start it with a lower --lr or more --warmup-steps."
+                     f"{p.train_loss:.4g}{scale}): the run has diverged, "
+                     "start it with a lower --lr or more --warmup-steps."
                      + (where if folder and has_run(folder) else ""))
 
 
@@ -154,8 +151,7 @@ def explain_errors(run):
             raise
         raise TrainError(f"Process {run.rank} lost the others after step {run.progress.step} "
                          f"({str(error).splitlines()[0][:200]}): start again with the same command and "
-                         "--resume auto "
-                         f"to go on after step {run.saved_step}.") from error
+                         f"--resume auto to go on after step {run.saved_step}.") from error
 
 
 def out_of_memory(run):

@@ -1,5 +1,4 @@
-"""What a run says and keeps: the screen, a log file, history.jsonl, a bar, TensorBoard. None of it can end
-the run."""
+"""What a run says and keeps: screen, log file, history.jsonl, bar, TensorBoard. None can end the run."""
 
 import contextlib
 import datetime
@@ -20,7 +19,7 @@ def log_line(r):
 
 
 def in_words(seconds):
-    """90 -> "about 2 minutes", 9000 -> "about 2.5 hours"."""
+    """90 -> "about 90 seconds", 9000 -> "about 2.5 hours"."""
     if seconds < 100:
         return f"about {max(1, round(seconds))} seconds"
     return f"about {seconds / 60:.0f} minutes" if seconds < 6000 else f"about {seconds / 3600:.1f} hours"
@@ -28,9 +27,8 @@ def in_words(seconds):
 
 def read_history(folder, up_to=math.inf):
     """The records of history.jsonl up to a step; a last line that a kill cut off is left out."""
-    records = []
-    with contextlib.suppress(FileNotFoundError), open(os.path.join(folder, "history.jsonl"),
-                                                      encoding="utf-8") as f:
+    records, path = [], os.path.join(folder, "history.jsonl")
+    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as f:
         for line in f:
             with contextlib.suppress(ValueError):
                 records.append(json.loads(line))
@@ -44,9 +42,12 @@ class RunLog:
         self.speaks, self.log_every, self.records = speaks, config.log_every, []
         self.file = self.history = self.board = self.bar = None
         self.opened_at = self.shown_at = time.monotonic()
-        self.told = False  # how long it will take
+        self.said_how_long = False
         if speaks and config.bar:
-            self.bar = self._open_bar(step, config)
+            from tqdm import tqdm
+            total = None if config.minutes else config.max_steps
+            # disable=None: only where the screen is a terminal
+            self.bar = tqdm(total=total, initial=step, disable=None, unit="step", dynamic_ncols=True)
         if speaks and folder:
             self._open_files(folder, step)
             self.board = self._open_board(folder, step) if config.tensorboard else None
@@ -56,56 +57,42 @@ class RunLog:
         path = os.path.join(folder, "history.jsonl")
         write_atomic(path, "".join(json.dumps(r) + "\n" for r in self.records))
         self.history = open(path, "a", encoding="utf-8", buffering=1)
-        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        path = os.path.join(folder, f"log-{stamp}.txt")
+        path = os.path.join(folder, f"log-{datetime.datetime.now():%Y%m%d-%H%M%S}.txt")
         self.file = open(path, "a", encoding="utf-8", errors="replace", buffering=1)
-
-    def _open_bar(self, step, config):
-        from tqdm import tqdm
-        total = config.max_steps if not config.minutes else None
-        # disable=None: only where the screen is a terminal
-        return tqdm(total=total, initial=step, disable=None, unit="step", dynamic_ncols=True)
 
     def _open_board(self, folder, step):
         try:
             from torch.utils.tensorboard import SummaryWriter
             return SummaryWriter(os.path.join(folder, "tb"), purge_step=step + 1)
         except ImportError:
-            self.say("note: no TensorBoard log, the package tensorboard is missing (pip install "
-                     "tensorboard).", True)
+            self.say("note: no TensorBoard log, the package tensorboard is missing "
+                     "(pip install tensorboard).", True)
             return None
+
+    @contextlib.contextmanager
+    def _or_without(self, name):
+        """Use one of the things that only report. Where it fails, the run goes on without it."""
+        try:
+            yield getattr(self, name)
+        except (OSError, ValueError) as error:
+            setattr(self, name, None)
+            say(f"note: the run goes on without its {name} ({error}).")
 
     def say(self, text, screen=None):
         """Into the log file, and on the screen: always, never, or (None) unless the run is to be silent."""
         if not self.speaks:
             return
-        self._write("file", f"{datetime.datetime.now():%H:%M:%S} {text}\n")
+        with self._or_without("file") as file:
+            if file:
+                file.write(f"{datetime.datetime.now():%H:%M:%S} {text}\n")
         if bool(self.log_every) if screen is None else screen:
-            self._show(text)
-
-    def _show(self, text):
-        self.shown_at = time.monotonic()
-        if self.bar is None or self.bar.disable:
-            return say(text)
-        with self._or_without("bar"):
-            self.bar.clear()
-            say(text)
-            self.bar.refresh()
-
-    def _write(self, name, line):
-        """A line into the log file or the history, as long as the disk takes it."""
-        with self._or_without(name):
-            if getattr(self, name) is not None:
-                getattr(self, name).write(line)
-
-    @contextlib.contextmanager
-    def _or_without(self, name):
-        """What only reports must not end a run: where it fails, it is left out from there on."""
-        try:
-            yield
-        except (OSError, ValueError, UnicodeError) as error:
-            setattr(self, name, None)
-            say(f"note: the run goes on without its {name} ({error}).")
+            self.shown_at = time.monotonic()
+            with self._or_without("bar") as bar:
+                if bar is not None:  # a bar without a total is false
+                    bar.clear()
+                say(text)
+                if bar is not None:
+                    bar.refresh()
 
     def keep(self, record):
         """Add a record to the history; JSON has no NaN, so what is not finite becomes null."""
@@ -113,36 +100,36 @@ class RunLog:
             return
         record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self.records.append(record)
-        self._write("history", json.dumps(record) + "\n")
-        with self._or_without("board"):
-            for name, value in record.items() if self.board else ():
+        with self._or_without("history") as history:
+            if history:
+                history.write(json.dumps(record) + "\n")
+        with self._or_without("board") as board:
+            for name, value in record.items() if board else ():
                 if name != "step" and isinstance(value, (int, float)):
-                    self.board.add_scalar(name, value, record["step"])
+                    board.add_scalar(name, value, record["step"])
 
     def step(self, record, end, seconds_left):
-        """A step: its line, the bar, the history; once, and later on a silent screen, how long it will
-        take still."""
+        """A step: its line, the bar, the history; once, and on a silent screen again, the time left."""
         self.say(log_line(record), bool(self.log_every) and record["step"] % self.log_every == 0)
-        with self._or_without("bar"):
-            if self.bar is not None:
-                self.bar.update()
+        with self._or_without("bar") as bar:
+            if bar is not None:
+                bar.update()
         self.keep(record)
         now = time.monotonic()
-        if not self.told and now - self.opened_at > FIRST_WORD or now - self.shown_at > EVERY:
-            self.told = True
+        if not self.said_how_long and now - self.opened_at > FIRST_WORD or now - self.shown_at > EVERY:
+            self.said_how_long = True
             until = datetime.datetime.now() + datetime.timedelta(seconds=seconds_left)
-            self.say(f"step {record['step']:,}{end} | loss {record['loss']:.3f} | {in_words(seconds_left)} "
-                     "left, "
-                     f"until {until:%H:%M}", True)
+            self.say(f"step {record['step']:,}{end} | loss {record['loss']:.3f} | "
+                     f"{in_words(seconds_left)} left, until {until:%H:%M}", True)
 
     def sample(self, step, text):
         self.say(f"sample at step {step}:\n{text}")
-        with self._or_without("board"):
-            if self.board:
-                self.board.add_text("sample", text.replace("\n", "  \n"), step)
+        with self._or_without("board") as board:
+            if board:
+                board.add_text("sample", text.replace("\n", "  \n"), step)
 
     def close(self):
         for name in ("bar", "history", "file", "board"):
-            with self._or_without(name):
-                if getattr(self, name) is not None:
-                    getattr(self, name).close()
+            with self._or_without(name) as thing:
+                if thing is not None:
+                    thing.close()

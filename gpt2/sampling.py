@@ -1,8 +1,8 @@
 """Writing with a GPT-2: the cache of keys and values, the filters, one id a step.
 
 Positions are learned, so a window that moves makes every cached key wrong. The rule: a prompt is cut to
-its last
-block_size ids; when the window is full, the last block_size // 2 ids start afresh from position 0.
+its last block_size ids; when the window is full, the last block_size // 2 ids start afresh from
+position 0.
 """
 
 import contextlib
@@ -21,8 +21,7 @@ class KVCache:
     def __init__(self, config, B, like):
         head_size = config.n_embd // config.n_head
         shape = config.n_layer, B, config.n_head, config.block_size, head_size
-        # on a CPU fp32 beside bf16 weights: twice the memory, but one position looks back over
-        # 1,000 in a third of the time
+        # fp32 beside bf16 weights on a CPU: one position looks back over 1,000 in a third of the time
         slow = like.device.type == "cpu" and like.dtype == torch.bfloat16
         dtype = torch.float32 if slow else like.dtype
         self.k = torch.empty(shape, dtype=dtype, device=like.device)
@@ -83,14 +82,12 @@ def stream(model, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, 
     temperature: 0 is greedy, 1 the model's own distribution. top_k: only the k likeliest; None, 0 or
     negative: all.
     top_p: only the fewest that together hold this probability. seed: same seed, same text.
-    use_cache=False: a slow
-    reference. Raises ValueError at once (a generator's body would wait until its first id is asked for)
-    for an empty
-    prompt, ids out of range or impossible settings.
+    use_cache=False: a slow reference. Raises ValueError at once (a generator's body would wait until
+    its first id is asked for) for an empty prompt, ids out of range or impossible settings.
     """
     if idx.dim() != 2 or idx.is_floating_point() or idx.numel() == 0:
-        raise ValueError(f"idx must be whole numbers of shape (B, T), not {idx.dtype} of shape "
-                         f"{tuple(idx.shape)}; "
+        raise ValueError("idx must be whole numbers of shape (B, T), not "
+                         f"{idx.dtype} of shape {tuple(idx.shape)}; "
                          "an empty prompt may begin with a newline.")
     model.check_ids(idx)
     check_settings(temperature, top_k, top_p)
@@ -126,10 +123,9 @@ def _steps(model, idx, max_new_tokens, pick, use_cache):
 
 @contextlib.contextmanager
 def evaluating(model):
-    """The model without dropout, and back: between two ids of a stream it may be trained, or write
-    another."""
+    """The model without dropout, and back: between two ids of a stream it may be trained."""
     was_training = model.training
-    if was_training:
+    if was_training:  # else nothing: eval() walks through all modules
         model.eval()
     try:
         yield

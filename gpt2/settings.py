@@ -19,87 +19,74 @@ LAW_FIELDS = ("tokenizer", "dropout", "tokens_per_step", "optimizer", "lr", "muo
 NO_END = 10**9  # max_steps of a run that only the clock ends
 
 
-def setting(default, help, least=None, choices=None):
-    """A field with its help, and what its values may be: at least `least`, or one of `choices`."""
-    return dataclasses.field(default=default, metadata={"help": help, "least": least, "choices": choices})
+def setting(default, help, least=None, below=None, choices=None):
+    """A field with its help, and what its values may be: at least, below, one of `choices`."""
+    meta = dict(help=help, least=least, below=below, choices=choices)
+    return dataclasses.field(default=default, metadata=meta)
 
 
 @dataclass
 class TrainConfig:
     preset: str = setting("cpu", "the settings to start from; every other flag overrides one of them")
-    out_dir: str = setting("", "folder of the run: last.pt, best/, history.jsonl, a log (empty in Python: "
-                               "nothing is written)")
+    out_dir: str = setting("", "folder of the run: last.pt, best/, history.jsonl, a log (empty: none)")
     resume: str = setting("no", "auto: continue the run in the output folder or its copy, or start it; "
-                                "overwrite: throw it away; no: refuse", choices=("no", "auto", "overwrite"))
+                          "overwrite: throw it away; no: refuse", choices=("no", "auto", "overwrite"))
     text: str = setting("", "a text file of your own; empty: Tiny Shakespeare")
-    data: str = setting("", "folder of token shards made by `python -m data.shards`, for text that does not "
-                            "fit in memory")
+    data: str = setting("", "folder of token shards from `python -m data.shards`, for large texts")
     tokenizer: str = setting("char", "char: one id a character; bpe: GPT-2's own pieces of words",
                              choices=("char", "bpe"))
-    n_layer: int = setting(4, "number of blocks", least=1)
-    n_head: int = setting(5, "attention heads in a block; must divide n_embd", least=1)
-    n_embd: int = setting(160, "width of the model", least=1)
-    block_size: int = setting(128, "context: how many tokens the model sees at once", least=1)
-    dropout: float = setting(0.0, "share of activations zeroed while training; helps when the text is small")
+    n_layer: int = setting(4, "number of blocks", 1)
+    n_head: int = setting(5, "attention heads in a block; must divide n_embd", 1)
+    n_embd: int = setting(160, "width of the model", 1)
+    block_size: int = setting(128, "context: how many tokens the model sees at once", 1)
+    dropout: float = setting(0.0, "share of activations zeroed in training; for a small text", 0, 1)
     bias: bool = setting(True, "biases in Linear and LayerNorm, as in GPT-2")
     tie_weights: bool = setting(True, "one table reads tokens in and scores them out, as in GPT-2")
-    batch_size: int | str = setting(16, "most sequences at once on one device, or auto; does not change the "
-                                        "result, only memory")
-    tokens_per_step: int = setting(2048, "tokens in one optimizer step, over all micro-batches and processes",
-                                   least=1)
-    max_steps: int = setting(4200, "optimizer steps of the whole run; given alone, no clock ends it", least=1)
-    minutes: float = setting(0.0, "most minutes of the run, its last validation included: the learning rate "
-                                  "falls to its end with the clock; 0: only steps count; given alone, only "
-                                  "the "
-                                  "clock does", least=0)
-    optimizer: str = setting("muon", "muon: Muon on the blocks' matrices, AdamW on the rest; adamw: AdamW on "
-                                     "all", choices=("adamw", "muon"))
-    lr: float = setting(4e-3, "highest learning rate of AdamW", least=0)
-    muon_lr: float = setting(0.02, "highest learning rate of Muon", least=0)
-    min_lr: float = setting(0.0, "learning rate at the end", least=0)
-    schedule: str = setting("linear", "cosine, linear, wsd (stable, then a decay over the last fifth) or "
-                                      "constant", choices=("cosine", "linear", "wsd", "constant"))
-    warmup_steps: int = setting(100, "steps of rising learning rate at the start (at most half the schedule)",
-                                least=0)
-    decay_steps: int = setting(0, "step at which the schedule ends; 0: at max_steps", least=0)
-    weight_decay: float = setting(0.1, "pull towards zero, on matrices only", least=0)
-    beta1: float = setting(0.9, "AdamW's memory of the gradient")
-    beta2: float = setting(0.99, "AdamW's memory of its square")
-    grad_clip: float = setting(1.0, "longest gradient (its norm) that passes unshortened; 0: no limit",
-                               least=0)
-    eval_every: int = setting(500, "steps between exact validations, each over the whole validation text",
-                              least=1)
-    patience: int = setting(0, "stop after this many validations without a better one; 0: never", least=0)
+    batch_size: int | str = setting(16, "most sequences at once on a device, or auto; changes only memory")
+    tokens_per_step: int = setting(2048, "tokens in a step, over all micro-batches and processes", 1)
+    max_steps: int = setting(4200, "optimizer steps of the whole run; given alone, no clock ends it", 1)
+    minutes: float = setting(0.0, "most minutes of the run, its last validation included: the rate falls to "
+                             "its end with the clock; 0: only steps; given alone, only the clock", 0)
+    optimizer: str = setting("muon", "muon: Muon on the blocks' matrices, AdamW elsewhere; adamw: AdamW",
+                             choices=("adamw", "muon"))
+    lr: float = setting(4e-3, "highest learning rate of AdamW", 0)
+    muon_lr: float = setting(0.02, "highest learning rate of Muon", 0)
+    min_lr: float = setting(0.0, "learning rate at the end", 0)
+    schedule: str = setting("linear", "cosine, linear, wsd (stable, falls over the last fifth), constant",
+                            choices=("cosine", "linear", "wsd", "constant"))
+    warmup_steps: int = setting(100, "steps of rising rate at the start (at most half the schedule)", 0)
+    decay_steps: int = setting(0, "step at which the schedule ends; 0: at max_steps", 0)
+    weight_decay: float = setting(0.1, "pull towards zero, on matrices only", 0)
+    beta1: float = setting(0.9, "AdamW's memory of the gradient", 0, 1)
+    beta2: float = setting(0.99, "AdamW's memory of its square", 0, 1)
+    grad_clip: float = setting(1.0, "longest gradient (its norm) that passes unshortened; 0: no limit", 0)
+    eval_every: int = setting(500, "steps between exact validations, each over the whole validation text", 1)
+    patience: int = setting(0, "stop after this many validations without a better one; 0: never", 0)
     best_dtype: str = setting("fp32", "type of the numbers in best/: fp32, or fp16 for half the size",
                               choices=("fp32", "fp16"))
-    target_loss: float = setting(0.0, "stop when the training loss of a step is this low; 0: never", least=0)
-    sample_chars: int = setting(200, "tokens of sample text written at each validation; 0: none", least=0)
-    save_every: int = setting(500, "steps between checkpoints; 0: only by time", least=0)
-    save_minutes: float = setting(10.0, "minutes between checkpoints", least=0)
-    keep_steps: str = setting("", "steps whose weights stay in moments/STEP, in float16, commas between: "
-                                  "0,20,100,500")
+    target_loss: float = setting(0.0, "stop when the training loss of a step is this low; 0: never", 0)
+    sample_chars: int = setting(200, "tokens of sample text written at each validation; 0: none", 0)
+    save_every: int = setting(500, "steps between checkpoints; 0: only by time", 0)
+    save_minutes: float = setting(10.0, "minutes between checkpoints", 0)
+    keep_steps: str = setting("", "steps whose weights stay in moments/STEP, in float16: 0,20,100,500")
     copy_to: str = setting("", "second folder (Drive, say) that gets a copy every 20 minutes and at the end")
-    windows: str = setting("",
-                           "window lengths in turn with their shares of the run, 128:0.6,1024:0.4; empty: "
-                               "block_size")
+    windows: str = setting("", "window lengths in turn with their shares of the run, 128:0.6,1024:0.4; "
+                           "empty: block_size")
     grow_from: str = setting("", "begin as the models of these folders (best/), side by side, commas between")
-    freeze_matrices: bool = setting(False, "train biases and LayerNorms only: it mends what growing side by "
-                                           "side left")
+    freeze_matrices: bool = setting(False, "train biases and LayerNorms only: it mends what growing left")
     teacher: str = setting("", "folders of models, commas between them, whose mean probabilities are targets "
-                               "beside the text")
-    teacher_weight: float = setting(0.5, "weight of the teachers' probabilities; the text has the rest",
-                                    least=0)
-    order: str = setting("shuffled",
-                         "shuffled: each window once an epoch, in a fresh order; random: drawn anew "
-                                     "each time", choices=("shuffled", "random"))
-    seed: int = setting(1337, "decides first weights, batches and samples", least=0)
+                           "beside the text")
+    teacher_weight: float = setting(0.5, "weight of the teachers' probabilities; the text has the rest", 0)
+    order: str = setting("shuffled", "shuffled: each window once an epoch, in a fresh order; random: drawn "
+                         "anew each time", choices=("shuffled", "random"))
+    seed: int = setting(1337, "decides first weights, batches and samples", 0)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1 or mps")
     precision: str = setting("auto", "auto (by the device's capability), fp32, bf16 or fp16",
                              choices=("auto", "fp32", "bf16", "fp16"))
     compile: bool = setting(False, "try torch.compile; falls back with a line where it cannot")
     tensorboard: bool = setting(True, "write scalars and samples for TensorBoard to OUT_DIR/tb")
     log_every: int = setting(1, "steps between log lines on the screen; 0: only warnings and, once a minute, "
-                                "where the run stands (the log file has every step)", least=0)
+                             "where the run stands (the log file has every step)", 0)
     bar: bool = setting(True, "show a progress bar where the screen is a terminal")
 
     @classmethod
@@ -118,7 +105,7 @@ class TrainConfig:
             c.minutes = 0.0
         if by_clock and not by_steps:
             c.max_steps = NO_END
-        if isinstance(c.block_size, int) and c.block_size > 0:  # the preset's own numbers follow those given
+        if c.block_size > 0:  # the preset's own numbers follow those given
             sequences = max(1, round(c.tokens_per_step / c.block_size))
             if "tokens_per_step" not in overrides:
                 c.tokens_per_step = sequences * c.block_size
@@ -168,8 +155,8 @@ PRESETS = {
     "baby": dict(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2, batch_size=64,
                  tokens_per_step=64 * 256, max_steps=5000, optimizer="adamw", lr=1e-3, min_lr=1e-4,
                  schedule="cosine", order="random", eval_every=250),
-    # the summit (results/summit.json): four seeds, then --grow-from and --teacher name their four best/ folders; the
-    # seeds were measured in two stints of 2,280 and 2,130 steps (bench/summit.py), here they are one
+    # the summit (results/summit.json): four seeds, then --grow-from and --teacher name their best/ folders;
+    # the seeds were measured in two stints of 2,280 and 2,130 steps (bench/summit.py), here they are one
     "gpt2-seed": dict(n_layer=4, n_head=3, n_embd=192, block_size=1024, batch_size=2, muon_lr=0.025,
                       max_steps=4400, windows="128:0.28,256:0.12,1024:0.6"),
     "gpt2-char": dict(n_layer=12, n_head=12, n_embd=768, block_size=1024, batch_size=1, tokens_per_step=4096,
@@ -191,17 +178,18 @@ def did_you_mean(word, known):
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+# ---- What cannot be
+
+
 def refuse(bad, sentence):
     if bad:
         raise TrainError(sentence)
 
 
 def check_settings(c):
+    """Raise TrainError, in one sentence, for values that cannot be or cannot go together."""
     for f in dataclasses.fields(c):
-        check_value(f, getattr(c, f.name))
-    for name in ("dropout", "beta1", "beta2"):
-        value = getattr(c, name)
-        refuse(not 0 <= value < 1, f"{flag(name)} is {value}: it must be at least 0 and below 1.")
+        check_value(flag(f.name), getattr(c, f.name), **f.metadata)
     refuse(not c.lr > 0, "--lr is 0: nothing would be learned.")
     refuse(c.min_lr > c.lr,
            f"--min-lr {c.min_lr} is above --lr {c.lr}: the rate falls from the one to the other.")
@@ -212,35 +200,36 @@ def check_settings(c):
     refuse(not re.fullmatch(r"(\d+(,\d+)*)?", c.keep_steps),
            f"--keep-steps is {c.keep_steps!r}: give whole numbers with commas between, as 0,20,100.")
     refuse(c.text and c.data, "--text and --data name two texts: give one of them.")
-    refuse(c.out_dir and os.path.isfile(c.out_dir), f"--out-dir {c.out_dir} is a file: name a folder.")
-    refuse(c.copy_to and os.path.isfile(c.copy_to), f"--copy-to {c.copy_to} is a file: name a folder.")
-    refuse(c.copy_to and same_folder(c.copy_to, c.out_dir),
+    for name in ("out_dir", "copy_to"):
+        folder = getattr(c, name)
+        refuse(os.path.isfile(folder), f"{flag(name)} {folder} is a file: name a folder.")
+    refuse(c.copy_to and c.out_dir and os.path.realpath(c.copy_to) == os.path.realpath(c.out_dir),
            "--copy-to is --out-dir itself: name another folder.")
     refuse(not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", c.device),
            f"--device is {c.device!r}: choose auto, cpu, mps, cuda or cuda:N.")
 
 
-def check_value(f, value):
-    least, choices = f.metadata["least"], f.metadata["choices"]
+def check_value(name, value, help, least, below, choices):
     if choices:
-        refuse(value not in choices, f"{flag(f.name)} is {value!r}: choose one of {', '.join(choices)}.")
-    if least is not None:
-        fits = value >= least and value != math.inf  # NaN does not fit either
-        refuse(not fits, f"{flag(f.name)} is {value}: it must be at least {least}.")
+        refuse(value not in choices, f"{name} is {value!r}: choose one of {', '.join(choices)}.")
+    if least is not None:  # NaN does not fit either
+        fits = least <= value < (math.inf if below is None else below)
+        under = "" if below is None else f" and below {below}"
+        refuse(not fits, f"{name} is {value}: it must be at least {least}{under}.")
 
 
 def check_batch(c):
     near = max(1, round(c.tokens_per_step / c.block_size)) * c.block_size
     refuse(c.tokens_per_step % c.block_size,
-           f"--tokens-per-step {c.tokens_per_step} is not a whole number of "
-           f"sequences of --block-size {c.block_size}: try {near}.")
+           f"--tokens-per-step {c.tokens_per_step} is not a whole number of sequences of "
+           f"--block-size {c.block_size}: try {near}.")
     if c.batch_size == "auto":
         return
     refuse(not isinstance(c.batch_size, int) or c.batch_size < 1,
            f"--batch-size is {c.batch_size!r}: give a whole number of at least 1, or auto.")
     refuse(c.batch_size > c.sequences,
-           f"--batch-size {c.batch_size} is more than the {c.sequences} sequences of "
-           f"one step: raise --tokens-per-step (now {c.tokens_per_step}) or lower it.")
+           f"--batch-size {c.batch_size} is more than the {c.sequences} sequences of one step: "
+           f"raise --tokens-per-step (now {c.tokens_per_step}) or lower it.")
 
 
 def check_windows(c):
@@ -255,10 +244,6 @@ def check_windows(c):
         refuse(c.tokens_per_step % length, f"{how}, each a part of --tokens-per-step {c.tokens_per_step}.")
 
 
-def same_folder(a, b):
-    return bool(b) and os.path.realpath(a) == os.path.realpath(b)
-
-
 # ---- The command line
 
 
@@ -267,16 +252,13 @@ def parse_command(argv=None):
     parser = make_parser()
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
-        word = unknown[0].split("=")[0]
-        raise TrainError(f"Unknown argument {unknown[0]!r}{did_you_mean(word, known)}: --help lists them "
-                         "all.")
-    given = vars(args)
-    plan, summary, name = (given.pop(key) for key in ("plan", "summary", "preset"))
-    given = {key: value for key, value in given.items() if value is not None}
-    name = name or "cpu"
-    given.setdefault("out_dir", os.path.join("out", name))
-    return TrainConfig.preset_of(name, **given), plan, summary
+        known = [flag(f.name) for f in dataclasses.fields(TrainConfig)]
+        raise TrainError(f"Unknown argument {unknown[0]!r}{did_you_mean(unknown[0].split('=')[0], known)}: "
+                         "--help lists them all.")
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    plan, summary, preset = given.pop("plan"), given.pop("summary"), given.pop("preset", "cpu")
+    given.setdefault("out_dir", os.path.join("out", preset))
+    return TrainConfig.preset_of(preset, **given), plan, summary
 
 
 class OneSentence(argparse.ArgumentParser):
@@ -288,8 +270,7 @@ def make_parser():
     """One flag a field."""
     parser = OneSentence(prog="train_gpt2.py", formatter_class=argparse.RawDescriptionHelpFormatter,
                          allow_abbrev=False, epilog=presets_text(),
-                         description="Train a GPT-2. Choose a preset; every other flag changes one of its "
-                                     "settings.")
+                         description="Train a GPT-2. Choose a preset; the other flags change its settings.")
     parser.add_argument("--plan", action="store_true",
                         help="only show parameters, memory and arithmetic, by formula")
     parser.add_argument("--summary", action="store_true",
@@ -316,17 +297,14 @@ def number_or_auto(text):
 
 
 def presets_text():
-    lines = ["presets (layers / heads / width / context, tokens a step, length); in [ ] above: the values "
-             "of cpu"]
+    lines = ["presets (layers / heads / width / context, tokens a step, length); in [ ] above: those of cpu"]
     for name in PRESETS:
         c = TrainConfig(preset=name, **PRESETS[name])
         length = f"{c.minutes:g} minutes or {c.max_steps:,} steps" if c.minutes else f"{c.max_steps:,} steps"
         lines.append(f"  {name:<10} {c.n_layer} / {c.n_head} / {c.n_embd} / {c.block_size}, "
                      f"{c.tokens_per_step:,}, {length}, {c.tokenizer}, {c.optimizer}")
-    lines += ["",
-              "example: python train_gpt2.py --preset gpt2-char --batch-size auto --out-dir out/char "
-              "--resume auto"]
-    return "\n".join(lines)
+    example = "python train_gpt2.py --preset gpt2-char --batch-size auto --out-dir out/char --resume auto"
+    return "\n".join([*lines, "", f"example: {example}"])
 
 
 def as_command(config, **changes):

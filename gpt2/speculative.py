@@ -1,10 +1,11 @@
 """Speculative sampling: a small model proposes several ids, the large one checks them all in one pass.
 
-Reading a large model's weights from memory takes most of the time of a step, and a pass over five ids reads them once,
-as a pass over one does. Each proposal x, drawn from the small model's q, is kept with probability min(1, p(x) / q(x)),
-p being the large model's; the first that is refused is replaced by a draw from max(p - q, 0), scaled to sum 1. The text
-then has exactly the large model's distribution, whatever the small one proposes (Leviathan et al. 2023, Chen et al.
-2023); a better small model only makes it faster.
+Reading a large model's weights from memory takes most of the time of a step, and a pass over five ids
+reads them once, as a pass over one does. Each proposal x, drawn from the small model's q, is kept with
+probability min(1, p(x) / q(x)), p being the large model's; the first that is refused is replaced by a
+draw from max(p - q, 0), scaled to sum 1. The text then has exactly the large model's distribution,
+whatever the small one proposes (Leviathan et al. 2023, Chen et al. 2023); a better small model only
+makes it faster.
 """
 
 from dataclasses import dataclass
@@ -63,8 +64,8 @@ def speculate(model, draft, idx, max_new_tokens, temperature=1.0, top_k=None, to
               tally=None):
     """Continue idx (1, T) by max_new_tokens ids; yields (1,) int64. The settings are those of GPT.stream.
 
-    draft: a GPT over the same vocabulary. ahead: ids that it proposes at once. tally: a Tally that is counted up.
-    Raises ValueError for more than one row, another vocabulary, or what stream refuses.
+    draft: a GPT over the same vocabulary. ahead: ids that it proposes at once. tally: a Tally that is
+    counted up. Raises ValueError for more than one row, another vocabulary, or what stream refuses.
     """
     model.check_ids(idx)
     check_settings(temperature, top_k, top_p)
@@ -72,7 +73,8 @@ def speculate(model, draft, idx, max_new_tokens, temperature=1.0, top_k=None, to
         raise ValueError(f"Speculative sampling writes one text at a time, not {idx.size(0)}.")
     sizes = [m.config.n_tokens or m.config.vocab_size for m in (model, draft)]
     if sizes[0] != sizes[1] or ahead < 1:
-        raise ValueError(f"The draft must know the same {sizes[0]} ids (it has {sizes[1]}), and ahead be at least 1.")
+        raise ValueError(f"The draft must know the same {sizes[0]} ids (it has {sizes[1]}), "
+                         "and ahead be at least 1.")
     generator = None if seed is None else torch.Generator(idx.device).manual_seed(seed)
 
     def probs(logits):
@@ -95,7 +97,9 @@ def _rounds(large, small, text, left, ahead, probs, draw, tally):
             proposed, q = propose(small, text, n, probs, draw)
             p = probs(large.logits(torch.cat((text, proposed), dim=1))[-n - 1 :])  # (n + 1, V)
             new = verdict(proposed[0], q, p, draw)
-            tally.passes, tally.proposed, tally.kept = tally.passes + 1, tally.proposed + n, tally.kept + len(new) - 1
+            tally.passes += 1
+            tally.proposed += n
+            tally.kept += len(new) - 1
             text, left = torch.cat((text, new[None]), dim=1), left - len(new)
             for reader in (large, small):
                 reader.keep(text.size(1) - 1)  # the last id is still to be read

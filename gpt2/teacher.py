@@ -23,8 +23,9 @@ def soft_targets(probs, y, weight):
 def teacher_table(teachers, ids, device):
     """What the teachers expect at each place of ids (N,): (N, V) fp16, the mean of their probabilities.
 
-    Row i is about ids[i], given what stands before it. Windows are those of the teachers' context T, each half
-    over the last, so that at least T / 2 ids stand before (at the beginning: what there is; row 0 is even).
+    Row i is about ids[i], given what stands before it. Windows are those of the teachers' context T,
+    each half over the last, so that at least T / 2 ids stand before (at the beginning: what there is;
+    row 0 is even).
     """
     T, V, N = teachers[0].config.block_size, teachers[0].config.vocab_size, len(ids)
     check(teachers, N, V)
@@ -47,5 +48,5 @@ def check(teachers, n, V):
     if len({(t.config.block_size, t.config.vocab_size) for t in teachers}) > 1:
         raise TrainError("--teacher: the teachers must have one context and one vocabulary.")
     if 2 * n * V > TABLE_BYTES:
-        raise TrainError(f"--teacher keeps {V:,} probabilities for each of {n:,} tokens, {2 * n * V / 2**30:.0f} GB: "
-                         "use a shorter text or a smaller vocabulary.")
+        raise TrainError(f"--teacher keeps {V:,} probabilities for each of {n:,} tokens, "
+                         f"{2 * n * V / 2**30:.0f} GB: use a shorter text or a smaller vocabulary.")

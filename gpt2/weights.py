@@ -1,10 +1,9 @@
 """GPT-2's file format, as Hugging Face writes it, both ways.
 
-A folder holds config.json, generation_config.json and model.safetensors, or its parts and an index. Names
-begin with
-`transformer.`; three matrices of a block are stored transposed, as OpenAI's Conv1D had them. What is read
-may be
-anybody's: nothing is allocated before config.json and the file's header agree.
+A folder holds config.json, generation_config.json and model.safetensors, or its parts and an index.
+Names begin with `transformer.`; three matrices of a block are stored transposed, as OpenAI's Conv1D had
+them. What is read may be anybody's: nothing is allocated before config.json and the file's header
+agree.
 """
 
 import json
@@ -13,17 +12,17 @@ import re
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from data.files import write_atomic
 
 WEIGHTS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
-SIZES = ("n_positions", "vocab_size", "n_layer", "n_head", "n_embd")
-FIELDS = (("n_positions", "block_size"), ("vocab_size", "vocab_size"), ("n_layer", "n_layer"), ("n_head",
-                                                                                                "n_head"),
-          ("n_embd", "n_embd"), ("embd_pdrop", "dropout"), ("attn_pdrop", "dropout"), ("resid_pdrop",
-                                                                                       "dropout"),
-          ("tie_word_embeddings", "tie_weights"), ("bias", "bias"), ("n_tokens", "n_tokens"))  # theirs, ours
+FIELDS = (("n_positions", "block_size", int), ("vocab_size", "vocab_size", int), ("n_layer", "n_layer", int),
+          ("n_head", "n_head", int), ("n_embd", "n_embd", int), ("embd_pdrop", "dropout", float),
+          ("attn_pdrop", "dropout", float), ("resid_pdrop", "dropout", float), ("bias", "bias", bool),
+          ("tie_word_embeddings", "tie_weights", bool), ("n_tokens", "n_tokens", int))  # theirs, ours
 FIXED = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "n_inner": None,
          "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False}
 LARGEST_JSON = 5_000_000  # bytes
@@ -35,15 +34,13 @@ LARGEST_JSON = 5_000_000  # bytes
 def save_pretrained(model, folder, dtype=torch.float32, start_id=0):
     """Write config.json, generation_config.json and model.safetensors as Hugging Face's GPT-2 has them.
 
-    dtype: torch.float32, or torch.float16 for half the size. start_id: what an empty prompt begins with.
-    Each file is
-    replaced in one step, so a save that is cut off spoils nothing.
+    dtype: torch.float32, or torch.float16 for half the size. start_id: what an empty prompt begins with. Each
+    file is replaced in one step, so a save that is cut off spoils nothing.
     """
-    from safetensors.torch import save_file
     state = to_hugging_face(model, dtype)
-    config = {**FIXED, **{theirs: getattr(model.config, ours) for theirs, ours in FIELDS},
-              "bos_token_id": None,
-              "eos_token_id": None, "dtype": str(dtype).split(".")[1], "architectures": ["GPT2LMHeadModel"]}
+    shape = {theirs: getattr(model.config, ours) for theirs, ours, _ in FIELDS}
+    config = {**FIXED, **shape, "bos_token_id": None, "eos_token_id": None, "dtype": str(dtype).split(".")[1],
+              "architectures": ["GPT2LMHeadModel"]}
     generation = {"bos_token_id": start_id, "eos_token_id": None, "do_sample": True}
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, WEIGHTS)
@@ -75,8 +72,8 @@ def to_hugging_face(model, dtype):
 def from_pretrained(cls, make_config, source, revision=None):
     """A GPT-2, ours or OpenAI's, from a folder or Hub repo, in fp32 and eval mode.
 
-    cls: GPT; make_config: GPTConfig. Raises ValueError, in one sentence, for what is damaged, of another
-    kind or NaN.
+    cls: GPT; make_config: GPTConfig. Raises ValueError, in one sentence, for what is damaged, of
+    another kind or NaN.
     """
     source = str(source)
     fields = read_fields(read_json(find(source, "config.json", revision)), source)
@@ -85,58 +82,20 @@ def from_pretrained(cls, make_config, source, revision=None):
     check_sizes(fields, shapes, source)
     with torch.device("meta"):  # no memory yet
         model = cls(make_config(**fields))
-    check_shapes(shapes, model, source)
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    check_shapes(shapes, wanted, model.config, source)
+    state = read_tensors(paths)
+    check_finite(state, source)
+    if model.config.tie_weights:
+        state["lm_head.weight"] = state["transformer.wte.weight"]
+    for name in state.keys() - wanted.keys():  # what the format wants of a model without biases
+        if state.pop(name).any():
+            raise ValueError(f"{source}: config.json says that there are no biases, and {name} is one.")
     model.to_empty(device="cpu")
     if model.config.tie_weights:
         model.lm_head.weight = model.transformer.wte.weight
-    state = from_hugging_face(read_tensors(paths), model, source)
-    check_finite(state, source)
     model.load_state_dict(state)
     return model.eval()
-
-
-def check_finite(state, source):
-    """Raise ValueError for weights (name -> tensor) that are no numbers: such a model cannot write."""
-    bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    if bad:
-        raise ValueError(f"{source}: {len(bad)} of {len(state)} tensors, as {bad[0]}, hold NaN or infinity, "
-                         "and such "
-                         "a model cannot write: its training broke off, take an earlier checkpoint or train "
-                         "anew.")
-
-
-def from_hugging_face(state, model, source):
-    """Tensors as stored -> a state_dict of our model, every name and shape checked."""
-    ours = {}
-    for name, tensor in state.items():
-        name = our_name(name)
-        if name and (model.config.bias or not name.endswith(".bias") or tensor.any()):
-            ours[name] = (tensor.t() if name.endswith(CONV1D) else tensor).float()
-    if model.config.tie_weights:
-        ours["lm_head.weight"] = ours.get("transformer.wte.weight")
-    check_same({name: t.shape for name, t in ours.items() if t is not None}, shapes_of(model), source)
-    return ours
-
-
-def our_name(name):
-    """OpenAI's file lacks the prefix, and carries the causal mask: None for that."""
-    if name.endswith((".attn.bias", ".attn.masked_bias")):
-        return None
-    return name if name.startswith(("transformer.", "lm_head.")) else "transformer." + name
-
-
-def shapes_of(model):
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
-
-
-def check_same(found, wanted, source):
-    wrong = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
-    if wrong:
-        raise ValueError(f"{source}: {WEIGHTS} and config.json differ in {len(wrong)} tensors, as "
-                         f"{wrong[0]}.")
-
-
-# ---- What config.json says, and whether the file's header says the same
 
 
 def read_fields(hf, source):
@@ -144,14 +103,16 @@ def read_fields(hf, source):
     foreign = [name for name in FIXED if not is_gpt2(name, hf)]
     if foreign or "model_type" not in hf:
         raise ValueError(f"{source}: config.json describes another model than GPT-2 {foreign}.")
-    for theirs, _ in FIELDS:
-        kind = int if theirs in SIZES or theirs == "n_tokens" else float if theirs.endswith("pdrop") else bool
+    fields = {}
+    for theirs, ours, kind in FIELDS:
         value = hf.get(theirs)
-        if theirs in hf and not is_a(value, kind) and not (theirs == "n_tokens" and value is None):
+        if theirs not in hf or theirs == "n_tokens" and value is None:
+            continue
+        if type(value) is not kind and not (kind is float and type(value) is int):
             raise ValueError(f"{source}: config.json has {theirs} = {str(value)[:40]!r}, not a "
                              f"{kind.__name__}.")
-    fields = {ours: hf[theirs] for theirs, ours in FIELDS if theirs in hf}
-    if fields.get("n_tokens") is not None and not 0 < fields["n_tokens"] <= fields.get("vocab_size", 0):
+        fields[ours] = value
+    if "n_tokens" in fields and not 0 < fields["n_tokens"] <= fields.get("vocab_size", 0):
         raise ValueError(f"{source}: config.json has n_tokens = {fields['n_tokens']}, which its vocabulary "
                          "lacks.")
     return fields
@@ -161,39 +122,41 @@ def is_gpt2(name, hf):
     value = hf.get(name, FIXED[name])
     if name == "activation_function":
         return value in ("gelu_new", "gelu_pytorch_tanh")  # two names of one function
-    if name == "n_inner" and value is not None:
-        return is_a(hf.get("n_embd"), int) and value == 4 * hf["n_embd"]
+    if name == "n_inner" and type(value) is int and type(hf.get("n_embd")) is int:
+        return value == 4 * hf["n_embd"]
     return value == FIXED[name]
 
 
-def is_a(value, kind):
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
-    return isinstance(value, int) or kind is float and isinstance(value, float)
-
-
 def check_sizes(fields, shapes, source):
-    """Before anything is built, however large: the tables and the number of blocks, against the file's
-    header."""
-    found = {our_name(name): shape for name, shape in shapes.items()}
-    layers = {match[1] for name in found if name and (match := re.match(r"transformer\.h\.(\d+)\.", name))}
-    wte, wpe = (found.get(f"transformer.{name}.weight", ()) for name in ("wte", "wpe"))
-    wanted = {"vocab_size": wte[0] if wte else None, "n_embd": wte[-1] if wte else None,
-              "block_size": wpe[0] if wpe else None, "n_layer": len(layers)}
-    wrong = [name for name, value in wanted.items() if name in fields and fields[name] != value]
+    """Before anything is built, however large: tables and number of blocks against the file's header."""
+    layers = {match[1] for name in shapes if (match := re.match(r"transformer\.h\.(\d+)\.", name))}
+    wte, wpe = (shapes.get(f"transformer.{name}.weight") or [None] for name in ("wte", "wpe"))
+    found = {"vocab_size": wte[0], "n_embd": wte[-1], "block_size": wpe[0], "n_layer": len(layers)}
+    wrong = [name for name, size in found.items() if name in fields and fields[name] != size]
     if wrong:
         raise ValueError(f"{source}: {WEIGHTS} and config.json differ in {', '.join(wrong)}.")
 
 
-def check_shapes(shapes, model, source):
-    found = {our_name(name): torch.Size(reversed(shape)) if name.endswith(CONV1D) else torch.Size(shape)
-             for name, shape in shapes.items() if our_name(name)}
-    wanted = shapes_of(model)
-    if model.config.tie_weights:
+def check_shapes(shapes, wanted, config, source):
+    """Every name and shape of the file's header against those of our model."""
+    found = dict(shapes)
+    if config.tie_weights:
         found["lm_head.weight"] = found.get("transformer.wte.weight")
-    if not model.config.bias:  # the file has zeros where we have nothing
+    if not config.bias:  # the file has zeros where we have nothing
         found = {name: shape for name, shape in found.items() if name in wanted or not name.endswith(".bias")}
-    check_same(found, wanted, source)
+    wrong = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
+    if wrong:
+        raise ValueError(f"{source}: {WEIGHTS} and config.json differ in {len(wrong)} tensors, as "
+                         f"{wrong[0]}.")
+
+
+def check_finite(state, source):
+    """Raise ValueError for weights (name -> tensor) that are no numbers: such a model cannot write."""
+    bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if bad:
+        raise ValueError(f"{source}: {len(bad)} of {len(state)} tensors, as {bad[0]}, hold NaN or infinity, "
+                         "and such a model cannot write: its training broke off, take an earlier checkpoint "
+                         "or train anew.")
 
 
 # ---- Files
@@ -211,8 +174,7 @@ def weight_files(source, revision):
         return [find(source, name, revision) for name in names]
     if find(source, PICKLE, revision, required=False):
         raise ValueError(f"{source} has only {PICKLE}, a pickle, which can run code and is not opened here: "
-                         "convert it "
-                         "once with transformers, "
+                         "convert it once with transformers, "
                          "AutoModelForCausalLM.from_pretrained(NAME).save_pretrained(FOLDER).")
     return [find(source, WEIGHTS, revision)]
 
@@ -221,9 +183,7 @@ def find(source, name, revision, required=True):
     """The path of a file in a folder or Hub repo; None if it is not there and not required."""
     if os.path.isdir(source):
         path = os.path.join(source, name)
-        if required or os.path.exists(path):
-            return path
-        return None
+        return path if required or os.path.exists(path) else None
     try:
         from huggingface_hub import file_exists, hf_hub_download
         if name == PICKLE:
@@ -248,26 +208,33 @@ def read_json(path):
         raise damaged(path, e) from e
 
 
-def opened(path):
-    from safetensors import safe_open
-    return safe_open(path, framework="pt")
+def our_name(name):
+    """OpenAI's file lacks the prefix, and carries the causal mask: None for that."""
+    if name.endswith((".attn.bias", ".attn.masked_bias")):
+        return None
+    return name if name.startswith(("transformer.", "lm_head.")) else "transformer." + name
 
 
 def read_shapes(paths):
-    """{name: shape} from the files' headers alone."""
+    """{our name: shape of our tensor} from the files' headers alone."""
     shapes = {}
     for path in paths:
         try:
-            with opened(path) as file:
-                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            with safe_open(path, framework="pt") as file:
+                for name in filter(our_name, file.keys()):
+                    shape = file.get_slice(name).get_shape()
+                    shapes[our_name(name)] = torch.Size(shape[::-1] if name.endswith(CONV1D) else shape)
         except Exception as e:  # safetensors has a class of its own for this
             raise damaged(path, e) from e
     return shapes
 
 
 def read_tensors(paths):
-    tensors = {}
+    """{our name: our tensor, fp32}"""
+    state = {}
     for path in paths:
-        with opened(path) as file:
-            tensors |= {name: file.get_tensor(name) for name in file.keys()}
-    return tensors
+        with safe_open(path, framework="pt") as file:
+            for name in filter(our_name, file.keys()):
+                tensor = file.get_tensor(name)
+                state[our_name(name)] = (tensor.t() if name.endswith(CONV1D) else tensor).float()
+    return state

@@ -1,4 +1,4 @@
-"""A large model that begins exactly where small ones stand, and the options of the trainer that go with it."""
+"""A large model that begins exactly where small ones stand, and the trainer's options that go with it."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_side_by_side_twice_the_same_is_the_same(ids):
 
 @torch.no_grad()
 def test_side_by_side_gives_the_mean_of_the_logits(ids):
-    """Two models: closer to the mean of their logits than either is; the rest is LayerNorm, which 16 features share."""
+    """Two models: closer to the mean of their logits than either is; the rest is the shared LayerNorm."""
     models = [small(1), small(2)]
     mean = sum(m(ids)[0] for m in models) / 2
     away = [(logits - mean).norm() for logits in (grow(models, BIG, ids)(ids)[0], models[0](ids)[0])]
@@ -56,7 +56,8 @@ def test_all_that_is_new_can_learn(ids):
     new = [i for i in range(5) if model.transformer.h[i] not in places(model.transformer.h, 2)]
     assert len(new) == 3
     assert all(model.transformer.h[i].mlp.c_proj.weight.grad.abs().sum() > 0 for i in new)
-    assert model.transformer.h[0].mlp.c_fc.weight.grad[:64, 16:].abs().min() > 0  # from one model to the other
+    across = model.transformer.h[0].mlp.c_fc.weight.grad[:64, 16:]  # from one model to the other
+    assert across.abs().min() > 0
 
 
 def test_positions_repeat_the_second_half():
@@ -81,17 +82,18 @@ def corpus():
 
 
 def tiny(**settings):
-    return TrainConfig.preset_of("quick", **{**dict(n_layer=1, n_embd=16, max_steps=8, eval_every=8, sample_chars=0,
-                                                    log_every=0, bar=False, precision="fp32"), **settings})
+    base = dict(n_layer=1, n_embd=16, max_steps=8, eval_every=8, sample_chars=0, log_every=0, bar=False,
+                precision="fp32")
+    return TrainConfig.preset_of("quick", **{**base, **settings})
 
 
 def test_grow_from_a_folder(corpus, tmp_path):
     """--grow-from that is not read: the first loss would be that of an untrained model."""
     folders = [str(tmp_path / name) for name in "ab"]
-    losses = [train(tiny(max_steps=60, seed=i, out_dir=f), corpus).progress.val_loss for i, f in enumerate(folders)]
+    runs = [train(tiny(max_steps=60, seed=i, out_dir=f), corpus) for i, f in enumerate(folders)]
     config = tiny(n_layer=2, n_head=4, n_embd=32, lr=1e-9, muon_lr=1e-9, max_steps=1,
                   grow_from=",".join(f + "/best" for f in folders))
-    assert train(config, corpus).progress.val_loss < max(losses)
+    assert train(config, corpus).progress.val_loss < max(run.progress.val_loss for run in runs)
     with pytest.raises(TrainError, match="side by side"):
         train(tiny(n_embd=48, grow_from=folders[0] + "/best"), corpus)
 
@@ -104,14 +106,6 @@ def test_windows_in_turn(corpus):
     for windows in ("8", "8:0.5", "64:1", "7:1", "x:1"):
         with pytest.raises(TrainError, match="--windows"):
             tiny(windows=windows)
-
-
-def test_minutes_end_the_run_and_its_rate(corpus):
-    """A schedule that looks at the steps: the run would not end, or end at a high rate."""
-    result = train(tiny(minutes=0.02, max_steps=10**6, eval_every=10**6, warmup_steps=0), corpus)
-    rates = [r["lr"] for r in result.history if "lr" in r]
-    assert 1.0 < result.progress.clock < 3 and rates[-1] < 0.1 * rates[0]
-    assert result.progress.val_loss > 0
 
 
 def test_soft_targets_are_probabilities():

@@ -1,24 +1,53 @@
-"""Muon beside torch.optim.Muon, which is the oracle."""
+"""gpt2/optim.py: Muon beside torch.optim.Muon, which is the oracle; and what each optimizer takes."""
 
+import pytest
 import torch
 
-from train_gpt2 import Muon
+from model_gpt2 import GPT, GPTConfig
+from train_gpt2 import Muon, TrainConfig, make_optimizers, orthogonalize
 
 
-def oracle_step(grads, lr):
-    """What torch's own Muon makes of these gradients, each a matrix of its own, from zero."""
-    params = [torch.nn.Parameter(torch.zeros_like(g)) for g in grads]
-    muon = torch.optim.Muon(params, lr=lr, weight_decay=0.0, adjust_lr_fn="original")
-    for p, g in zip(params, grads, strict=True):
-        p.grad = g.clone()
-    muon.step()
-    return [p.detach() for p in params]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(32, 32), (64, 16), (16, 64)])
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e6])
+def test_orthogonalize(dtype, shape, size):
+    """Newton-Schulz that overflows in a T4's fp16, transposes its result, or leaves directions unequal."""
+    g = size * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, s, v = torch.linalg.svd(g, full_matrices=False)
+    got = orthogonalize(g, dtype)
+    assert got.dtype == g.dtype and got.shape == g.shape
+    along = torch.diagonal(u.mT @ got @ v.mT)  # how far it goes along each of g's own directions
+    big = s > 0.05 * s[0]  # the iteration needs more steps for directions that are nearly empty
+    assert (along[big] > 0.5).all() and (along[big] < 1.4).all()
 
 
-def our_step(grad, lr):
-    p = torch.nn.Parameter(torch.zeros_like(grad))
-    p.grad = grad.clone()
-    Muon([p], lr=lr).step()
+def test_muon_takes_the_blocks_matrices_only():
+    """Muon on the embedding table (it ruins it), or a parameter that no optimizer or two of them hold."""
+    model = GPT(GPTConfig(16, 11, 2, 2, 16))
+    muon, adamw = make_optimizers(model, TrainConfig(), torch.float32)
+    names = {p: n for n, p in model.named_parameters()}
+    held = [[names[p] for group in o.param_groups for p in group["params"]] for o in (muon, adamw)]
+    assert sorted(held[0] + held[1]) == sorted(names.values())
+    assert all(".h." in n and n.endswith("weight") and "ln_" not in n for n in held[0]) and len(held[0]) == 8
+    decayed = {names[p] for g in adamw.param_groups for p in g["params"] if g["weight_decay"]}
+    assert decayed == {"transformer.wte.weight", "transformer.wpe.weight"}
+
+
+def oracle_steps(grads, lr):
+    """What torch's own Muon makes of these gradients, one after the other, from zero."""
+    return steps(lambda p: torch.optim.Muon([p], lr=lr, weight_decay=0.0, adjust_lr_fn="original"), grads)
+
+
+def our_steps(grads, lr):
+    return steps(lambda p: Muon([p], lr=lr), grads)
+
+
+def steps(make, grads):
+    p = torch.nn.Parameter(torch.zeros_like(grads[0]))
+    muon = make(p)
+    for grad in grads:
+        p.grad = grad.clone()
+        muon.step()
     return p.detach()
 
 
@@ -27,16 +56,29 @@ def close(ours, theirs):
     return (ours - theirs).norm() < 0.05 * theirs.norm()
 
 
-def test_a_step_is_that_of_torch():
-    """Another scale for tall or wide matrices, another momentum, another iteration."""
+@pytest.mark.parametrize("shape", [(32, 32), (128, 32), (32, 128)])
+def test_steps_are_those_of_torch(shape):
+    """Another scale for tall or wide matrices, another iteration, a momentum that is made anew each time."""
     torch.manual_seed(0)
-    for shape in ((32, 32), (128, 32), (32, 128)):
-        grad = torch.randn(shape)
-        assert close(our_step(grad, 0.1), oracle_step([grad], 0.1)[0]), shape
+    grads = [torch.randn(shape) for _ in range(3)]
+    assert close(our_steps(grads, 0.1), oracle_steps(grads, 0.1))
 
 
 def test_query_key_and_value_step_like_three_square_matrices():
-    """c_attn (3C, C) taken for one tall matrix: its step was sqrt(3) times too long."""
+    """c_attn (3C, C) taken for one tall matrix: its step is sqrt(3) too long, a loud query drowns a key."""
     torch.manual_seed(0)
-    grad = torch.randn(96, 32)
-    assert close(our_step(grad, 0.1), torch.cat(oracle_step(grad.chunk(3), 0.1)))
+    parts = [torch.randn(32, 32) * size for size in (1.0, 1e-2, 1e-4)]
+    want = torch.cat([oracle_steps([part], 0.1) for part in parts])
+    assert close(our_steps([torch.cat(parts)], 0.1), want)
+
+
+def test_matrices_of_one_shape_step_each_for_itself():
+    """Stacked for speed: an update that goes to the wrong layer, or decay that is added instead of taken."""
+    torch.manual_seed(0)
+    grads = [torch.randn(32, 32) for _ in range(3)]
+    params = [torch.nn.Parameter(torch.eye(32)) for _ in grads]
+    for p, grad in zip(params, grads, strict=True):
+        p.grad = grad.clone()
+    Muon(params, lr=0.1, weight_decay=0.5).step()
+    for p, grad in zip(params, grads, strict=True):
+        assert close(p.detach() - 0.95 * torch.eye(32), our_steps([grad], 0.1))

@@ -18,7 +18,7 @@ def tiny(seed, layers=1, block_size=12, vocab=5):
 
 @pytest.mark.parametrize("ahead", [1, 3, 9])
 def test_greedy_is_letter_for_letter_the_same(ahead):
-    """A cache that keeps refused ids, a proposal checked one place off, a window that moves at another time."""
+    """A cache that keeps refused ids, a proposal checked one place off, a window that moves too late."""
     large, small, idx = tiny(1, 2, vocab=40), tiny(2, block_size=7, vocab=40), torch.tensor([[3, 1, 4]])
     plain = list(large.stream(idx, 60, temperature=0))
     assert list(speculate(large, small, idx, 60, temperature=0, ahead=ahead)) == plain
@@ -30,7 +30,8 @@ def test_the_distribution_is_the_large_models():
     large, small, idx = tiny(1, 2), tiny(2), torch.tensor([[0, 1]])
     settings = dict(temperature=0.9, top_k=4)
     first = filter_probs(large(idx)[0][:, -1], **settings)[0]
-    both = torch.stack([filter_probs(large(torch.tensor([[0, 1, a]]))[0][:, -1], **settings)[0] for a in range(5)])
+    texts = torch.tensor([[0, 1, a] for a in range(5)])
+    both = filter_probs(large(texts)[0][:, -1], **settings)
     expected = (first[:, None] * both).flatten()
     n = 2000
     drawn = [list(speculate(large, small, idx, 3, seed=seed, ahead=2, **settings))[:2] for seed in range(n)]
@@ -38,7 +39,7 @@ def test_the_distribution_is_the_large_models():
     assert counts[expected == 0].sum() == 0
     held = expected > 0
     chi2 = ((counts - n * expected)[held] ** 2 / (n * expected)[held]).sum()
-    assert chi2 < 45  # 24 degrees of freedom at most: above 45 once in 170 times by chance, and the seeds are fixed
+    assert chi2 < 45  # 24 degrees of freedom at most: above it once in 170 times; the seeds are fixed
 
 
 def test_the_model_itself_as_its_draft_keeps_everything():

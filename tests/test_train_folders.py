@@ -1,6 +1,6 @@
-"""Folders of a run: who owns them, whose run lies in them, the copy that brings it back; and what is said
-meanwhile."""
+"""Folders of a run: who owns them, whose run lies in them, the copy that brings it back; what is said."""
 
+import dataclasses
 import errno
 import io
 import json
@@ -11,12 +11,13 @@ import time
 
 import pytest
 
-from data.shakespeare import corpus_from_text
-from gpt2 import checkpoint, owner, plan, runlog
+from data.corpus import corpus_from_text
+from data.ngram import NGram
+from gpt2 import checkpoint, folders, owner, plan, runlog
 from gpt2.checkpoint import load_checkpoint, look_into
 from gpt2.owner import Owner
 from model_gpt2 import GPTConfig
-from tests.test_train_files import ROOT, same, tiny, words
+from tests.runs import ROOT, same, tiny, until, words
 from train_gpt2 import TrainError, train
 
 
@@ -25,35 +26,29 @@ def corpus():
     return corpus_from_text(words(), "words")
 
 
-def until(step):
-    return lambda record, model: record["step"] == step
-
-
 # ---- the copy
 
 
 def test_a_new_machine_goes_on_from_the_copy(corpus, tmp_path):
-    """The machine is gone, the copy on Drive is not: the run began at step 1 and replaced the copy, 150 ->
-    10."""
+    """The machine is gone, the copy is not: the run began at step 1 and replaced it, 150 -> 10."""
     drive = str(tmp_path / "drive")
     train(tiny(tmp_path / "old", copy_to=drive), corpus, until(12))
     again = train(tiny(tmp_path / "new", copy_to=drive), corpus)
     whole = train(tiny(tmp_path / "whole"), corpus)
     assert same(again.model.state_dict(), whole.model.state_dict())
     assert [r["step"] for r in again.history if "loss" in r] == list(range(1, 21))
-    assert load_checkpoint(drive)["step"] == 20 and (tmp_path / "drive" / "best" / "model.safetensors").exists()
-    assert (tmp_path / "new" / "best" / "model.safetensors").exists()
+    assert load_checkpoint(drive)["step"] == 20
+    assert all((tmp_path / name / "best" / "model.safetensors").exists() for name in ("drive", "new"))
 
 
 def test_the_later_of_folder_and_copy_goes_on(corpus, tmp_path):
     """A folder that stayed behind on another machine writes its earlier step over the later copy."""
     drive = str(tmp_path / "drive")
     train(tiny(tmp_path / "a", max_steps=8, copy_to=drive), corpus)
-    checkpoint.copy_run(tmp_path / "a", tmp_path / "b")
+    folders.copy_run(tmp_path / "a", tmp_path / "b")
     train(tiny(tmp_path / "a", copy_to=drive, max_steps=16), corpus)
     done = []
-    result = train(tiny(tmp_path / "b", copy_to=drive, max_steps=16), corpus, lambda record,
-                   model: done.append(record))
+    result = train(tiny(tmp_path / "b", copy_to=drive, max_steps=16), corpus, lambda *_: done.append(1))
     assert result.progress.step == 16 and not done  # nothing was left to do
     assert look_into(drive)["step"] == 16
 
@@ -79,24 +74,25 @@ def test_a_copy_that_changed_meanwhile_is_not_replaced(corpus, tmp_path, what, c
 
     def callback(record, model):
         if record["step"] == 5:
-            checkpoint.copy_run(tmp_path / "else", drive)
+            folders.copy_run(tmp_path / "else", drive)
 
     train(tiny(tmp_path / "here", copy_to=str(drive)), corpus, callback)
     assert (drive / "last.pt").read_bytes() == (tmp_path / "else" / "last.pt").read_bytes()
     assert "warning: no copy" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("hurt", ["a", "drive"])
+@pytest.mark.parametrize("hurt", ["here", "drive"])
 def test_a_damaged_checkpoint_is_not_the_later_one(corpus, tmp_path, hurt):
-    """A damaged copy replaced a whole checkpoint; and beside a whole copy one was told to overwrite a damaged one."""
-    drive = str(tmp_path / "drive")
-    train(tiny(tmp_path / "a", max_steps=8, save_every=0), corpus)
-    checkpoint.copy_run(tmp_path / "a", drive)
+    """A damaged copy that is brought back, or kept as the later one; a damaged folder beside a whole copy."""
+    here, drive = tmp_path / "here", tmp_path / "drive"
+    train(tiny(here, max_steps=8, save_every=0), corpus)
+    folders.copy_run(here, drive)
     train(tiny(tmp_path / hurt, max_steps=12, save_every=0), corpus)
     for path in (tmp_path / hurt).glob("last*.pt"):
         spoil(path)
-    again = train(tiny(tmp_path / "a", copy_to=drive, max_steps=16, save_every=0), corpus)
-    assert [r["step"] for r in again.history if "loss" in r] == list(range(1, 17)) and look_into(drive)["step"] == 16
+    again = train(tiny(here, copy_to=str(drive), max_steps=10, save_every=0), corpus)
+    assert [r["step"] for r in again.history if "loss" in r] == list(range(1, 11))
+    assert load_checkpoint(drive)["step"] == 10
 
 
 def spoil(path):
@@ -110,28 +106,18 @@ def content_of(folder):
 
 
 def test_what_is_damaged_never_replaces_a_whole_copy(corpus, tmp_path):
-    """copy_run took last.pt as it was, while last.prev.pt was whole; and with none whole it took half of the rest."""
+    """copy_run took last.pt as it was, while last.prev.pt was whole; with none whole, the rest."""
     here, drive = tmp_path / "here", tmp_path / "drive"
     train(tiny(here), corpus)
     spoil(here / "last.pt")
-    checkpoint.copy_run(here, drive)
+    folders.copy_run(here, drive)
     assert load_checkpoint(drive)["step"] == 15
     before = content_of(drive)
     spoil(here / "last.prev.pt")
     (here / "history.jsonl").unlink()
     with pytest.raises(OSError, match="no checkpoint to copy is whole"):
-        checkpoint.copy_run(here, drive)
+        folders.copy_run(here, drive)
     assert content_of(drive) == before
-
-
-def test_a_damaged_copy_does_not_stand_in_the_way(corpus, tmp_path):
-    """A copy that claims a later step and cannot be read was kept until the run had come as far."""
-    here, drive = tmp_path / "here", tmp_path / "drive"
-    train(tiny(drive, save_every=0), corpus)
-    spoil(drive / "last.pt")
-    train(tiny(here, max_steps=8), corpus)
-    train(tiny(here, max_steps=10, copy_to=str(drive)), corpus)
-    assert load_checkpoint(drive)["step"] == 10
 
 
 def test_a_new_machine_does_not_begin_anew_beside_a_damaged_copy(corpus, tmp_path):
@@ -152,11 +138,11 @@ def test_a_copy_cut_between_two_renames_brings_its_best_model(corpus, tmp_path):
 
 def test_drive_that_is_not_mounted_is_refused(corpus, tmp_path, monkeypatch):
     """makedirs invents /content/drive/MyDrive, and the copy is lost with the machine, in silence."""
-    monkeypatch.setattr(checkpoint, "DRIVE", str(tmp_path / "drive"))
+    monkeypatch.setattr(folders, "DRIVE", str(tmp_path / "drive"))
     mine = str(tmp_path / "drive" / "MyDrive" / "run")
-    for folders in (dict(out_dir=mine), dict(copy_to=mine)):
+    for named in (dict(out_dir=mine), dict(copy_to=mine)):
         with pytest.raises(TrainError, match="not mounted"):
-            train(tiny(tmp_path / "here", **folders), corpus)
+            train(tiny(tmp_path / "here", **named), corpus)
     assert not (tmp_path / "drive").exists()
     monkeypatch.setattr(os.path, "ismount", lambda path: path == str(tmp_path / "drive"))
     assert train(tiny(tmp_path / "here", copy_to=mine, max_steps=2), corpus).progress.step == 2
@@ -177,7 +163,6 @@ def test_a_finished_run_is_kept_shown_and_extended(corpus, tmp_path, capsys):
 
 def test_identity_knows_the_split(corpus, tmp_path):
     """The same text cut elsewhere: what was validation is trained on, and no hash tells."""
-    import dataclasses
     n = len(corpus.train) + 100
     other = dataclasses.replace(corpus, train_text=corpus.text[:n], val_text=corpus.text[n:])
     train(tiny(tmp_path), corpus)
@@ -187,7 +172,6 @@ def test_identity_knows_the_split(corpus, tmp_path):
 
 def test_letter_counts_are_those_of_the_text(corpus, tmp_path):
     """One text, then --resume overwrite with another: the old counts stayed (5-gram "5.142", true 1.669)."""
-    from data.ngram import NGram
     train(tiny(tmp_path), corpus)
     other = corpus_from_text(words()[::-1] + "\n" + words(2000).upper(), "other")
     train(tiny(tmp_path, resume="overwrite"), other)
@@ -215,17 +199,19 @@ def held_by(folder, **changes):
 
 def test_two_runs_in_one_folder(corpus, tmp_path):
     """One died with "free some space", and the survivor's history was torn."""
-    code = ("import sys, time; from gpt2.owner import Owner; Owner().take(sys.argv[1]); print(1, "
-            "flush=True); "
-            "time.sleep(60)")
+    code = ("import sys, time; from gpt2.owner import Owner; o = Owner(); o.take(sys.argv[1]); "
+            "print(1, flush=True); time.sleep(60)")
     other = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, stdout=subprocess.PIPE)
     other.stdout.readline()
-    with pytest.raises(TrainError,
-                       match=rf"in use by a run on .* \(process {other.pid}, since \d\d:\d\d\)") as error:
+    says = rf"in use by a run on .* \(process {other.pid}, since \d\d:\d\d\): wait for it"
+    with pytest.raises(TrainError, match=says) as error:
         train(tiny(tmp_path), corpus)
     assert "\n" not in str(error.value)
     with pytest.raises(TrainError, match=f"process {other.pid}"):
         train(tiny(tmp_path / "mine", copy_to=str(tmp_path)), corpus)
+    (tmp_path / "owner.json").write_text("")
+    with pytest.raises(TrainError, match="just being taken"):
+        Owner().take(tmp_path)
     other.kill()  # not yet waited for: a zombie is dead too
     time.sleep(0.5)
     assert train(tiny(tmp_path, max_steps=2), corpus).progress.step == 2
@@ -233,45 +219,62 @@ def test_two_runs_in_one_folder(corpus, tmp_path):
     assert not (tmp_path / "owner.json").exists()
 
 
-@pytest.mark.parametrize("changes, alive", [
-    ({}, True), ({"pid": 2**22 + 1}, False), ({"started": ["another boot", "5"]}, False),
-    ({"host": "elsewhere"}, "or, if that machine is gone, go on after"),
-    ({"host": "elsewhere", "beat": time.time() - 20 * owner.BEAT}, False)])
-def test_dead_owners_do_not_block(tmp_path, changes, alive):
+@pytest.mark.parametrize("changes, says", [
+    ({}, None), ({"host": "elsewhere"}, "or, if that machine is gone, go on after"),
+    ({"host": "elsewhere", "beat": time.time() - 20 * owner.BEAT}, None),
+    ({"host": "elsewhere", "beat": time.time() + 1e6}, None)])
+def test_dead_owners_do_not_block(tmp_path, changes, says):
     """A folder that nobody can use any more, because a machine was switched off in the middle of a run."""
     held_by(tmp_path, **changes)
     mine = Owner()
-    if alive:
-        with pytest.raises(TrainError, match=alive if isinstance(alive, str) else "in use"):
-            mine.take(str(tmp_path))
+    if says:
+        with pytest.raises(TrainError, match=says):
+            mine.take(tmp_path)
     else:
-        mine.take(str(tmp_path))
+        mine.take(tmp_path)
+        assert json.loads((tmp_path / "owner.json").read_text())["pid"] == os.getpid()
         mine.release()
         assert not (tmp_path / "owner.json").exists()
 
 
-def test_a_card_that_cannot_be_read_blocks_only_while_it_is_fresh(tmp_path):
-    """Half written by another run that begins now; or left by a full disk for ever."""
-    (tmp_path / "owner.json").write_text("{")
-    with pytest.raises(TrainError, match="just being taken"):
-        Owner().take(str(tmp_path))
-    os.utime(tmp_path / "owner.json", (0, 0))
-    Owner().take(str(tmp_path))
+def test_where_the_system_cannot_lock(tmp_path, monkeypatch):
+    """Windows, or a disk without locks: the owner's signs of life are all there is to go by."""
+    monkeypatch.setattr(owner, "fcntl", None)
+    first = Owner()
+    first.take(tmp_path)
+    with pytest.raises(TrainError, match="in use"):
+        Owner().take(tmp_path)
+    first.release()
+    held_by(tmp_path, beat=time.time() - 20 * owner.BEAT)
+    Owner().take(tmp_path)
 
 
-def test_a_long_run_shows_that_it_lives(tmp_path, monkeypatch):
+def test_a_folder_given_back_while_it_is_taken(tmp_path, monkeypatch):
+    """The lock of a file that its last owner removed meanwhile: two more could hold the folder."""
+    real, mine = owner.lock, Owner()
+
+    def removed_first(file):
+        monkeypatch.setattr(owner, "lock", real)
+        os.remove(tmp_path / "owner.json")
+        return real(file)
+
+    monkeypatch.setattr(owner, "lock", removed_first)
+    mine.take(tmp_path)
+    with pytest.raises(TrainError, match="in use"):
+        Owner().take(tmp_path)
+
+
+def test_a_long_run_shows_that_it_lives(tmp_path):
     """A card of ten minutes ago, and another machine takes the folder of a run that goes on."""
     mine = Owner()
-    mine.take(str(tmp_path))
-    mine.beat_at = 0
-    held_by(tmp_path, beat=5.0)
-    mine.beat()
-    assert json.loads((tmp_path / "owner.json").read_text())["beat"] > time.time() - 5
-    held_by(tmp_path, host="elsewhere")
-    mine.beat_at = 0
-    mine.beat()
+    mine.take(tmp_path)
+    for host in (json.loads(owner.card())["host"], "elsewhere"):
+        held_by(tmp_path, beat=5.0, host=host)
+        mine.beat_at = 0
+        mine.beat()
+        assert (json.loads((tmp_path / "owner.json").read_text())["beat"] > 5) == (host != "elsewhere")
     mine.release()
-    assert json.loads((tmp_path / "owner.json").read_text())["host"] == "elsewhere"  # it is theirs now
+    assert (tmp_path / "owner.json").exists()  # it is theirs now
 
 
 # ---- what is said can never end a run
@@ -288,10 +291,9 @@ def test_a_console_that_cannot_show_a_letter(tmp_path, monkeypatch):
 def test_a_closed_pipe_ends_the_talking(tmp_path):
     """train_gpt2.py ... | head: nothing was saved, and "free some space"."""
     (tmp_path / "text.txt").write_text(words())
-    flags = (f"--preset quick --text {tmp_path / 'text.txt'} --n-embd 16 --block-size 16 --tokens-per-step "
-             "64 "
-             f"--max-steps 40 --device cpu --out-dir {tmp_path / 'run'}")
-    command = [sys.executable, "train_gpt2.py", *flags.split()]
+    flags = "--preset quick --n-embd 16 --block-size 16 --tokens-per-step 64 --max-steps 40 --device cpu"
+    command = [sys.executable, "train_gpt2.py", *flags.split(), "--text", str(tmp_path / "text.txt"),
+               "--out-dir", str(tmp_path / "run")]
     run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     run.stdout.readline()
     run.stdout.close()
@@ -323,12 +325,10 @@ def test_a_full_log_disk_does_not_end_the_run(corpus, tmp_path, monkeypatch, cap
     assert capsys.readouterr().out.count(f"goes on without its {what}") == 1
 
 
-@pytest.mark.parametrize("code, says", [(errno.ENOSPC, "free some space"), (errno.EACCES,
-                                                                            "may not be written"),
-                                        (errno.EIO, "look after the disk")])
+@pytest.mark.parametrize("code, says", [
+    (errno.ENOSPC, "free some space"), (errno.EACCES, "not be written"), (errno.EIO, "look after the disk")])
 def test_an_os_error_is_named_for_what_it_is(corpus, tmp_path, monkeypatch, code, says):
-    """Told to free some space for a folder that may not be written to; a traceback where it is full at the
-    start."""
+    """Told to free some space for a folder that may not be written to; a traceback where it is full."""
     def fails(*_):
         raise OSError(code, os.strerror(code))
 

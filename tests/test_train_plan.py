@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+import gpt2.corpus
 import train_gpt2
 from gpt2 import plan
 from gpt2.plan import card_peak, count_params, flops_per_token, memory_plan, model_config
@@ -109,7 +110,7 @@ def test_peak_is_the_cards_own(monkeypatch, name, half):
 
 def test_plan_and_summary_from_the_command_line(monkeypatch, capsys):
     """--plan that loads the text, trains, or prints a size that the model does not have."""
-    monkeypatch.setattr(train_gpt2, "load_corpus", lambda **_: pytest.fail("loaded the text"))
+    monkeypatch.setattr(gpt2.corpus, "load_text", lambda *_, **__: pytest.fail("loaded the text"))
     assert train_gpt2.main(["--preset", "quick", "--plan", "--summary"]) == 0
     out, size = capsys.readouterr().out, GPT(model_config(TrainConfig.preset_of("quick"), 65)).num_params()
     assert f"parameters: {size:,}" in out and re.search(r"together +[\d,.]+ MB", out)
