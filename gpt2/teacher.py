@@ -35,7 +35,8 @@ def teacher_table(teachers, ids, device):
     table, end = torch.full((N + T, V), 1 / V, dtype=torch.float16), 1
     for x in windows.split(max(1, 4096 // T)):
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            probs = sum(t(x.to(device))[0].float().softmax(dim=-1) for t in teachers) / len(teachers)  # (B, T, V)
+            probs = sum(t(x.to(device))[0].float().softmax(dim=-1) for t in teachers)  # (B, T, V)
+            probs = probs / len(teachers)
         if end == 1:  # only the first window tells of its own first half
             table[1 : T + 1 - half], end = probs[0, : T - half], T + 1 - half
         new = probs[:, T - half :].flatten(0, 1)
