@@ -43,10 +43,11 @@ def build(out, executed=None, strict=False):
 
 
 def bind(out):
-    """Bind the pages that `build` laid out beside `out` as an EPUB; returns its path."""
-    folder = Path(out).resolve().with_name("book-epub")
+    """Bind the pages of the book in `out` as an EPUB beside its first page; returns its path."""
+    out = Path(out).resolve()
+    folder = out.with_name("book-epub")
     sphinx("epub", folder, ["-D", "html_js_files=", "-D", "html_static_path="])
-    return Path(shutil.move(next(folder.glob("*.epub")), Path(out).resolve().with_suffix(".epub")))
+    return Path(shutil.copy(next(folder.glob("*.epub")), out / "book.epub"))
 
 
 def sphinx(kind, out, settings, strict=False):

@@ -25,7 +25,7 @@ def as_function(path):
 
 
 def imported_first(paths):
-    """The modules of these paths, each behind those that it imports, from book/_static or from space/static."""
+    """The modules of these paths, each behind those that it imports from book/_static or space/static."""
     found = {}
     for path in paths:
         names = [name for _, name in IMPORT.findall(path.read_text(encoding="utf-8"))]

@@ -133,8 +133,9 @@ function markTerms(node, pattern, terms, seen) {
     const term = found[1].toLowerCase();
     if (seen.has(term)) continue;
     seen.add(term);
-    const button = make("button", "term", found[0]);
-    button.type = "button";
+    const button = make("span", "term", found[0]);           // a <button> would not flow with its line
+    button.setAttribute("role", "button");
+    button.tabIndex = 0;
     button.addEventListener("mouseenter", () => showTerm(button, terms.get(term)));
     button.addEventListener("focus", () => showTerm(button, terms.get(term)));
     button.addEventListener("click", () => showTerm(button, terms.get(term)));
