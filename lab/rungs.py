@@ -88,29 +88,40 @@ def train_rung(nb, make):
     return model, nb.exact_loss(model, block_size), kept
 
 
+def keep(file, model, steps):
+    """Write a model in 16 bits, the small GPT as the folder of files that the Space's page reads."""
+    if hasattr(model, "config"):
+        model.save_pretrained(FOLDER / file, dtype=torch.float16)
+        return
+    state = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+    save_file({**state, **steps}, FOLDER / f"{file}.safetensors")
+
+
+def write_facts(nb, trained):
+    """rungs.json: the alphabet, the line of the strip, the marks of counting, and the losses of all rungs."""
+    kept = {rung["file"]: rung for rung in read_json(FOLDER / "rungs.json").get("rungs", [])}
+    rungs = {**kept, **trained}
+    where = nb.corpus.val_text.index(LINE)
+    write_result(FOLDER / "rungs.json", {"steps": nb.STEPS, "summit_steps": nb.SUMMIT_STEPS}, nb.corpus,
+                 command="python -m lab.rungs", chars=nb.chars,
+                 line=LINE, before=nb.corpus.val_text[where - 60:where],
+                 marks=[NGram(n, nb.V).fit(nb.corpus.train).loss(nb.corpus.val) for n in range(1, 6)],
+                 rungs=[rungs[file] for file in RUNGS if file in rungs])
+
+
 def main(files):
     """Train and keep the rungs of these files, or all; the others stay as they are."""
-    nb = definitions()
-    rungs = {rung["file"]: rung for rung in read_json(FOLDER / "rungs.json").get("rungs", [])}
+    nb, trained = definitions(), {}
     FOLDER.mkdir(parents=True, exist_ok=True)
     for file in files or RUNGS:
         name, make = RUNGS[file]
         start = time.perf_counter()
-        model, loss, kept = train_rung(nb, make)
-        if hasattr(model, "config"):
-            model.save_pretrained(FOLDER / file, dtype=torch.float16)
-        else:
-            state = {key: value.half().contiguous() for key, value in model.state_dict().items()}
-            save_file({**state, **kept}, FOLDER / f"{file}.safetensors")
-        rungs[file] = {"file": file, "name": name, "val_loss": loss, "seconds": time.perf_counter() - start,
-                       "parameters": sum(p.numel() for p in model.parameters())}
+        model, loss, steps = train_rung(nb, make)
+        keep(file, model, steps)
+        trained[file] = {"file": file, "name": name, "val_loss": loss, "seconds": time.perf_counter() - start,
+                         "parameters": sum(p.numel() for p in model.parameters())}
         say(f"{name}: {loss:.4f}")
-    marks = [NGram(n, nb.V).fit(nb.corpus.train).loss(nb.corpus.val) for n in range(1, 6)]
-    where = nb.corpus.val_text.index(LINE)
-    write_result(FOLDER / "rungs.json", {"steps": nb.STEPS, "summit_steps": nb.SUMMIT_STEPS}, nb.corpus,
-                 command="python -m lab.rungs", chars=nb.chars, marks=marks,
-                 rungs=[rungs[file] for file in RUNGS if file in rungs],
-                 line=LINE, before=nb.corpus.val_text[where - 60:where])
+    write_facts(nb, trained)
 
 
 if __name__ == "__main__":

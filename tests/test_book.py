@@ -159,7 +159,7 @@ def test_words_are_explained_by_tap(visit, monkeypatch):
     if not book.terms():
         pytest.skip("there is no glossary yet")
     page = visit("gpt2_gradio.html", width=390)
-    word = page.locator("button.term").first
+    word = page.locator(".term").first
     word.click()
     assert page.inner_text("#term-box") in book.terms().values()
     page.keyboard.press("Escape")
