@@ -1,26 +1,34 @@
-"""The exact folders that go to the Hub: a model with its card, a Space for each target; nothing is sent from here.
+"""The exact folders that go to the Hub: a model with its card, a Space for each target; nothing is sent
+from here.
 
-Every folder ends with a mark in its README: the list of files that this project wrote. By it a repo, or a folder on
-this machine, is known as ours, and what an earlier build left in it can go.
+Every folder ends with a mark in its README: the list of files that this project wrote. By it a repo, or a
+folder on this machine, is known as ours, and what an earlier build left in it can go.
 """
-
-from __future__ import annotations
 
 import json
 import os
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.files import write_atomic
+from data.ngram import NGram
+from data.tokenizer import load_tokenizer
+from model_gpt2 import GPT
 from space.account import HUB, PublishError
 from space.card import notebook, write_card
 from space.folder import NEEDED, TABLE, check_parts, copy, names_in, read_json, source, start_id
-from space.static_site import HALF_ABOVE, build_static, front_matter
+from space.static_site import HALF_ABOVE, build_static, front_matter, halve
 
 ROOT = Path(__file__).resolve().parents[1]
-APP = ("space/__init__.py", "space/writer.py", "space/limits.py", "space/look.py", "space/folder.py", "space/guard.py",
-       "model_gpt2.py", "gpt2/__init__.py", "gpt2/sampling.py", "gpt2/weights.py", "gpt2/fast_cpu.py",
-       "data/__init__.py", "data/files.py", "data/tokenizer.py", "data/ngram.py", "LICENSE")  # fmt: skip
+APP = {  # folder: what of it an app needs
+    "space": ("__init__", "writer", "limits", "look", "folder", "guard"),
+    "gpt2": ("__init__", "sampling", "weights", "fast_cpu", "device", "errors", "machine"),
+    "data": ("__init__", "files", "tokenizer", "ngram"),
+}
+TOP = {"app.py": "space/app.py", "app.css": "space/app.css",
+       **{name: name for name in ("model_gpt2.py", "LICENSE")}}
 MARK = "<!-- made with gpt2-from-scratch: {} -->\n"
 
 
@@ -29,20 +37,19 @@ class Target:
     """Where a Space runs, and what that place needs."""
 
     sdk: str
+    price: str
     hardware: str | None = None
-    python: str = "3.12"
     torch: str | None = None  # None: the version that the project pins
     index: str | None = None  # where else pip may look
-    price: str = ""
 
 
 TARGETS = {
-    "static": Target("static", price="free for every account; the visitor's browser computes"),
-    "zero-a10g": Target("gradio", "zero-a10g", torch="2.11.0",
-                        price="free for a verified account that is older than 30 days, two Spaces each"),
-    "cpu-basic": Target("gradio", "cpu-basic", index="https://download.pytorch.org/whl/cpu",
-                        price="needs a paid plan (PRO)"),
-}  # fmt: skip
+    "static": Target("static", "free for every account; the visitor's browser computes"),
+    "zero-a10g": Target("gradio", "free for a verified account that is older than 30 days, two Spaces each",
+                        "zero-a10g", torch="2.11.0"),
+    "cpu-basic": Target("gradio", "needs a paid plan (PRO)", "cpu-basic",
+                        index="https://download.pytorch.org/whl/cpu"),
+}
 
 
 # ---- what is ours
@@ -58,23 +65,24 @@ def made_files(readme: str) -> list[str] | None:
     """The files that a README's mark lists, or None if it has no mark of ours."""
     found = re.search(re.escape(MARK.strip()).replace(r"\{\}", r"(\[.*?\])"), readme)
     try:
-        names = json.loads(found[1]) if found else None
+        return [name for name in json.loads(found[1]) if isinstance(name, str)] if found else None
     except ValueError:
         return None
-    return [name for name in names if isinstance(name, str)] if names is not None else None
 
 
 def prepare(out: Path, model: Path | None = None) -> None:
-    """Make the folder and empty it of an earlier build; PublishError if it holds anything else, or the model itself."""
+    """Make the folder, or empty it of an earlier build; PublishError if it holds anything else."""
     if model is not None and out.resolve() in (model.resolve(), *model.resolve().parents):
-        raise PublishError(f"{out} cannot be built in, the model itself lies there: name an empty or new folder.")
+        raise PublishError(f"{out} cannot be built in, the model itself lies there: name an empty or new "
+                           "folder.")
     if out.exists() and not out.is_dir():
         raise PublishError(f"{out} is a file: name a folder that is empty or new.")
     out.mkdir(parents=True, exist_ok=True)
     readme = out / "README.md"
     ours = made_files(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
     if foreign := [name for name in files_in(out) if name not in (ours or [])]:
-        raise PublishError(f"{out} holds {foreign[0]}, which no earlier build put there: name an empty or new folder.")
+        raise PublishError(f"{out} holds {foreign[0]}, which no earlier build put there: name an empty or "
+                           "new folder.")
     for name in files_in(out):
         (out / name).unlink()
 
@@ -86,88 +94,89 @@ def mark(out: Path) -> Path:
     return out
 
 
-# ---- the folders
+def show_tree(folder: Path) -> str:
+    """The folder's files with their sizes, for reading before anything is sent."""
+    rows = [(name, (folder / name).stat().st_size) for name in files_in(folder)]
+    total = sum(size for _, size in rows)
+    return "\n".join(f"  {size:>13,}  {name}" for name, size in [*rows, (f"bytes in {len(rows)} "
+                                                                         "files", total)])
 
 
-def build_model_folder(folder, out, repo_id: str, dtype: str = "auto", project: str | None = None,
-                       **said: str | None) -> Path:  # fmt: skip
-    """Write what is published of a model folder into `out`, with its card.
+# ---- a model's folder
 
-    dtype: "float32", "float16", or "auto": float16 if the weights take more than 20 MB in the folder.
+
+def build_model_folder(folder, out, repo_id: str, **said: str | None) -> Path:
+    """Write what is published of a model folder into `out`, with its card; a large model in float16.
+
     said: license, language, origin of the text, as far as the reader states them; see card.write_card.
     Raises ValueError (PublishError, FolderError) for a folder that is no model of ours.
     """
-    import torch
-
     folder, out = Path(folder), Path(out)
-    model, tokenizer = load(folder)
+    check(folder)
     prepare(out, folder)
     for name in names_in(folder):
         copy(folder, name, out / name)
-    start = start_id(tokenizer, folder)
-    half = (out / "model.safetensors").stat().st_size > HALF_ABOVE if dtype == "auto" else dtype == "float16"
-    if half:
-        model.save_pretrained(out, dtype=torch.float16, start_id=start)
-    write(out / "generation_config.json", {**read_json(out / "generation_config.json"), "bos_token_id": start})
+    if (out / "model.safetensors").stat().st_size > HALF_ABOVE:
+        halve(out)
+    settings = read_json(out / "generation_config.json")
+    settings["bos_token_id"] = start_id(load_tokenizer(out), out)
+    write(out / "generation_config.json", settings)
     write(out / "metrics.json", without_paths(read_json(out / "metrics.json")))
-    write_card(out, repo_id, project, **said)
+    write_card(out, repo_id, project_address(), **said)
     write(out / "notebook.ipynb", notebook(out, repo_id))
     return mark(out)
 
 
-def load(folder: Path):
-    """(model, tokenizer) of a folder whose parts all fit together; ValueError in one sentence if they do not."""
-    from data.ngram import NGram
-    from data.tokenizer import load_tokenizer
-    from model_gpt2 import GPT
-
+def check(folder: Path) -> None:
+    """ValueError in one sentence unless the folder is whole and its parts fit together."""
     if not folder.is_dir():
-        raise PublishError(f"There is no folder {folder}: give the folder that training wrote, for instance out/best.")
+        raise PublishError(f"There is no folder {folder}: give the folder that training wrote, for "
+                           "instance out/best.")
     for name in {*NEEDED, *names_in(folder)}:
         path = source(folder, name)
         if name.endswith(".json"):
             read_json(path)
-    model, tokenizer = GPT.from_pretrained(folder), load_tokenizer(folder)
     table = NGram.load(folder / TABLE) if (folder / TABLE).is_file() else None
-    check_parts(folder, model, tokenizer, table)
-    return model, tokenizer
+    check_parts(folder, GPT.from_pretrained(folder), load_tokenizer(folder), table)
 
 
 def write(path: Path, value: dict) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    write_atomic(path, json.dumps(value, indent=1) + "\n")
 
 
 def without_paths(metrics: dict) -> dict:
     """Folders of the reader's machine are nobody's business."""
-    config = metrics.get("config")
-    private = ("out_dir", "copy_to", "data", "text", "grow_from")
-    return {**metrics, "config": {k: v for k, v in config.items() if k not in private}} if isinstance(
-        config, dict) else metrics  # fmt: skip
+    private, config = ("out_dir", "copy_to", "data", "text", "grow_from"), metrics.get("config")
+    if isinstance(config, dict):
+        config = {key: value for key, value in config.items() if key not in private}
+    return {**metrics, "config": config}
+
+
+# ---- a Space's folder
 
 
 def build_space_folder(repo_id: str, model: str, out, target: str, revision: str | None = None,
-                       folder: Path | None = None) -> Path:  # fmt: skip
+                       folder: Path | None = None) -> Path:
     """Write the Space's files into `out`. model: owner/name on the Hub; folder: its files on this machine.
 
     A static page carries its model. A Gradio app names it in model.json and loads it when it starts.
     """
-    out, spec = Path(out), TARGETS[target]
+    out = Path(out)
     if folder is not None:
-        load(folder)
+        check(folder)
     prepare(out, folder)
-    if spec.sdk == "static":
-        build_static(folder, out, links=links(repo_id, model), model_repo=model or None, license=license_of(folder),
-                     address=f"{HUB}/spaces/{repo_id}/resolve/main/")  # fmt: skip
+    if TARGETS[target].sdk == "static":
+        build_static(folder, out, links(repo_id, model), model or None, license_of(folder),
+                     f"{HUB}/spaces/{repo_id}/resolve/main/")
         return mark(out)
-    for name, home in {"app.py": "space/app.py", "app.css": "space/app.css", **{n: n for n in APP}}.items():
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
+    parts = {f"{room}/{name}.py": f"{room}/{name}.py" for room, names in APP.items() for name in names}
+    for name, home in {**TOP, **parts}.items():
         copy(ROOT, home, out / name)
-    if folder is not None and not model:
-        (out / "model").mkdir(exist_ok=True)
+    if model:
+        write(out / "model.json", {"model": model, "revision": revision})
+    else:
         for name in names_in(folder):
             copy(folder, name, out / "model" / name)
-    else:
-        write(out / "model.json", {"model": model, "revision": revision})
     (out / "requirements.txt").write_text(requirements(target))
     (out / "README.md").write_text(space_readme(repo_id, model, target), encoding="utf-8")
     return mark(out)
@@ -176,29 +185,32 @@ def build_space_folder(repo_id: str, model: str, out, target: str, revision: str
 def license_of(folder: Path) -> str | None:
     """What the model's own card states."""
     card = folder / "README.md"
-    found = re.search(r"^license: *\"?([\w.-]+)", card.read_text(encoding="utf-8") if card.is_file() else "", re.M)
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    found = re.search(r"^license: *\"?([\w.-]+)", text, re.M)
     return found[1] if found else None
 
 
 def links(repo_id: str, model: str) -> dict[str, str]:
     """What a page points to."""
-    found = {"the model": f"{HUB}/{model}"} if model else {}
-    found |= {"make your own copy": f"{HUB}/spaces/{repo_id}?duplicate=true"}
-    if address := project_address():
-        found |= {"the notebook that made it": f"{address}/blob/main/gpt2_gradio.ipynb"}
-    return found
+    address = project_address()
+    return {**({"the model": f"{HUB}/{model}"} if model else {}),
+            "make your own copy": f"{HUB}/spaces/{repo_id}?duplicate=true",
+            **({"the notebook that made it": f"{address}/blob/main/gpt2_gradio.ipynb"} if address else {})}
+
+
+def project() -> dict:
+    """The table [project] of pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def project_address() -> str | None:
     """The project's own address, from the one place where it stands."""
-    found = re.search(r'^repository = "([^"]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
-    return found[1] if found else None
+    return project().get("urls", {}).get("repository")
 
 
 def pins() -> dict[str, str]:
     """package -> exact version, as pyproject.toml pins them for the project itself: the one source."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    return dict(re.findall(r'^\s*"([A-Za-z0-9_-]+)==([^"]+)",', text, re.M))
+    return dict(line.split("==") for line in project()["optional-dependencies"]["dev"] if "==" in line)
 
 
 def requirements(target: str) -> str:
@@ -212,26 +224,21 @@ def requirements(target: str) -> str:
 
 def space_readme(repo_id: str, model: str, target: str) -> str:
     """README.md of a Gradio Space: what tells the Hub how to run it, then space/templates/space_readme.md."""
-    spec = TARGETS[target]
+    spec, models = TARGETS[target], [model] if model else None
     fields = {
-        "title": "A GPT-2 from scratch", "emoji": "🪶", "colorFrom": "yellow", "colorTo": "red", "sdk": spec.sdk,
-        "sdk_version": pins()["gradio"], "python_version": spec.python, "app_file": "app.py", "license": "mit",
+        "title": "A GPT-2 from scratch", "emoji": "🪶", "colorFrom": "yellow", "colorTo": "red",
+        "sdk": spec.sdk, "sdk_version": pins()["gradio"], "python_version": "3.12", "app_file": "app.py",
+        "license": "mit",
         "short_description": "A GPT-2 trained from scratch: write and look inside",
-        "suggested_hardware": spec.hardware, "models": [model] if model else None,
-        "preload_from_hub": [model] if model else None,  # fetched once, while the Space is built
-    }  # fmt: skip
-    project = project_address()
-    story = f"* How it was built, trained and published, in three notebooks: {project}\n" if project else ""
+        "suggested_hardware": spec.hardware, "models": models,
+        "preload_from_hub": models,  # fetched once, while the Space is built
+    }
+    address = project_address()
+    story = f"* How it was built, trained and published, in three notebooks: {address}\n" if address else ""
     words = {"REPO": repo_id, "MODEL": f"[{model}]({HUB}/{model})" if model else "the folder `model`",
-             "COPY": f"{HUB}/spaces/{repo_id}?duplicate=true", "PROJECT": story}  # fmt: skip
+             "COPY": f"{HUB}/spaces/{repo_id}?duplicate=true",
+             "PROJECT": story}
     text = (ROOT / "space" / "templates" / "space_readme.md").read_text(encoding="utf-8")
     for word, value in words.items():
         text = text.replace("{" + word + "}", value)
     return front_matter(fields) + "\n" + text
-
-
-def show_tree(folder: Path) -> str:
-    """The folder's files with their sizes, for reading before anything is sent."""
-    rows = [(name, (folder / name).stat().st_size) for name in files_in(folder)]
-    total = sum(size for _, size in rows)
-    return "\n".join(f"  {size:>13,}  {name}" for name, size in [*rows, (f"bytes in {len(rows)} files", total)])

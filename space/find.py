@@ -1,24 +1,25 @@
-"""Which model the third notebook ships: the one that the reader names, the newest one trained here, or, plainly as a
-rehearsal, the project's own. It is never guessed that somebody else's model is the reader's.
+"""Which model the third notebook ships: the one that the reader names, the newest one trained here, or,
+plainly as a rehearsal, the project's own. It is never guessed that somebody else's model is the reader's.
 """
-
-from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from space.account import explain, find_token, without_reader
-from space.folder import NEEDED, TABLE, FolderError
+from data.files import say
+from space.account import Account, PublishError, without_reader
+from space.folder import FolderError, download
 
 OWN = Path(__file__).resolve().parent / "model"
-QUESTION = "Your model: a folder, a folder on Drive, or you/name on the Hub. Empty: rehearse with the project's own. "
+QUESTION = ("Your model: a folder, a folder on Drive, or you/name on the Hub. Empty: rehearse with the "
+            "project's own. ")
 
 
 def choose_model(named: str = "", ask=None) -> tuple[Path, bool]:
     """(model folder, whether it is the reader's own).
 
-    named: a folder, or owner/name on the Hub, also a private one; "" looks for what was trained here, then asks the
-    reader, who may answer nothing. A run without a reader is not asked. FolderError for a name that leads nowhere.
+    named: a folder, or owner/name on the Hub, also a private one; "" looks for what was trained here,
+    then asks the reader, who may answer nothing. A run without a reader is not asked. FolderError for a
+    name that leads nowhere.
     """
     if named:
         return fetch(named), True
@@ -28,24 +29,23 @@ def choose_model(named: str = "", ask=None) -> tuple[Path, bool]:
         try:
             return fetch(answer), True
         except FolderError as error:
-            print(error)
-    print("No model of yours: the project's own small one stands in, as a rehearsal. It is not published as yours.")
+            say(error)
+    say("No model of yours: the project's own small one stands in, as a rehearsal. It is not published as "
+        "yours.")
     return Path(os.path.relpath(OWN)), False  # short, as it is printed
 
 
 def trained(places=("out", "runs")) -> Path | None:
     """The newest best/ of a run on this machine; small trial runs do not count."""
     found = [path for place in places for path in Path(place).glob("*/best/model.safetensors")
-             if "quick" not in path.parts[1]] if not without_reader() else []  # fmt: skip
+             if "quick" not in path.parts[1]] if not without_reader() else []
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
 def ask_reader(question: str) -> str:
     """The reader's answer; "" where nobody can be asked."""
-    if without_reader():
-        return ""
     try:
-        return input(question)
+        return "" if without_reader() else input(question)
     except Exception:  # a kernel without a keyboard: each front end has its own kind of error
         return ""
 
@@ -57,16 +57,16 @@ def fetch(named: str) -> Path:
         if (folder / "config.json").is_file():
             return folder
     if path.is_dir():
-        raise FolderError(f"{path} holds no model: give the folder that training wrote, for instance out/mine/best.")
+        raise FolderError(f"{path} holds no model: give the folder that training wrote, for instance "
+                          "out/mine/best.")
     if str(path).startswith("/content/drive") and not os.path.ismount("/content/drive"):
-        raise FolderError("Drive is not mounted: run `from google.colab import drive; drive.mount('/content/drive')`.")
+        raise FolderError("Drive is not mounted: run `from google.colab import drive; "
+                          "drive.mount('/content/drive')`.")
     if path.is_absolute() or named.count("/") != 1 or named.startswith("."):
-        raise FolderError(f"There is no folder {named}: check the path, or give owner/name of a model on the Hub.")
-    from huggingface_hub import snapshot_download
-
-    token, where = find_token()
+        raise FolderError(f"There is no folder {named}: check the path, or give owner/name of a model on "
+                          "the Hub.")
+    account = Account(dry_run=True)
     try:
-        found = snapshot_download(named, allow_patterns=[*NEEDED, TABLE, "README.md"], token=token or False)
-    except Exception as error:  # the client has a dozen kinds; a reader needs one sentence
-        raise FolderError(explain(error, f"fetching {named}", where if token else None)) from None
-    return Path(found)
+        return account.ask(f"fetching {named}", download, named, token=account.token or False)
+    except PublishError as error:
+        raise FolderError(error) from None

@@ -1,6 +1,8 @@
-"""What stands before Gradio: no uploads, only small bodies, nothing that names a file; and who reads an answer.
+"""What stands before Gradio: no uploads, only small bodies, nothing that names a file; and who reads an
+answer.
 
-An ASGI middleware, standard library only. Gradio itself takes files from anybody, also for an app without a file input.
+An ASGI middleware, standard library only. Gradio itself takes files from anybody, also for an app without
+a file input.
 """
 
 import ipaddress
@@ -33,7 +35,7 @@ class Guard:
             if part["type"] == "http.disconnect":
                 return
             size += len(part.get("body", b""))
-            body = body + part.get("body", b"") if size <= MAX_BODY else b""  # the rest is read and thrown away
+            body = body + part.get("body", b"") if size <= MAX_BODY else b""  # the rest is thrown away
             if not part.get("more_body"):
                 break
         if path.endswith("/upload"):
@@ -60,14 +62,14 @@ class Guard:
 
 
 def reader_of(path: str, scope) -> str:
-    """Whose answer a GET reads: the session of a page, or the event of a single call; "" for everything else."""
+    """Whose answer a GET reads: the session of a page, or the event of a single call; else ""."""
     if path.endswith("/queue/data"):
         return parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
     return path.rsplit("/", 1)[1] if "/call/" in path else ""
 
 
 def names_a_file(body: bytes) -> bool:
-    """Whether the JSON holds an object in which Gradio would see a file, or is nested too deep to be looked at."""
+    """Whether the JSON holds what Gradio would take for a file, or is nested too deep to be looked at."""
     try:
         left = [json.loads(body)]
     except RecursionError:
@@ -98,8 +100,9 @@ def is_read(session) -> bool:
 
 
 def address_of(request) -> str | None:
-    """A visitor's address in the public network, as the proxy before us tells it; None for this machine and its own."""
-    host = (request.headers.get("x-forwarded-for") or getattr(request.client, "host", "") or "").split(",")[0].strip()
+    """A visitor's public address, as the proxy before us tells it; None for this machine and its own."""
+    told = request.headers.get("x-forwarded-for") or getattr(request.client, "host", "") or ""
+    host = told.split(",")[0].strip()
     try:
         return host if ipaddress.ip_address(host).is_global else None
     except ValueError:

@@ -1,4 +1,5 @@
-"""What keeps the app on its feet: a visitor's wish made safe, and a line in which visitors are served in order.
+"""What keeps the app on its feet: a visitor's wish made safe, and a line in which visitors are served in
+order.
 
 Standard library only.
 """
@@ -93,7 +94,7 @@ class Line:
         self.running, self.waiting = 0, []
 
     def join(self, session=None, address=None):
-        """A ticket; Busy if the line is full, or if this session or address holds its share of places already."""
+        """A ticket; Busy if the line is full, or if this session or address holds its share of places."""
         with self._lock:
             if len(self.waiting) >= self.most + self.slots - self.running:
                 raise Busy(BUSY)
@@ -104,7 +105,7 @@ class Line:
             return ticket
 
     def ready(self, ticket, seconds: float = 0.25) -> int:
-        """0: your turn has come (call `leave` afterwards). Else how many are before you, after a short wait."""
+        """0: your turn has come (call `leave` afterwards). Else how many are before you."""
         with self._free:
             self._free.wait_for(lambda: self._my_turn(ticket), seconds)
             if not self._my_turn(ticket):
@@ -140,7 +141,7 @@ def cores() -> int:
 
 
 def reach_this_machine():
-    """Keep what is on this machine away from a proxy that the environment names: it would look for it on its own."""
+    """Keep what is on this machine away from a proxy that the environment names."""
     for name in ("no_proxy", "NO_PROXY"):
         known = [place for place in os.environ.get(name, "").split(",") if place]
         os.environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost", "::1"]))

@@ -1,16 +1,20 @@
 """How the app draws: text, surprise, guesses and attention as HTML, every character of it escaped.
 
-Pure functions from numbers and strings to HTML; no model, no Gradio. Height always repeats what colour says, and
-the number is in a title or in the text, so nothing hangs on seeing a colour.
+Pure functions from numbers and strings to HTML; no model, no Gradio. Height always repeats what colour
+says, and the number is in a title or in the text, so nothing hangs on seeing a colour.
 """
 
 import html
-import math
 import unicodedata
 
+from space.folder import exact_loss, per_letter
+
 NAMES = {" ": "space", "\n": "new line", "\t": "tab"}
-GLYPHS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+GLYPHS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
+IN_WORDS = "no one two three four five six seven eight nine ten eleven twelve".split()
 FULL_SURPRISE = 6.0  # nats drawn at full height: one chance in 400
+NOTHING = '<p class="fine">Write something first. Two letters are enough.</p>'
+TABLE_KEY = "a 5-gram: a table of which letter followed which 4 letters. No network, only counting."
 
 
 def safe(text: str) -> str:
@@ -21,7 +25,7 @@ def safe(text: str) -> str:
 
 
 def shown(char: str) -> str:
-    """A character as a sentence can hold it: itself where harmless, else its Unicode name or code point, `U+202E`."""
+    """A character as a sentence can hold it: itself where harmless, else its Unicode name or code point."""
     if char.isprintable() and char not in "<>&\"'`{}$\\ " and not unicodedata.combining(char):
         return char
     return unicodedata.name(char, "").lower() or f"U+{ord(char):04X}"
@@ -32,44 +36,64 @@ def notice_dropped(dropped: list[str], most: int = 12) -> str:
     kinds = list(dict.fromkeys(dropped))
     if not kinds:
         return ""
-    listed = ", ".join(shown(c) for c in kinds[:most]) + (f" and {len(kinds) - most} more" if len(kinds) > most else "")
-    return f"Left out, because the model never saw {'it' if len(kinds) == 1 else 'them'} in training: {listed}."
+    more = f" and {len(kinds) - most} more" if len(kinds) > most else ""
+    listed = ", ".join(shown(c) for c in kinds[:most]) + more
+    them = "it" if len(kinds) == 1 else "them"
+    return f"Left out, because the model never saw {them} in training: {listed}."
 
 
 def name_of(piece: str) -> str:
-    """A piece of text as a person would call it: `'e'`, `space`, `new line`."""
-    return NAMES.get(piece) or "'" + "".join(GLYPHS.get(c, c) for c in piece) + "'"
-
-
-def visible(piece: str) -> str:
-    """A piece with its white space drawn; a new line also breaks the line."""
-    return "".join("⏎\n" if c == "\n" else c for c in piece)
+    """A piece of text as a person would call it: ‘e’, space, new line."""
+    return NAMES.get(piece) or f"‘{piece.translate(GLYPHS)}’"
 
 
 def percent(p: float) -> str:
     """`62%`, `0.4%`, `under 0.1%`: as exact as a reader needs."""
     if p >= 0.995:
-        return "over 99%" if p < 1 else "100%"
+        return "over 99%"
     return f"{100 * p:.0f}%" if p >= 0.0995 else f"{100 * p:.1f}%" if p >= 0.001 else "under 0.1%"
 
 
-def nats(loss: float | None) -> str:
-    """A loss in words, also where there is none."""
-    return "no context, so no guess" if loss is None or not math.isfinite(loss) else f"{loss:.2f} nats"
+# ---- the model in two lines
 
 
-# ---- the text as it is written
+def headline(metrics: dict) -> str:
+    """From measured numbers only: what it learned and how often it is right, then size and exact loss."""
+    unit, loss = "letter" if per_letter(metrics) else "piece", exact_loss(metrics)
+    text, facts = f"{learned(metrics)}, {unit} by {unit}.", ""
+    if metrics.get("accuracy"):
+        text += f" It guesses the next {unit} right <b>{metrics['accuracy']:.1%}</b> of the time"
+        counts = metrics.get("ngram_accuracy")
+        text += f"; counting five letters: <b>{counts:.1%}</b>." if counts else "."
+    if metrics.get("parameters"):
+        facts = f"{metrics['parameters'] / 1e6:.2f} million parameters."
+    if loss is not None:
+        facts += f" Its average surprise on text that it never saw is {loss:.3f} nats a character"
+        counts = metrics.get("ngram5_val_loss")
+        facts += f"; the table's is {counts:.3f}." if counts is not None else "."
+    return f'<p class="card">{text}</p><p class="fine">{facts}</p>'
 
 
-def manuscript(prompt: str, written: str, writing: bool) -> str:
-    """The seed text and what the model adds to it; a caret blinks while it writes."""
-    caret = '<span class="caret" aria-hidden="true"></span>' if writing else ""
+def learned(metrics: dict) -> str:
+    """`Learned Shakespeare in five minutes`, as far as it was written down."""
+    name, seconds = (metrics.get("corpus") or {}).get("name"), metrics.get("seconds") or 0
+    name = {"tinyshakespeare": "Shakespeare", "standin": "a made-up text"}.get(name, name or "to write")
+    size, unit = (1, "second") if seconds < 90 else (60, "minute") if seconds < 5400 else (3600, "hour")
+    number = round(seconds / size)
+    word = IN_WORDS[number] if number < len(IN_WORDS) else number
+    return f"Learned {safe(name)}" + (f" in {word} {unit}{'s' * (number != 1)}" if seconds > 0 else "")
+
+
+# ---- the text
+
+
+def manuscript(prompt: str = "", written: str = "", writing: bool = False) -> str:
+    """The beginning and what the model adds to it; a caret blinks while it writes."""
     if not (prompt or written or writing):
-        return '<div class="paper empty">The text will appear here. Nothing to say? An empty seed is fine too.</div>'
-    return (
-        f'<div class="paper" aria-busy="{str(writing).lower()}"><span class="seed">{safe(prompt)}</span>'
-        f'<span class="new">{safe(written)}</span>{caret}</div>'
-    )
+        return '<div class="paper empty">The text will appear here. An empty beginning is fine too.</div>'
+    caret = '<span class="caret" aria-hidden="true"></span>' if writing else ""
+    return (f'<div class="paper" aria-busy="{str(writing).lower()}"><span class="seed">{safe(prompt)}</span>'
+            f'<span class="new">{safe(written)}</span>{caret}</div>')
 
 
 def status_line(facts: list[str], notices: list[str]) -> str:
@@ -79,137 +103,105 @@ def status_line(facts: list[str], notices: list[str]) -> str:
     return f'<div class="status" role="status"><div class="facts">{line}</div>{notes}</div>'
 
 
-def headline(metrics: dict) -> str:
-    """The model in two lines, from its measured numbers only: how often it is right, then size and exact loss."""
-    loss, of_text = metrics.get("val_loss_char", metrics.get("val_loss")), metrics.get("corpus") or {}
-    unit = "letter" if loss == metrics.get("val_loss") else "piece"
-    said, parts = "", []
-    if metrics.get("accuracy"):
-        said = f"It guesses the next {unit} right <b>{metrics['accuracy']:.0%}</b> of the time"
-        said += f"; counting five letters: {metrics['ngram_accuracy']:.0%}." if metrics.get("ngram_accuracy") else "."
-    if metrics.get("parameters"):
-        parts.append(f"{metrics['parameters'] / 1e6:.1f} million parameters")
-    if loss is not None:
-        text = f"<b>{loss:.3f}</b> nats per character on text it never saw"
-        if metrics.get("ngram5_val_loss") is not None:
-            text += f" (a table of 5-letter counts: {metrics['ngram5_val_loss']:.3f})"
-        parts.append(text)
-    if of_text.get("name") == "standin":
-        parts.append("trained on a stand-in text, for want of the real one")
-    return f'<p class="card">{said}</p><p class="fine">{" · ".join(parts)}</p>'
-
-
-# ---- look inside
-
-
-def surprise_text(before: str, pieces: list[str], losses: list, guesses: list, at: int, n_prompt: int,
-                  first: int = 0) -> str:  # fmt: skip
-    """The text with a bar behind each character, as high as the model was surprised; one character is chosen.
+def letters(before: str, pieces: list[str], losses: list, guesses: list, at: int, n_prompt: int,
+            first: int = 0, seen: dict | None = None) -> str:
+    """The text with a bar behind each piece, as high as the model was surprised; one piece is chosen.
 
     before: what stands before the places that can be looked at, which are first, first + 1, ...
     pieces: T strings. losses: T floats in nats or None. guesses: T strings, what the model thought likeliest.
+    seen: place -> share of a head's attention; these pieces are framed.
     """
-    out = [f'<span class="seed">{safe(before)}</span>' if before else ""]
+    out, seen = [f'<span class="seed">{safe(before)}</span>' if before else ""], seen or {}
     for i, (piece, loss, guess) in enumerate(zip(pieces, losses, guesses, strict=True), first):
         height = 0 if loss is None else min(1.0, loss / FULL_SURPRISE)
-        title = f"{i}: {name_of(piece)}, {nats(loss)}" + (f"; likeliest {name_of(guess)}" if guess else "")
-        kinds = {"at": i == at, "seed": i < n_prompt, "begin": i == n_prompt, "end": "\n" in piece}
+        said = f"{loss:.2f} nats; likeliest {name_of(guess)}" if loss is not None else "the first: no guess"
+        looked = f"; looked at: {percent(seen[i])}" if i in seen else ""
+        kinds = {"at": i == at, "seen": i in seen, "seed": i < n_prompt, "end": "\n" in piece,
+                 "part": not piece}
         kind = " ".join(["ch", *(name for name, is_so in kinds.items() if is_so)])
         mark = ' aria-current="true"' if i == at else ""
-        out.append(f'<span class="{kind}" style="--h:{100 * height:.0f}%" data-at="{i}"{mark} title="{safe(title)}">'
-                   f"{safe(piece)}</span>")  # fmt: skip
-    label = "Text with the model's surprise behind each character; arrow keys move the chosen one"
+        out.append(f'<span class="{kind}" style="--h:{100 * height:.0f}%" data-at="{i}"{mark} '
+                   f'title="{safe(f"{i}: {name_of(piece)}, {said}{looked}")}">{safe(piece)}</span>')
+    label = "Text with the model's surprise behind each letter; arrow keys move the chosen one"
     return (f'<div class="paper letters" aria-busy="false" tabindex="0" role="group" aria-label="{label}">'
-            f'{"".join(out)}</div>')  # fmt: skip
+            f'{"".join(out)}</div>')
 
 
-def summary(losses: list, table_losses) -> str:
-    """The passage as a whole: mean surprise of the model and of the 5-gram. losses (T), table_losses (T-1) or None."""
-    known = [x for x in losses if x is not None]
-    if not known:
-        return ""
-    line = f"Over this passage the model's mean surprise is {sum(known) / len(known):.2f} nats a character"
+def summary(losses: list, table_losses, unit: str) -> str:
+    """The passage as a whole: mean surprise of model and table. losses (T), table_losses (T-1) or None."""
+    known = [loss for loss in losses if loss is not None]
+    line = f"Mean surprise: {sum(known) / max(1, len(known)):.2f} nats a {unit}"
     if table_losses is not None:
-        line += f", the 5-gram's {sum(table_losses) / len(table_losses):.2f}"
-    help_line = "The taller the bar behind a letter, the more it came as a surprise. Click one, or use the slider."
-    return f'<p class="fine">{help_line} {line}. What the model wrote itself surprises it little.</p>'
+        line += f"; the table's: {sum(table_losses) / len(table_losses):.2f}"
+    return (f'<p class="fine">The taller the bar behind a {unit}, the less the model expected it. Click '
+            'one, or use the '
+            f"arrow keys. {line}. What the model wrote itself surprises it little.</p>")
+
+
+# ---- the panel beside it
 
 
 def guess_bars(before: str, came: str, rows: list, came_model: float, came_table: float | None) -> str:
-    """The likeliest next characters as bars, the 5-gram's bar under the model's.
+    """The likeliest next pieces as bars, the table's bar under the model's.
 
-    rows: (piece, p_model, p_table or None), best first. came: what really stood there.
+    rows: (piece, p_model, p_table or None, whether it came), best first. came: what really stood there.
     """
-    tail = "".join(GLYPHS.get(c, c) for c in before[-24:])
-    head = f"After <q>{'…' if len(before) > 24 else ''}{safe(tail)}</q> came <b>{safe(name_of(came))}</b>. "
+    tail = ("…" if len(before) > 24 else "") + before[-24:].translate(GLYPHS)
+    head = f"After <q>{safe(tail)}</q> came <b>{safe(name_of(came))}</b>. "
     head += f"The model gave it {percent(came_model)}"
-    head += f", the 5-gram {percent(came_table)}." if came_table is not None else "."
-    body = "".join(_bar_row(*row, row[0] == came) for row in rows)
-    key = '<span>model</span>'
+    key = "<span>the model</span>"
     if came_table is not None:
-        key += '<span class="table">5-gram</span>'
-    return (
-        f'<div class="inside"><h3>What it expected</h3><p>{head}</p><div class="key" aria-hidden="true">{key}</div>'
-        f'<table class="bars"><thead><tr><th>next</th><th>chance</th></tr></thead><tbody>{body}</tbody></table></div>'
-    )
+        head += f", the table of counts {percent(came_table)}"
+        key += f'<span class="table">{TABLE_KEY}</span>'
+    body = "".join(bar_row(*row) for row in rows)
+    return (f'<div class="inside"><h3>Its guess</h3><p>{head}.</p><table '
+            'class="bars"><thead><tr><th>next</th>'
+            f'<th>chance</th></tr></thead><tbody>{body}</tbody></table><div class="key">{key}</div></div>')
 
 
-def _bar_row(piece: str, p_model: float, p_table: float | None, came: bool) -> str:
+def bar_row(piece: str, p_model: float, p_table: float | None, came: bool) -> str:
     def bar(kind, p):
         width = f'<i class="{kind}" style="--w:{100 * p:.1f}%" aria-hidden="true"></i>'
-        return f'<div class="lane">{width}<span>{"" if kind == "model" else "5-gram "}{percent(p)}</span></div>'
+        word = "" if kind == "model" else "table "
+        return f'<div class="lane">{width}<span>{word}{percent(p)}</span></div>'
 
     lanes = bar("model", p_model) + (bar("table", p_table) if p_table is not None else "")
-    mark = ' <small title="this is what came">◂ came</small>' if came else ""
-    glyph = "".join(GLYPHS.get(c, c) for c in piece)
-    title = safe(name_of(piece))
-    return f'<tr><th scope="row" title="{title}">{safe(glyph)}{mark}</th><td>{lanes}</td></tr>'
+    mark = " <small>came</small>" if came else ""
+    return f'<tr><th scope="row">{safe(name_of(piece))}{mark}</th><td>{lanes}</td></tr>'
 
 
-def attention_text(pieces: list[str], weights: list[float], layer: int, head: int) -> str:
-    """The text that a head looked back over; T pieces, each as high as the attention that it got (T weights)."""
-    top = max(weights) or 1.0
-    chars = "".join(
-        f'<span class="ch look" style="--h:{100 * w / top:.0f}%" title="{safe(name_of(p))}: {percent(w)}">'
-        f"{safe(visible(p))}</span>"
-        for p, w in zip(pieces, weights, strict=True)
-    )
+def attention(pieces: list[str], weights: list[float], layer: int, head: int, maps: list,
+              width: int = 32) -> str:
+    """Where one head looked, in words, and every head as a small curve; a click chooses it.
+
+    pieces: T + 1 strings, the last one was guessed. weights: T shares. maps: (n_layer, n_head, T) lists.
+    """
     best = sorted(range(len(weights)), key=lambda i: -weights[i])[:3]
-    said = ", ".join(f"{name_of(pieces[i])} {_back(len(pieces) - 1 - i)} ({percent(weights[i])})" for i in best)
-    return (
-        f'<div class="inside"><h3>Where head {head} of layer {layer} looked</h3><p>Most at {safe(said)}.</p>'
-        f'<div class="letters" role="img" aria-label="Attention as bars behind the text">{chars}</div></div>'
-    )
+    said = "; ".join(f"{name_of(pieces[i])}{back(len(weights) - i)} ({percent(weights[i])})" for i in best)
+    boxes = "".join(head_box(i, j, row[-width:], width, (i, j) == (layer, head))
+                    for i, heads in enumerate(maps, 1) for j, row in enumerate(heads, 1))
+    return (f'<div class="inside"><h3>Where it looked</h3><p>To guess {safe(name_of(pieces[-1]))}, head '
+            f'{head} of '
+            f"layer {layer} looked most at {safe(said)}. The text shows these places in frames.</p>"
+            f'<div class="heads" style="--n:{len(maps[0])}" role="group" aria-label="All heads, layer by '
+            'layer">'
+            f'{boxes}</div><p class="fine">A <b>head</b> looks back at some letters and fetches what '
+            'they know. One '
+            "small picture a head, one row a layer; right is the last letter before the guess. Click "
+            "one.</p></div>")
 
 
-def _back(steps: int) -> str:
-    return "right here" if steps == 0 else "one back" if steps == 1 else f"{steps} back"
+def back(steps: int) -> str:
+    return " just before" if steps == 1 else f", {steps} back"
 
 
-def head_grid(rows, layer: int, head: int, width: int = 32) -> str:
-    """Every head as a small curve over the last characters; a click chooses it. rows: (n_layer, n_head, T) lists."""
-    cells = []
-    for i, layer_rows in enumerate(rows, 1):
-        for j, weights in enumerate(layer_rows, 1):
-            tail = weights[-width:]
-            top = max(tail) or 1.0
-            points = " ".join(f"L{k} {12 - 11 * w / top:.1f}" for k, w in enumerate(tail, width - len(tail)))
-            here = (i, j) == (layer, head)
-            cells.append(
-                f'<button type="button" class="mini{" at" if here else ""}" data-layer="{i}" data-head="{j}" '
-                f'aria-pressed="{str(here).lower()}" title="layer {i}, head {j}: at most {percent(max(weights))}">'
-                f'<svg viewBox="0 0 {width} 13" preserveAspectRatio="none" aria-hidden="true">'
-                f'<path d="M{width - len(tail)} 13 {points} L{width - 1} 13 Z"/></svg><span>{i}.{j}</span></button>'
-            )
-    columns = len(rows[0])
-    return (
-        f'<div class="heads" style="--n:{columns}" role="group" aria-label="All heads, layer by layer">{"".join(cells)}'
-        f"</div><p class='fine'>Each row is a layer, each box a head: how much it looked at each of the last {width} "
-        "characters. The right end is the character before the guess.</p>"
-    )
-
-
-def nothing_yet() -> str:
-    """What stands in Look inside before there is a text."""
-    return '<p class="fine">Write something first. Two characters are enough.</p>'
-
+def head_box(layer: int, head: int, tail: list[float], width: int, chosen: bool) -> str:
+    top, start = max(tail) or 1.0, width - len(tail)
+    points = " ".join(f"L{k} {12 - 11 * w / top:.1f}" for k, w in enumerate(tail, start))
+    return (f'<button type="button" class="mini{" at" if chosen else ""}" data-layer="{layer}" '
+            f'data-head="{head}" '
+            f'aria-pressed="{str(chosen).lower()}" aria-label="layer {layer}, head {head}"><svg '
+            f'viewBox="0 0 {width} '
+            f'13" preserveAspectRatio="none" aria-hidden="true"><path d="M{start} 13 {points} '
+            f'L{width - 1} 13 Z"/>'
+            f"</svg><span>{layer}.{head}</span></button>")

@@ -1,9 +1,8 @@
 """The text that a page opens with: written by the model when the page is built, the same every time.
 
-It draws with the generator of space/static/gpt2.js, so the page's own Generate with this seed gives the same text.
+It draws with the generator of space/static/gpt2.js: the page's own Generate with this seed gives the same
+text.
 """
-
-from __future__ import annotations
 
 import re
 
@@ -29,12 +28,14 @@ def numbers(seed: int):
 def opening(folder, heldout: str = "") -> dict:
     """{"text", "n_prompt", "nats"} of a character model's folder: one number a character, None in the prompt.
 
-    The prompt is the first speaker of `heldout`, where there is one, else what the model starts from.
+    The prompt is the first speaker of `heldout`, where there is one, else what the model starts from. ValueError
+    for a model of pieces.
     """
     model, tokenizer = GPT.from_pretrained(folder), load_tokenizer(folder)
-    speaker = re.search(r"^[^,.;!?\n]{2,24}:$", heldout, re.M)
-    ids = tokenizer.encode(f"{speaker[0]}\n") if speaker else []
-    ids = ids or [tokenizer.start_id]
+    if tokenizer.kind != "char":
+        raise ValueError("The page counts in letters: a model of pieces writes its first text there.")
+    speaker = re.search(r"^[^,.;!?\n]{2,24}:$", heldout, re.M) if isinstance(heldout, str) else None
+    ids = (tokenizer.encode(f"{speaker[0]}\n") if speaker else []) or [tokenizer.start_id]
     n_prompt, nats, draws = len(ids), [None] * len(ids), numbers(SEED)
 
     def pick(logits):  # (1, V) -> (1, 1), as `draw` in gpt2.js does it

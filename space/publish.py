@@ -3,14 +3,14 @@
     python -m space.publish model out/best you/my-gpt2 --dry-run
     python -m space.publish space you/my-gpt2-app you/my-gpt2 --target static
 
-The exact folder is built first (bundle.py); --dry-run stops there and shows it. A repo that this project did not
-make is not touched unless --replace says so; one that it made ends equal to the folder. What is private stays private.
-A second run without a change makes no commit. What goes wrong is one sentence (PublishError, account.py).
+The exact folder is built first (bundle.py); --dry-run stops there and shows it. A repo that this project
+did not make is not touched unless --replace says so; one that it made ends equal to the folder. What is
+private stays private. A second run without a change makes no commit. What goes wrong is one sentence
+(PublishError, account.py).
 """
 
-from __future__ import annotations
-
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -18,23 +18,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.files import say as show
-from space.account import HUB, Account, PublishError, check_name, explain
-from space.bundle import (
-    NEEDED,
-    TABLE,
-    TARGETS,
-    build_model_folder,
-    build_space_folder,
-    files_in,
-    made_files,
-    project_address,
-    show_tree,
-)
+from data.files import say
+from space.account import HUB, Account, PublishError
+from space.bundle import TARGETS, build_model_folder, build_space_folder, files_in, made_files, show_tree
+from space.folder import download
 
 HISTORY_LIMIT = 1_000_000_000  # bytes of a static Space with its history; reported, not documented
 PATIENCE = 15 * 60  # seconds that a Space may take to build
@@ -47,11 +37,10 @@ class Published:
 
     kind: str
     repo_id: str
-    folder: Path
+    private: bool = False
     address: str = ""
     commit: str | None = None
     changed: bool = False
-    private: bool = False
     answer: str = ""  # what the live app wrote when it was called
     duplicate: str = ""  # the address with which anyone makes his own copy
 
@@ -64,339 +53,328 @@ class Standing:
     private: bool
     sdk: str | None
     files: list[str]
-    ours: list[str] | None  # what an earlier publish, or the Hub itself, put there; None: somebody else made it
+    ours: list[str] | None  # what an earlier publish or the Hub put there; None: somebody else made it
 
 
-def publish_model(folder, repo_id: str, *, dry_run: bool = False, token: str | None = None, endpoint: str | None = None,
-                  dtype: str = "auto", private: bool | None = None, replace: bool = False, out=None, say=show,
-                  **said: str | None) -> Published:  # fmt: skip
+def publish_model(folder, repo_id: str, *, dry_run: bool = False, token: str | None = None,
+                  endpoint: str | None = None, private: bool | None = None, replace: bool = False, out=None,
+                  **said: str | None) -> Published:
     """Publish a model folder (training's best/) as a model repo; returns where it is. Raises PublishError.
 
-    private: True hides the repo, False shows it, None keeps what it is (a new one is public). replace: take over a repo
-    that this project did not make. said: license, language, origin of the text, for the card; see card.write_card.
+    private: True hides the repo, False shows it, None keeps what it is (a new one is public). replace:
+    take over a repo that this project did not make. out: build there and leave it. said: license,
+    language, origin of the text, for the card; see card.write_card.
     """
-    account, name = sign_in(repo_id, dry_run, token, endpoint, say)
-    standing = look(account, "model", name, replace) if account else None
+    account = Account(token, endpoint, dry_run)
+    done = Published("model", account.full_name(repo_id))
+    standing = None if dry_run else look(account, done, replace)
     with workplace(out) as place:
-        built = wrap(build_model_folder, folder, place, name, dtype, project_address(), **said)
-        done = Published("model", name, place)
+        built = wrap(build_model_folder, folder, place, done.repo_id, **said)
         if dry_run:
-            say(f"This would be the model {name}:\n{show_tree(built)}")
+            say(f"This would be the model {done.repo_id}:\n{show_tree(built)}")
             return done
         done.private = standing.private if private is None and standing else bool(private)
-        make(account, done, standing, say)
-        send(account, done, built, replace, say)
+        make(account, done, standing)
+        send(account, done, built, replace)
     say(f"Your model: {done.address}")
     return done
 
 
-def publish_space(repo_id: str, model_repo_id: str, target: str = "static", *, wait: bool = True, dry_run: bool = False,
-                  token: str | None = None, endpoint: str | None = None, private: bool | None = None,
-                  replace: bool = False, read_token: str | None = None, out=None, say=show,
-                  poll: float = 5.0) -> Published:  # fmt: skip
+def publish_space(repo_id: str, model_repo_id: str, target: str = "static", *, wait: bool = True,
+                  dry_run: bool = False, token: str | None = None, endpoint: str | None = None,
+                  private: bool | None = None, replace: bool = False, read_token: str | None = None, out=None,
+                  poll: float = 5.0) -> Published:
     """Publish a page that lets anyone write with a model; returns where it is. Raises PublishError.
 
     model_repo_id: a model on the Hub, or a model folder on this machine, which then travels in the Space.
     target: "static" (free for all), "zero-a10g" or "cpu-basic"; wait: until it runs, then call it once.
-    private: None means as private as the model, False shows a private model's weights. replace: take over a Space that
-    this project did not make, or change its kind. read_token: what a Gradio Space reads a private model with.
+    private: None means as private as the model, False shows a private model's weights. replace: take over
+    a Space that this project did not make, or change its kind. read_token: what a Gradio Space reads a
+    private model with.
     """
     if target not in TARGETS:
         raise PublishError(f"There is no target {target!r}: choose one of {', '.join(TARGETS)}.")
-    local = Path(model_repo_id).is_dir()
-    account, name = sign_in(repo_id, dry_run, token, endpoint, say)
-    standing = look(account, "space", name, replace, TARGETS[target].sdk) if account else None
-    model = "" if local else account.full_name(model_repo_id) if account and "/" not in model_repo_id else model_repo_id
+    account = Account(token, endpoint, dry_run)
+    done, sdk = Published("space", account.full_name(repo_id)), TARGETS[target].sdk
+    standing = None if dry_run else look(account, done, replace, sdk)
+    model = "" if Path(model_repo_id).is_dir() else model_repo_id
+    model = account.full_name(model) if model and "/" not in model else model
     with workplace(out) as place:
-        files, revision, hidden = find_model(model, model_repo_id, target, account, endpoint)
-        done = Published("space", name, place, private=visibility(name, model, hidden, private, standing, say))
-        if hidden and TARGETS[target].sdk != "static" and standing is None and not read_token and account:
+        files, revision, hidden = find_model(account, model, model_repo_id, sdk, dry_run)
+        done.private = visibility(done.repo_id, model, hidden, private, standing)
+        if hidden and sdk == "gradio" and standing is None and not read_token:
             raise PublishError(
-                f"{model} is private, and a Space on {target} cannot read it without a secret: make a token with the "
-                f"right to read at {HUB}/settings/tokens and give it as read_token (SPACE_READ_TOKEN for the command), "
-                "or choose target='static', which carries the model itself."
-            )
-        built = wrap(build_space_folder, name, model, place, target, revision, files)
+                f"{model} is private, and a Space on {target} cannot read it without a secret: make a "
+                f"token with the right to read at {HUB}/settings/tokens and give it as read_token "
+                "(SPACE_READ_TOKEN for the command), or choose target='static', which carries the model "
+                "itself.")
+        built = wrap(build_space_folder, done.repo_id, model, place, target, revision, files)
         if dry_run:
-            say(f"This would be the Space {name} on {target} ({TARGETS[target].price}):\n{show_tree(built)}")
+            say(f"This would be the Space {done.repo_id} on {target} "
+                f"({TARGETS[target].price}):\n{show_tree(built)}")
             return done
-        make(account, done, standing, say, target, read_token if hidden else None)
-        send(account, done, built, replace, say)
-        done.duplicate = f"{account.endpoint}/spaces/{name}?duplicate=true"
-        if wait:
-            wait_until_running(account, done, say, poll)
-            done.answer = call_once(account, done, target)
-            say(f"It answers: {done.answer}" if done.answer else "It runs. It is private, so it was not called.")
-        warn_of_history(account, done, target, say)
+        make(account, done, standing, target, read_token if hidden else None)
+        send(account, done, built, replace)
+    done.duplicate = f"{account.endpoint}/spaces/{done.repo_id}?duplicate=true"
+    if wait:
+        wait_until_running(account, done, poll)
+        done.answer = call_once(account, done, sdk)
+        say(f"It answers: {done.answer}" if done.answer else "It runs. It is private, so it was not called.")
+    if sdk == "static":
+        warn_of_history(account, done)
     say(f"Your app: {done.address}\nAnyone's own copy, with one click: {done.duplicate}")
     return done
 
 
-def sign_in(repo_id: str, dry_run: bool, token, endpoint, say) -> tuple[Account | None, str]:
-    """(the account, None for a dry run; the checked name)."""
-    account = None if dry_run else Account(token, endpoint, say)
-    name = account.full_name(repo_id) if account else repo_id
-    check_name(name if "/" in name else f"you/{name}")
-    return account, name
-
-
-@contextmanager
 def workplace(out=None):
     """A folder to build in: the one that is asked for, which stays, or a temporary one."""
-    if out:
-        yield Path(out)
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
+    return contextlib.nullcontext(Path(out)) if out else tempfile.TemporaryDirectory()
 
 
-def wrap(build, *args, **kwargs):
+def wrap(build, *args, **kwargs) -> Path:
     """Call a builder; the ValueErrors of our own modules are sentences already."""
     try:
         return build(*args, **kwargs)
-    except PublishError:
-        raise
-    except ValueError as e:
-        raise PublishError(str(e)) from None
-    except OSError as e:
-        raise PublishError(f"A file could not be read or written ({e}): check the folder and the free space.") from None
+    except ValueError as error:
+        raise PublishError(str(error)) from None
+    except OSError as error:
+        raise PublishError(f"A file could not be read or written ({error}): check the folder and the free "
+                           "space.") from None
 
 
 # ---- before anything is sent
 
 
-def look(account: Account, kind: str, name: str, replace: bool, sdk: str | None = None) -> Standing | None:
+def look(account: Account, done: Published, replace: bool, sdk: str | None = None) -> Standing | None:
     """The repo as it stands, or None if there is none; PublishError if it is not ours to change."""
-    standing = stand(account, kind, name)
+    standing = stand(account, done)
     if standing is None or replace:
         return standing
     if standing.ours is None:
-        raise PublishError(f"{name} is there already, and this project did not make it: choose another name, or say "
-                           "replace=True (--replace) to lose what is in it.")  # fmt: skip
+        raise PublishError(f"{done.repo_id} is there already, and this project did not make it: choose "
+                           "another name, or say replace=True (--replace) to lose what is in it.")
     if sdk and standing.sdk not in (None, sdk):
-        raise PublishError(f"The Space {name} is of the kind {standing.sdk}: choose another name, or say replace=True "
-                           f"(--replace) to make it one of the kind {sdk}.")  # fmt: skip
+        raise PublishError(f"The Space {done.repo_id} is of the kind {standing.sdk}: choose another name, "
+                           f"or say replace=True (--replace) to make it one of the kind {sdk}.")
     return standing
 
 
-def stand(account: Account, kind: str, name: str) -> Standing | None:
+def stand(account: Account, done: Published) -> Standing | None:
     """Ask the Hub what the repo holds, and who put it there."""
-    from huggingface_hub.errors import RepositoryNotFoundError
+    api, at = account.api, {"repo_id": done.repo_id, "repo_type": done.kind}
 
-    try:
-        info = account.api.repo_info(name, repo_type=kind)
-    except RepositoryNotFoundError:
+    def ask(call, *args, **more):
+        return account.ask(f"looking at {done.repo_id}", call, *args, **at, **more)
+
+    if not ask(api.repo_exists):
         return None
-    except Exception as error:
-        raise PublishError(explain(error, f"looking at {name}", account.where)) from None
+    info = ask(api.repo_info)
     files = [file.rfilename for file in info.siblings]
     ours = files if set(files) <= {".gitattributes"} else None
     if ours is None and "README.md" in files:
-        readme = account.ask(f"looking at {name}", account.api.hf_hub_download, name, "README.md", repo_type=kind,
-                             revision=info.sha)  # fmt: skip
+        readme = ask(api.hf_hub_download, filename="README.md", revision=info.sha)
         ours = made_files(Path(readme).read_text(encoding="utf-8", errors="replace"))
     if ours is None:  # what the Hub itself puts into a new Space is nobody's work
-        commits = account.ask(f"looking at {name}", account.api.list_repo_commits, name, repo_type=kind)
-        ours = files if [commit.title for commit in commits] == ["initial commit"] else None
+        first = [commit.title for commit in ask(api.list_repo_commits)] == ["initial commit"]
+        ours = files if first else None
     return Standing(info.sha, bool(info.private), getattr(info, "sdk", None), files, ours)
 
 
-def visibility(name: str, model: str, hidden: bool, private: bool | None, standing: Standing | None, say) -> bool:
-    """Whether the Space is to be private: as the reader says, else as it is, and never more open than its model."""
+def visibility(name: str, model: str, hidden: bool, private: bool | None, standing: Standing | None) -> bool:
+    """Whether the Space is to be private: as said, else as it is, never more open than its model."""
     if private is not None:
         if hidden and not private:
             say(f"Note: {model} is private, and the Space {name} shows it to everyone, as you said.")
         return private
     if hidden and standing and not standing.private:
-        raise PublishError(f"{model} is private and the Space {name} is public: say private=True to hide the Space, or "
-                           "private=False to show the model in it to everyone.")  # fmt: skip
+        raise PublishError(f"{model} is private and the Space {name} is public: say private=True to hide "
+                           "the Space, or private=False to show the model in it to everyone.")
     if hidden and not standing:
         say(f"Note: {model} is private, so the Space is private too (private=False shows it to everyone).")
     return standing.private if standing else hidden
 
 
-def find_model(model: str, given: str, target: str, account: Account | None, endpoint: str | None):
+def find_model(account: Account, model: str, given: str, sdk: str, dry_run: bool):
     """(folder with the model's files or None, its revision on the Hub or None, whether it is private)."""
     if not model:
         return Path(given), None, False
-    static = TARGETS[target].sdk == "static"
-    if not static and account is None:
-        return None, None, False  # a dry run asks nobody
-    from huggingface_hub import HfApi, snapshot_download
-
-    api = account.api if account else HfApi(endpoint=endpoint)
-
-    def ask(doing, call, *args, **kwargs):
-        try:
-            return call(*args, **kwargs)
-        except Exception as error:
-            raise PublishError(explain(error, doing, account and account.where)) from None
-
-    info = ask(f"looking for the model {model}", api.model_info, model)
-    files = static and ask(f"fetching the model {model}", snapshot_download, model, revision=info.sha,
-                           endpoint=api.endpoint, token=api.token,
-                           allow_patterns=[*NEEDED, TABLE, "README.md"])  # fmt: skip
-    return Path(files) if static else None, info.sha, bool(info.private)
+    if dry_run and sdk != "static":
+        return None, None, False  # it names its model, nothing more
+    info = account.ask(f"looking for the model {model}", account.api.model_info, model)
+    if sdk != "static":
+        return None, info.sha, bool(info.private)
+    files = account.ask(f"fetching the model {model}", download, model, info.sha, endpoint=account.endpoint,
+                        token=account.token or False)
+    return files, info.sha, bool(info.private)
 
 
 # ---- sending
 
 
-def make(account: Account, done: Published, standing: Standing | None, say, target=None, secret=None) -> None:
-    """Make the repo unless it is there, private before anything is in it; a Space gets its hardware and its secret."""
-    name, kind, spec = done.repo_id, done.kind, TARGETS.get(target)
-    secrets = [{"key": "HF_TOKEN", "value": secret}] if secret else None
+def make(account: Account, done: Published, standing: Standing | None, target=None, secret=None) -> None:
+    """Make the repo unless it is there, private from the start; a Space gets hardware and secret."""
+    api, name, spec = account.api, done.repo_id, TARGETS.get(target)
     if standing is None:
-        extra = {"space_sdk": spec.sdk, "space_hardware": spec.hardware, "space_secrets": secrets} if spec else {}
-        account.ask(f"making the {kind} {name}", account.api.create_repo, name, repo_type=kind,
-                    private=done.private or None, target=target, **extra)  # fmt: skip
-    elif standing.private != done.private:
-        say(f"The {kind} {name} becomes {'private' if done.private else 'public'}.")
-        account.ask(f"making {name} {'private' if done.private else 'public'}", account.api.update_repo_settings, name,
-                    private=done.private, repo_type=kind)  # fmt: skip
-    if standing and secret:
-        account.ask(f"giving {name} its secret", account.api.add_space_secret, name, "HF_TOKEN", secret)
-    if standing and spec and spec.hardware:
-        runtime = account.ask(f"looking at the Space {name}", account.api.get_space_runtime, name)
+        secrets = [{"key": "HF_TOKEN", "value": secret}] if secret else None
+        extra = {"space_sdk": spec.sdk, "space_hardware": spec.hardware} if spec else {}
+        account.ask(f"making the {done.kind} {name}", api.create_repo, name, repo_type=done.kind,
+                    private=done.private or None, space_secrets=secrets, target=target, **extra)
+        return
+    if standing.private != done.private:
+        seen = "private" if done.private else "public"
+        say(f"The {done.kind} {name} becomes {seen}.")
+        account.ask(f"making {name} {seen}", api.update_repo_settings, name, private=done.private,
+                    repo_type=done.kind)
+    if secret:
+        account.ask(f"giving {name} its secret", api.add_space_secret, name, "HF_TOKEN", secret)
+    if spec and spec.hardware:
+        runtime = account.ask(f"looking at the Space {name}", api.get_space_runtime, name)
         if spec.hardware not in (runtime.hardware, runtime.requested_hardware):
-            account.ask(f"choosing the hardware of {name}", account.api.request_space_hardware, name, spec.hardware,
-                        target=target)  # fmt: skip
+            account.ask(f"choosing the hardware of {name}", api.request_space_hardware, name, spec.hardware,
+                        target=target)
 
 
-def send(account: Account, done: Published, folder: Path, replace: bool, say) -> None:
+def send(account: Account, done: Published, folder: Path, replace: bool) -> None:
     """One commit that makes the repo equal to the folder, unless it is; fills in address, commit, changed."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    now, names = stand(account, done.kind, done.repo_id), files_in(folder)
+    now, names = stand(account, done), files_in(folder)
     others = [name for name in now.files if name not in (*names, ".gitattributes")]
     stale = others if replace else [name for name in others if name in now.ours]
     if left := [name for name in others if name not in stale]:
-        say(f"Left as they are, for this project did not make them: {', '.join(left)} (replace=True removes them).")
+        say(f"Left as they are, for this project did not make them: {', '.join(left)} (replace=True "
+            "removes them).")
     size = sum((folder / name).stat().st_size for name in names)
     say(f"Sending {size / 1e6:,.1f} MB to {done.repo_id} ...")
     steps = [CommitOperationAdd(name, folder / name) for name in names]
     steps += [CommitOperationDelete(name, is_folder=False) for name in stale]
     sent = account.ask(f"uploading to {done.repo_id}", account.api.create_commit, done.repo_id, steps,
                        commit_message=f"The {done.kind}, from gpt2_gradio.ipynb", repo_type=done.kind,
-                       parent_commit=now.sha)  # fmt: skip
+                       parent_commit=now.sha)
     done.commit, done.changed = sent.oid, sent.oid != now.sha
     done.address = f"{account.endpoint}/{'spaces/' if done.kind == 'space' else ''}{done.repo_id}"
     if not done.changed:
         say("Nothing has changed since the last time: no commit.")
 
 
-def wait_until_running(account: Account, done: Published, say, poll: float) -> None:
+# ---- is it alive?
+
+
+def wait_until_running(account: Account, done: Published, poll: float) -> None:
     """Follow the build; PublishError with the end of the log if it fails, or if it takes too long."""
     stage, began = None, time.monotonic()
-    while time.monotonic() - began < PATIENCE:
+    while (seconds := time.monotonic() - began) < PATIENCE:
         runtime = account.ask(f"waiting for {done.repo_id}", account.api.get_space_runtime, done.repo_id)
         if runtime.stage != stage:
             stage = runtime.stage
-            say(f"  {time.monotonic() - began:5.0f} s  {stage}")
+            say(f"  {seconds:5.0f} s  {stage}")
         if stage in BROKEN:
-            raise PublishError(f"The Space does not run (stage {stage}). The end of its log:\n{log_end(account, done)}")
+            raise PublishError(f"The Space does not run (stage {stage}). The end of its "
+                               f"log:\n{log_end(account, done)}")
         if stage == "RUNNING" and runtime.raw.get("sha") in (None, done.commit):
             return
         time.sleep(poll)
-    raise PublishError(f"The Space is still {stage} after {PATIENCE // 60} minutes: look at {done.address} later.")
+    raise PublishError(f"The Space is still {stage} after {PATIENCE // 60} minutes: look at {done.address} "
+                       "later.")
 
 
 def log_end(account: Account, done: Published, lines: int = 15) -> str:
     """The last lines of the build log, or of the app's own if the build left none."""
     for build in (True, False):
-        log = account.ask("fetching the log", lambda b=build: list(account.api.fetch_space_logs(done.repo_id, build=b)))
+        log = account.ask("fetching the log",
+                          lambda b=build: list(account.api.fetch_space_logs(done.repo_id, build=b)))
         if said := "".join(log).strip().splitlines():
             return "\n".join("  " + line.replace(account.token, "[token]") for line in said[-lines:])
     return "  (the log is empty)"
 
 
-def call_once(account: Account, done: Published, target: str) -> str:
-    """Use the live app as a visitor would: the API of a Gradio app, the files of a static page; "" if it is private.
+def call_once(account: Account, done: Published, sdk: str) -> str:
+    """Use the live app as a visitor would: a Gradio app's API, a static page's files; "" if it is private.
 
     No token goes along: whoever runs the app's machine could keep it.
     """
     if done.private:
         return ""
-    host = account.ask(f"looking for the address of {done.repo_id}", account.api.space_info, done.repo_id).host
-    call = _call_static if target == "static" else _call_gradio
-    return account.ask(f"calling the app at {host}", call, host.rstrip("/"))
+    info = account.ask(f"looking for the address of {done.repo_id}", account.api.space_info, done.repo_id)
+    call = call_static if sdk == "static" else call_gradio
+    return account.ask(f"calling the app at {info.host}", call, info.host.rstrip("/"))
 
 
-def _call_gradio(host: str) -> str:
+def call_gradio(host: str) -> str:
     from gradio_client import Client
 
-    client = Client(host, verbose=False, token=False, analytics_enabled=False)
-    try:
+    with contextlib.closing(Client(host, verbose=False, token=False, analytics_enabled=False)) as client:
         said = client.predict(prompt="", max_tokens=40, api_name="/generate")
-    finally:
-        client.close()
     return repr(said["prompt"] + said["text"])
 
 
-def _call_static(host: str) -> str:
-    with urllib.request.urlopen(f"{host}/index.html", timeout=30) as page:
-        title = re.search(r"<title>(.*?)</title>", page.read().decode("utf-8"), re.S)
-    with urllib.request.urlopen(f"{host}/model/config.json", timeout=30) as config:
-        shape = json.load(config)
+def call_static(host: str) -> str:
+    def fetch(name):
+        with urllib.request.urlopen(f"{host}/{name}", timeout=30) as answer:
+            return answer.read().decode("utf-8")
+
+    title = re.search(r"<title>(.*?)</title>", fetch("index.html"))
+    shape = json.loads(fetch("model/config.json"))
     layers = f"{shape['n_layer']} layers, width {shape['n_embd']}"
-    return f"the page {(title[1] if title else '').strip()!r} with a model of {layers}"
+    return f"the page {title[1] if title else ''!r} with a model of {layers}"
 
 
-def warn_of_history(account: Account, done: Published, target: str, say) -> None:
+def warn_of_history(account: Account, done: Published) -> None:
     """A static Space may hold about 1 GB with its history; every new model adds to it."""
-    if target != "static":
-        return
-    try:
-        used = getattr(account.api.space_info(done.repo_id, expand=["usedStorage"]), "used_storage", None) or 0
-    except Exception:  # a courtesy: an older client or Hub does not know the field
-        return
+    used = 0
+    with contextlib.suppress(Exception):  # a courtesy: an older client or Hub does not know the field
+        used = account.api.space_info(done.repo_id, expand=["usedStorage"]).used_storage or 0
     if used > 0.8 * HISTORY_LIMIT:
-        say(f"Note: this Space holds {used / 1e9:.2f} GB with its history, of about 1 GB that a static Space gets: "
-            "delete it and make it again before it is full.")  # fmt: skip
+        say(f"Note: this Space holds {used / 1e9:.2f} GB with its history, of about 1 GB that a static "
+            "Space gets: delete it and make it again before it is full.")
 
 
 # ---- the command
 
 
-def main(argv=None) -> int:
-    """The command. Returns 1 after one sentence if something is wrong."""
-    parser = argparse.ArgumentParser("python -m space.publish", description="Publish a model and its app on the Hub.")
+def arguments(argv=None):
+    parser = argparse.ArgumentParser("python -m space.publish", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     model = commands.add_parser("model", help="publish a model folder")
     model.add_argument("folder", help="what training wrote: OUT_DIR/best")
     model.add_argument("repo", help="owner/name, or a name under your own account")
-    model.add_argument("--dtype", default="auto", choices=["auto", "float32", "float16"],
-                       help="auto: float16 above 20 MB")  # fmt: skip
-    for name, what in (("license", "of the text, such as cc0-1.0"), ("language", "of the text, as a code such as uk"),
-                       ("origin", "where the text is from")):  # fmt: skip
+    for name, what in (("license", "of the text, such as cc0-1.0"), ("language", "of the text, a code "
+                                                                                 "such as uk"),
+                       ("origin", "where the text is from")):
         model.add_argument(f"--{name}", help=f"for the card: {what}; what is not said is not invented")
     space = commands.add_parser("space", help="publish the app for a model")
     space.add_argument("repo", help="owner/name, or a name under your own account")
     space.add_argument("model", help="the model's repo, or a model folder that shall travel in the Space")
     about = "; ".join(f"{name}: {spec.price}" for name, spec in TARGETS.items())
     space.add_argument("--target", default="static", choices=list(TARGETS), help=about)
-    space.add_argument("--no-wait", action="store_true", help="do not wait until it runs")
+    space.add_argument("--no-wait", dest="wait", action="store_false", help="do not wait until it runs")
     for command in (model, space):
         command.add_argument("--dry-run", action="store_true", help="build the folder, show it, send nothing")
         command.add_argument("--out", help="build in this folder and leave it there")
-        command.add_argument("--replace", action="store_true", help="take over a repo that this project did not make")
+        command.add_argument("--replace", action="store_true", help="take over a repo that is not this "
+                                                                    "project's")
         seen = command.add_mutually_exclusive_group()
         seen.add_argument("--private", action="store_true", default=None, help="only you see it")
-        seen.add_argument("--public", dest="private", action="store_false", help="all see it, also a private model's")
-    args = parser.parse_args(argv)
-    common = {"dry_run": args.dry_run, "out": args.out, "private": args.private, "replace": args.replace}
+        seen.add_argument("--public", dest="private", action="store_false", help="all, also a private "
+                                                                                 "model's")
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    """The command. Returns 1 after one sentence if something is wrong."""
+    options = vars(arguments(argv))
+    command, repo = options.pop("command"), options.pop("repo")
     try:
-        if args.command == "model":
-            said = {"license": args.license, "language": args.language, "origin": args.origin}
-            publish_model(args.folder, args.repo, dtype=args.dtype, **said, **common)
+        if command == "model":
+            publish_model(options.pop("folder"), repo, **options)
         else:
             secret = os.environ.get("SPACE_READ_TOKEN")
-            publish_space(args.repo, args.model, args.target, wait=not args.no_wait, read_token=secret, **common)
-    except PublishError as e:
-        show(e, sys.stderr)
+            publish_space(repo, options.pop("model"), read_token=secret, **options)
+    except PublishError as error:
+        say(error, sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. Run it again to go on: files that arrived whole are not sent again.", file=sys.stderr)
+        say("Stopped. Run it again to go on: files that arrived whole are not sent again.", sys.stderr)
         return 1
     return 0
 

@@ -16,9 +16,10 @@ import torch
 
 from data.ngram import NGram
 from data.tokenizer import load_tokenizer
+from gpt2.device import best_device
 from model_gpt2 import GPT
 from space import look
-from space.folder import NEEDED, TABLE, check_parts, examples, read_metrics, source, start_id
+from space.folder import TABLE, check_parts, download, per_letter, read_metrics, source, start_id
 from space.limits import MAX_SECONDS, MAX_WAITING, Ask, Line, cores, number
 
 WINDOW = 400  # places of a text, its last ones, that can be looked at
@@ -27,20 +28,19 @@ STEP = 0.05  # seconds between two updates of the page
 
 @dataclass
 class Loaded:
-    """What a model folder holds. `table` (the 5-gram) and `card` (measured numbers) may be missing."""
+    """What a model folder holds. `table` (the 5-gram) may be missing, `card` (measured numbers) empty."""
 
     model: GPT
     tokenizer: object
     table: NGram | None
     card: dict
-    start: int  # the id that an empty seed begins with
+    start: int  # the id that an empty beginning is given
 
     @classmethod
     def from_folder(cls, folder_or_repo: str, revision: str | None = None) -> "Loaded":
         """Read a folder or a repo of the Hub. Raises ValueError in one sentence."""
         folder = Path(folder_or_repo)
-        if not folder.is_dir():
-            folder = download(str(folder_or_repo), revision)
+        folder = folder if folder.is_dir() else fetch(str(folder_or_repo), revision)
         model, tokenizer = GPT.from_pretrained(folder), load_tokenizer(folder)
         table = NGram.load(source(folder, TABLE)) if (folder / TABLE).exists() else None
         check_parts(folder, model, tokenizer, table)
@@ -48,15 +48,14 @@ class Loaded:
         return cls(model, tokenizer, table, card, start_id(tokenizer, folder))
 
 
-def download(repo: str, revision: str | None) -> Path:
-    """Fetch a model repo's files, once; the Hub's cache keeps them."""
-    from huggingface_hub import snapshot_download
-
+def fetch(repo: str, revision: str | None) -> Path:
+    """A model repo's files; ValueError in one sentence."""
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=[*NEEDED, TABLE]))
-    except Exception as e:  # the client has a dozen kinds; a user needs one sentence
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise ValueError(f"No model at {repo}: there is no such folder, and the Hub did not give it ({reason}).") from e
+        return download(repo, revision)
+    except Exception as error:  # the client has a dozen kinds; a user needs one sentence
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"No model at {repo}: there is no such folder, and the Hub did not give it "
+                         f"({reason}).") from error
 
 
 HELD: Loaded | None = None  # the model that everyone sees; a global, so that ZeroGPU's worker has it
@@ -67,8 +66,15 @@ def use(folder_or_repo: str, revision: str | None = None) -> None:
     """Load the model that everyone will see."""
     global HELD
     HELD = Loaded.from_folder(folder_or_repo, revision)
-    HELD.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    HELD.model.to(device())
     torch.set_num_threads(1)  # one generation for each core beats one generation on all of them
+
+
+def device() -> str:
+    """A card if its kernels are there; ZeroGPU lends its own to a call only, so it cannot be tried here."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return "cuda" if spaces else best_device(0)
 
 
 # ---- writing
@@ -102,13 +108,18 @@ class Draft:
     notices: list[str] = field(default_factory=list)
 
     @property
+    def tokens(self) -> int:
+        """How many were written this far."""
+        return len(self.ids) - self.n_prompt
+
+    @property
     def speed(self) -> float:
-        """Tokens a second, this far."""
-        return (len(self.ids) - self.n_prompt) / max(self.seconds, 1e-9)
+        """Tokens a second, this far; 0 before the first."""
+        return self.tokens / self.seconds if self.seconds else 0.0
 
 
 def begin(ask: Ask) -> Draft:
-    """Encode the seed; what the model cannot read becomes a notice."""
+    """Encode the beginning; what the model cannot read becomes a notice."""
     tokenizer = HELD.tokenizer
     ids = tokenizer.encode(ask.prompt)
     notices = [*ask.notices, look.notice_dropped(tokenizer.dropped(ask.prompt))]
@@ -119,8 +130,8 @@ def begin(ask: Ask) -> Draft:
 def write(ask: Ask, session=None, address=None):
     """Wait in line, then yield the same Draft again and again while it grows. Raises Busy.
 
-    Closing the generator (the visitor left, or pressed Stop) leaves the line or frees the slot at once. session and
-    address say whose place it is.
+    Closing the generator (the visitor left, or pressed Stop) leaves the line or frees the slot at once.
+    session and address say whose place it is.
     """
     draft, ticket = begin(ask), LINE.join(session, address)
     try:
@@ -134,7 +145,7 @@ def write(ask: Ask, session=None, address=None):
 
 
 def grow(draft: Draft, ask: Ask):
-    """Sample into the draft: the seed at once, then an update at most every STEP seconds."""
+    """Sample into the draft: the beginning at once, then an update at most every STEP seconds."""
     yield draft
     began = shown = time.perf_counter()
     for new in sample(draft.ids[-HELD.model.config.block_size :], ask):
@@ -142,7 +153,8 @@ def grow(draft: Draft, ask: Ask):
         now = time.perf_counter()
         if now - shown >= STEP:
             shown, draft.seconds = now, now - began
-            draft.written = HELD.tokenizer.decode(draft.ids[draft.n_prompt :])
+            written = HELD.tokenizer.decode(draft.ids[draft.n_prompt :])
+            draft.written = written.rstrip("\ufffd")  # a letter's first bytes: the rest is on its way
             yield draft
         if now - began > MAX_SECONDS:
             draft.notices.append(f"Stopped after {MAX_SECONDS} seconds; press Generate to write again.")
@@ -156,7 +168,7 @@ def opening() -> Draft | None:
     """A finished text to open the page with; None on ZeroGPU, where the card is there for visitors only."""
     if spaces:
         return None
-    ask = Ask.clean((examples(HELD.card) or [""])[0], 120, 0.7, seed=1)
+    ask = Ask.clean((HELD.card["corpus"]["examples"] or [""])[0], 200, 0.7, seed=1)
     *_, draft = grow(begin(ask), ask)
     return draft
 
@@ -166,14 +178,16 @@ def opening() -> Draft | None:
 
 @gpu
 def inspect(ids: list[int], n_prompt: int, at: int | None, low: int) -> dict:
-    """What sampling saw of ids (T) at places low..T-1 (1 <= low): losses and likeliest ids of them, and for the place
-    `at` (None: the most surprising one that was written) its probs (V) and heads (L, nh, S), where S ids lay before it.
+    """What sampling saw of ids (T) at places low..T-1 (1 <= low): losses and likeliest ids of them, and
+    for the place `at` (None: the most surprising one that was written) its probs (V) and heads (L, nh,
+    S), where S ids lay before it.
     """
     model, V = HELD.model, HELD.tokenizer.vocab_size
     row = torch.tensor([ids], device=next(model.parameters()).device)  # (1, T)
     parts = [part for part in spans(len(ids), n_prompt, model.config.block_size) if part[2] > low]
     with torch.inference_mode():
-        logits = [model(row[:, start : end - 1])[0][0, first - start - 1 :, :V] for start, first, end in parts]
+        logits = [model(row[:, start : end - 1])[0][0, first - start - 1 :, :V]
+                  for start, first, end in parts]
         logp = torch.cat(logits).float()[low - parts[0][1] :].log_softmax(-1)  # (T-low, V)
         losses = -logp.gather(1, row[0, low:, None])[:, 0]
         if at is None:
@@ -182,14 +196,14 @@ def inspect(ids: list[int], n_prompt: int, at: int | None, low: int) -> dict:
         start = next(start for start, _, end in parts if at < end)
         heads = [layer[0, :, -1].tolist() for layer in model.attention_maps(row[:, start:at])]
     return {"at": at, "losses": losses.tolist(), "best": logp.argmax(-1).tolist(),
-            "probs": logp[at - low].exp().cpu(), "heads": heads}  # fmt: skip
+            "probs": logp[at - low].exp().cpu(), "heads": heads}
 
 
 def spans(length: int, n_prompt: int, block_size: int):
     """Yield (start, first, end): the places first..end-1 of a text were guessed from ids[start:place].
 
-    Written places exactly as `stream` sampled them: when the window is full, its last half stays. The prompt, which
-    nobody sampled, by the same rule from its beginning.
+    Written places exactly as `stream` sampled them: when the window is full, its last half stays. The prompt,
+    which nobody sampled, by the same rule from its beginning.
     """
     start, first = 0, 1
     while first < length:
@@ -200,39 +214,66 @@ def spans(length: int, n_prompt: int, block_size: int):
         start, first = max(0, end - max(1, block_size // 2)), end
 
 
-def view(ids: list[int], n_prompt: int, at, layer, head) -> tuple[str, str, str, int, int]:
-    """Look inside a text at one place: HTML of the text, the guesses and the attention, the place, the first of them.
+def pieces_of(ids: list[int]) -> list[str]:
+    """The text of each id; a letter that several ids spell stands with the last of them."""
+    pieces, open_ids = [], []
+    for i in ids:
+        open_ids.append(i)
+        text = HELD.tokenizer.decode(open_ids)
+        whole = not text.endswith("\ufffd") or len(open_ids) == 4 or len(pieces) == len(ids) - 1
+        pieces.append(text if whole else "")
+        open_ids = [] if whole else open_ids
+    return pieces
 
-    The last WINDOW places can be looked at; what stands before them was seen by the model all the same.
+
+def view(ids: list[int], n_prompt: int, at, head=None) -> tuple[str, str, str, int, int]:
+    """Look inside a text at one place: HTML of the text, the guesses, the attention; the place, the first
+    of them.
+
+    head: (layer, head) from 1, None: the one that looks at one piece the hardest. The last WINDOW places
+    can be looked at; what stands before them was seen by the model all the same.
     """
     if len(ids) < 2:
-        return look.manuscript("", "", False), look.nothing_yet(), "", 1, 1
+        return look.manuscript(), look.NOTHING, "", 1, 1
     low = max(1, len(ids) - WINDOW)
-    seen = inspect(ids, n_prompt, None if at is None else int(min(max(number(at, 1), low), len(ids) - 1)), low)
-    at, pieces = seen["at"], [HELD.tokenizer.decode([i]) for i in ids]
-    shown = 0 if low == 1 else low  # the very first has nothing before it, so no guess
-    losses = [None] * (low - shown) + seen["losses"]
-    guesses = [None] * (low - shown) + [HELD.tokenizer.decode([i]) for i in seen["best"]]
-    before = ("…" if n_prompt >= HELD.model.config.block_size else "") + HELD.tokenizer.decode(ids[:shown])
-    table_losses = None if HELD.table is None else HELD.table.losses(ids)[low - 1 :]
-    text = look.surprise_text(before, pieces[shown:], losses, guesses, at, n_prompt, shown)
-    text += look.summary(losses, table_losses)
-    heads = seen["heads"]
-    layer = int(min(max(number(layer, 1), 1), len(heads)))
-    head = int(min(max(number(head, 1), 1), len(heads[0])))
-    weights = heads[layer - 1][head - 1]
-    attention = look.attention_text(pieces[at - len(weights) : at], weights, layer, head)
-    attention += look.head_grid(heads, layer, head)
+    wanted = None if at is None else int(min(max(number(at, 1), low), len(ids) - 1))
+    seen, pieces = inspect(ids, n_prompt, wanted, low), pieces_of(ids)
+    at, maps = seen["at"], seen["heads"]
+    layer, head = telling(maps) if head is None else head
+    layer = int(min(max(number(layer, 1), 1), len(maps)))
+    head = int(min(max(number(head, 1), 1), len(maps[0])))
+    weights = maps[layer - 1][head - 1]
+    attention = look.attention(pieces[at - len(weights) : at + 1], weights, layer, head, maps)
+    text = drawn(ids, pieces, n_prompt, at, low, seen, weights)
     return text, guesses_at(ids, pieces, at, seen["probs"]), attention, at, low
 
 
+def telling(maps: list) -> tuple[int, int]:
+    """(layer, head), from 1, of the head with most attention on one place, not the first or last."""
+    found = {(i, j): max(row[1:-1], default=0) for i, heads in enumerate(maps, 1)
+             for j, row in enumerate(heads, 1)}
+    return max(found, key=found.get)
+
+
+def drawn(ids, pieces, n_prompt: int, at: int, low: int, seen: dict, weights: list[float]) -> str:
+    """HTML of the text, from the first place that can be looked at on."""
+    first = 0 if low == 1 else low  # the very first has nothing before it, so no guess
+    losses = [None] * (low - first) + seen["losses"]
+    guesses = [""] * (low - first) + [HELD.tokenizer.decode([i]) for i in seen["best"]]
+    before = ("…" if n_prompt >= HELD.model.config.block_size else "") + "".join(pieces[:first])
+    looked = {at - len(weights) + i: w for i, w in enumerate(weights) if w > 0.05}
+    text = look.letters(before, pieces[first:], losses, guesses, at, n_prompt, first, looked)
+    table = None if HELD.table is None else HELD.table.losses(ids)[low - 1 :]
+    return text + look.summary(losses, table, "letter" if per_letter(HELD.card) else "piece")
+
+
 def guesses_at(ids: list[int], pieces: list[str], at: int, probs: torch.Tensor, most: int = 8) -> str:
-    """HTML of the `most` likeliest next pieces at one position, the 5-gram's chance beside the model's; probs (V)."""
+    """HTML of the `most` likeliest next pieces at one place and of what came, model and table; probs (V)."""
     table = None if HELD.table is None else HELD.table.next_probs(ids[:at])  # (V,)
 
     def both(i):
         return float(probs[i]), None if table is None else float(table[i])
 
-    best = probs.topk(min(most, len(probs))).indices.tolist()
-    rows = [(HELD.tokenizer.decode([i]), *both(i)) for i in best]
-    return look.guess_bars("".join(pieces[:at]), pieces[at], rows, *both(ids[at]))
+    best = dict.fromkeys([*probs.topk(min(most, len(probs))).indices.tolist(), ids[at]])
+    rows = [(HELD.tokenizer.decode([i]), *both(i), i == ids[at]) for i in best]
+    return look.guess_bars("".join(pieces[:at]), HELD.tokenizer.decode([ids[at]]), rows, *both(ids[at]))

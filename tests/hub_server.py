@@ -3,9 +3,9 @@
     with Hub() as hub:
         publish_model(folder, "reader/model", endpoint=hub.url, token=hub.token)
 
-It knows whoami, repo create and settings, preupload, LFS batch with PUT and verify, commit, resolve, Space runtime and
-logs, and serves a static Space live. `hub.fail(...)` answers a coming request with an error or cuts its connection;
-`hub.seen` is the list of requests. Xet is not spoken: set HF_HUB_DISABLE_XET=1 before huggingface_hub is imported.
+It knows whoami, repo create and settings, preupload, LFS batch and PUT, commit, resolve, Space runtime and logs, and
+serves a static Space live. `hub.fail(...)` answers a coming request with an error or cuts its connection; `hub.seen`
+is the list of requests. Xet is not spoken: set HF_HUB_DISABLE_XET=1 before huggingface_hub is imported.
 """
 
 import base64
@@ -25,23 +25,21 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 LFS_ABOVE = 100_000  # bytes; the real Hub goes by type and size too
-API = r"/api/(models|spaces)/([^/]+/[^/]+)"
-
-
-def asks_private(ask: dict) -> bool:
-    """Old and new clients spell it differently."""
-    return ask.get("visibility") == "private" or bool(ask.get("private"))
-
-
-def lfs_of(data: bytes) -> dict:
-    """What a listing adds for a file that lies in LFS."""
-    oid = hashlib.sha256(data).hexdigest()
-    return {"lfs": {"oid": oid, "size": len(data), "pointerSize": 130}} if len(data) > LFS_ABOVE else {}
 
 
 def git_oid(data: bytes) -> str:
     """The name that git gives a blob."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def oid_of(data: bytes) -> str:
+    """The name of a file on the Hub: git's, or SHA-256 in LFS."""
+    return hashlib.sha256(data).hexdigest() if len(data) > LFS_ABOVE else git_oid(data)
+
+
+def asks_private(ask: dict) -> bool:
+    """Old and new clients spell it differently."""
+    return ask.get("visibility") == "private" or bool(ask.get("private"))
 
 
 @dataclass
@@ -84,8 +82,8 @@ class Hub:
     token = "hf_loopback_write_0123456789"
     read_token = "hf_loopback_read_0123456789"
 
-    def __init__(self, **user):
-        owner = {"name": "reader", "role": "write", "paid": False, "verified": True, **user}
+    def __init__(self):
+        owner = {"name": "reader", "role": "write", "paid": False, "verified": True}
         self.users = {self.token: owner, self.read_token: {**owner, "role": "read"}}
         self.repos: dict[tuple[str, str], Repo] = {}
         self.blobs: dict[str, bytes] = {}
@@ -93,35 +91,26 @@ class Hub:
         self.seen: list[str] = []
         self.build_log = ["Step 1/3 : FROM python\n", "Step 2/3 : pip install\n"]
         self.next_stages = ["BUILDING", "APP_STARTING", "RUNNING"]
+        self.lock = threading.Lock()
         for name in ("no_proxy", "NO_PROXY"):  # a proxy of the network does not know this machine
             os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
-        self.lock = threading.Lock()
 
     def start(self):
         """Serve until `stop`; returns the Hub, which then has a `url`."""
-        hub = self
-
-        class Handler(_Handler):
-            pass
-
-        Handler.hub = hub
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Answers,), {"hub": self}))
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def stop(self):
+    def stop(self, *_):
         self.server.shutdown()
         self.server.server_close()
 
-    __enter__ = start
-
-    def __exit__(self, *_):
-        self.stop()
+    __enter__, __exit__ = start, stop
 
     def prepare_client(self):
-        """Make this process's client speak LFS and no Xet, without progress bars and warnings; returns the Hub."""
+        """Make this process's client speak LFS and no Xet, without bars and warnings; returns the Hub."""
         import huggingface_hub
 
         huggingface_hub.constants.HF_HUB_DISABLE_XET = True
@@ -146,7 +135,21 @@ class Hub:
         return Path(folder)
 
 
-class _Handler(BaseHTTPRequestHandler):
+ROUTES = []
+
+
+def route(methods: str, pattern: str):
+    """Register a method of Answers; R in the pattern is a repo: models or spaces, owner/name."""
+    pattern = pattern.replace("R", r"(models|spaces)/([^/]+/[^/]+)").replace("S", r"([^/]+/[^/]+)")
+
+    def register(answer):
+        ROUTES.append((methods.split(), pattern, answer))
+        return answer
+
+    return register
+
+
+class Answers(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
 
@@ -158,35 +161,23 @@ class _Handler(BaseHTTPRequestHandler):
             super().handle_one_request()
 
     def do_GET(self):
-        self.answer()
-
-    do_POST = do_PUT = do_HEAD = do_DELETE = do_GET
-
-    # ---- plumbing
-
-    def answer(self):
         path = unquote(urlsplit(self.path).path)
-        fault = self.take_fault(path)
-        if fault and fault.cut_after is not None:
-            self.cut(fault.cut_after)
-            return
+        fault = next((fault for fault in self.hub.faults if fault.times and fault.method == self.command
+                      and re.search(fault.pattern, path)), None)
+        if fault:
+            fault.times -= 1
+            if fault.cut_after is not None:
+                return self.cut(fault.cut_after)
         self.body = self.read_body()
         if fault:
-            self.json({"error": "made to fail"}, fault.status)
-            return
-        for method, pattern, handler in ROUTES:
-            if (match := re.fullmatch(pattern, path)) and self.command in method:
+            return self.json({"error": "made to fail"}, fault.status)
+        for methods, pattern, answer in ROUTES:
+            if self.command in methods and (match := re.fullmatch(pattern, path)):
                 with self.hub.lock:
-                    handler(self, *match.groups())
-                return
+                    return answer(self, *match.groups())
         self.json({"error": f"no such address {path}"}, 404)
 
-    def take_fault(self, path: str):
-        for fault in self.hub.faults:
-            if fault.times and fault.method == self.command and re.search(fault.pattern, path):
-                fault.times -= 1
-                return fault
-        return None
+    do_POST = do_PUT = do_HEAD = do_GET
 
     def cut(self, after: int):
         self.rfile.read(min(after, int(self.headers.get("Content-Length") or after)))
@@ -208,8 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send(self, data: bytes, status=200, kind="application/octet-stream", **headers):
         self.hub.seen.append(f"{self.command} {self.path} {status}")
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
+        headers |= {"Content-Type": kind, "Content-Length": str(len(data))}
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
@@ -220,15 +210,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(json.dumps(value).encode(), status, "application/json", **headers)
 
     def user(self):
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        return self.hub.users.get(token)
+        return self.hub.users.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
 
-    def writer(self, name: str | None = None):
-        """The user, if he may write (to `name`); otherwise answers 401 or 403."""
+    def writer(self, name: str):
+        """The user, if he may write to `name`; otherwise answers 401 or 403."""
         user = self.user()
         if user is None:
             return self.json({"error": "Invalid username or password."}, 401)
-        if user["role"] == "read" or (name and name.split("/")[0] != user["name"]):
+        if user["role"] == "read" or name.split("/")[0] != user["name"]:
             return self.json({"error": "You don't have the rights to do this"}, 403)
         return user
 
@@ -236,147 +225,128 @@ class _Handler(BaseHTTPRequestHandler):
         """The repo, unless it is not there or private to someone else: then the answer is sent already."""
         repo, user = self.hub.repos.get((kind, name)), self.user()
         if repo is None or (repo.private and (user is None or name.split("/")[0] != user["name"])):
-            return self.json({"error": "Repository not found"}, 404 if user else 401, X_Error_Code="RepoNotFound")
+            status = 404 if user else 401
+            return self.json({"error": "Repository not found"}, status, X_Error_Code="RepoNotFound")
         return repo
 
-    def find_at(self, kind: str, name: str, revision: str):
-        """(repo, commit id, files), or Nones after an answer."""
-        if not (repo := self.find(kind, name)):
-            return None, None, None
-        if (found := repo.at(revision)) is None:
-            self.json({"error": "Revision not found"}, 404, X_Error_Code="RevisionNotFound")
-            return None, None, None
-        return repo, *found
+    def to_change(self, kind: str, name: str):
+        """The repo, if the user may write to it."""
+        return self.writer(name) and self.find(kind, name)
 
     # ---- who, and what there is
 
+    @route("GET", "/api/whoami-v2")
     def whoami(self):
-        user = self.user()
-        if user is None:
+        if (user := self.user()) is None:
             return self.json({"error": "Invalid credentials in Authorization header"}, 401)
         auth = {"type": "access_token", "accessToken": {"displayName": "t", "role": user["role"]}}
         self.json({"type": "user", "name": user["name"], "orgs": [], "auth": auth})
 
+    @route("POST", "/api/repos/create")
     def create(self):
-        ask = json.loads(self.body)
-        kind = ask.get("type", "model") + "s"
-        user = self.user()
-        name = f"{ask.get('organization') or (user or {}).get('name')}/{ask['name']}"
-        if not (user := self.writer(name)):
+        ask, user = json.loads(self.body), self.user()
+        kind, name = ask.get("type", "model") + "s", f"{ask.get('organization') or user['name']}/{ask['name']}"
+        if not self.writer(name):
             return
         if (kind, name) in self.hub.repos:
-            return self.json({"error": "You already created this repo", "url": f"{self.hub.url}/{name}"}, 409)
-        if kind == "spaces" and ask["sdk"] == "gradio" and not user["paid"]:
-            if ask.get("hardware") != "zero-a10g" or not user["verified"]:
-                return self.json({"error": "Payment required"}, 402)
+            return self.json({"error": "You already created this repo"}, 409)
+        free = ask.get("hardware") == "zero-a10g" and user["verified"]
+        if ask.get("sdk") == "gradio" and not user["paid"] and not free:
+            return self.json({"error": "Payment required"}, 402)
         repo = Repo(ask.get("sdk"), ask.get("hardware"), asks_private(ask), ask.get("secrets") or [])
         if kind == "spaces":  # what the real Hub puts into a new one
             repo.files["README.md"] = f"---\nsdk: {ask['sdk']}\n---\n".encode()
-            repo.files.update({"index.html": b"<p>hello", "style.css": b""} if ask["sdk"] == "static" else {})
+            repo.files.update({"index.html": b"<p>hello"} if ask["sdk"] == "static" else {})
         self.hub.repos[(kind, name)] = repo
-        self.json({"url": f"{self.hub.url}/{'spaces/' if kind == 'spaces' else ''}{name}", "name": name, "id": name})
+        self.json({"url": f"{self.hub.url}/{'spaces/' if kind == 'spaces' else ''}{name}", "id": name})
 
+    @route("PUT", "/api/R/settings")
     def settings(self, kind, name):
-        if self.writer(name) and (repo := self.find(kind, name)):
+        if repo := self.to_change(kind, name):
             repo.private = asks_private(json.loads(self.body))
             self.json({"private": repo.private})
 
-    def info(self, kind, name, revision="main"):
-        repo, sha, files = self.find_at(kind, name, revision)
-        if repo is None:
+    @route("GET", "/api/R(?:/revision/([^/]+))?")
+    def info(self, kind, name, revision):
+        if not (repo := self.find(kind, name)):
             return
+        sha, files = repo.at(revision or "main")
         size = sum(len(data) for _, _, tree in repo.commits for data in tree.values())
         facts = {"id": name, "sha": sha, "private": repo.private, "tags": [], "usedStorage": size,
-                 "siblings": [{"rfilename": path} for path in files]}  # fmt: skip
+                 "siblings": [{"rfilename": path} for path in files]}
         if kind == "spaces":
             facts |= {"sdk": repo.sdk, "host": repo.host or f"{self.hub.url}/live/{name}"}
         self.json(facts)
 
-    def history(self, kind, name, revision):
-        repo, *_ = self.find_at(kind, name, revision)
-        if repo is not None:
-            day = "2026-01-01T00:00:00.000Z"
-            self.json([{"id": sha, "title": title, "message": "", "authors": [], "date": day}
-                       for sha, title, _ in reversed(repo.commits)])  # fmt: skip
+    @route("GET", "/api/R/commits/[^/]+")
+    def history(self, kind, name):
+        if repo := self.find(kind, name):
+            self.json([{"id": sha, "title": title, "message": "", "authors": [], "date": "2026-01-01T00:00:00.000Z"}
+                       for sha, title, _ in reversed(repo.commits)])
 
+    @route("POST", "/api/spaces/S/secrets")
     def secret(self, name):
-        if self.writer(name) and (repo := self.find("spaces", name)):
+        if repo := self.to_change("spaces", name):
             repo.secrets.append(json.loads(self.body))
             self.json({})
 
-    def tree(self, kind, name, revision):
-        repo, _, files = self.find_at(kind, name, revision)
-        if repo is not None:
-            rows = [{"type": "file", "path": p, "size": len(d), "oid": git_oid(d)} for p, d in files.items()]
-            self.json([row | lfs_of(files[row["path"]]) for row in rows])
-
     # ---- uploads
 
+    @route("POST", "/api/validate-yaml")
     def validate_yaml(self):
+        errors = []
         try:
-            front = yaml.safe_load(json.loads(self.body)["content"].split("---\n")[1])
-            errors = [] if isinstance(front, dict) else [{"message": "no front matter"}]
-        except (IndexError, yaml.YAMLError) as error:
+            assert isinstance(yaml.safe_load(json.loads(self.body)["content"].split("---\n")[1]), dict)
+        except (IndexError, AssertionError, yaml.YAMLError) as error:
             errors = [{"message": f"not YAML: {error}"}]
         self.json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
-    def preupload(self, kind, name, _revision):
-        if not self.find(kind, name) or not self.writer(name):
+    @route("POST", "/api/R/preupload/[^/]+")
+    def preupload(self, kind, name):
+        if not (repo := self.to_change(kind, name)):
             return
-        files, answer = self.hub.repo(kind, name).files, []
+        answer = []
         for ask in json.loads(self.body)["files"]:
-            mode = "lfs" if ask["size"] > LFS_ABOVE else "regular"
+            mode, old = "lfs" if ask["size"] > LFS_ABOVE else "regular", repo.files.get(ask["path"])
             row = {"path": ask["path"], "uploadMode": mode, "shouldIgnore": False}
-            if (old := files.get(ask["path"])) is not None:
-                row["oid"] = hashlib.sha256(old).hexdigest() if mode == "lfs" else git_oid(old)
-            answer.append(row)
+            answer.append(row if old is None else {**row, "oid": oid_of(old)})
         self.json({"files": answer})
 
-    def lfs_batch(self, _prefix, name):
+    @route("POST", r"/(?:spaces/)?S\.git/info/lfs/objects/batch")
+    def lfs_batch(self, name):
         if not self.writer(name):
             return
-        objects = []
-        for ask in json.loads(self.body)["objects"]:
-            row = {"oid": ask["oid"], "size": ask["size"]}
-            if ask["oid"] not in self.hub.blobs:
-                row["actions"] = {
-                    "upload": {"href": f"{self.hub.url}/lfs/{ask['oid']}"},
-                    "verify": {"href": f"{self.hub.url}/lfs/verify"},
-                }
-            objects.append(row)
-        self.json({"transfer": "basic", "objects": objects})
+        rows = [{"oid": ask["oid"], "size": ask["size"]} for ask in json.loads(self.body)["objects"]]
+        for row in rows:
+            if row["oid"] not in self.hub.blobs:
+                row["actions"] = {"upload": {"href": f"{self.hub.url}/lfs/{row['oid']}"}}
+        self.json({"transfer": "basic", "objects": rows})
 
+    @route("PUT", "/lfs/([0-9a-f]{64})")
     def lfs_put(self, oid):
         if hashlib.sha256(self.body).hexdigest() != oid:
             return self.json({"error": "the bytes do not have this hash"}, 400)
         self.hub.blobs[oid] = self.body
-        self.send(b"", 200)
+        self.send(b"")
 
-    def lfs_verify(self):
-        ask = json.loads(self.body)
-        fits = len(self.hub.blobs.get(ask["oid"], b"")) == ask["size"]
-        self.json({} if fits else {"error": "not uploaded"}, 200 if fits else 422)
-
-    def commit(self, kind, name, _revision):
-        if not self.find(kind, name) or not self.writer(name):
+    @route("POST", "/api/R/commit/[^/]+")
+    def commit(self, kind, name):
+        if not (repo := self.to_change(kind, name)):
             return
-        repo, message = self.hub.repo(kind, name), ""
-        files = dict(repo.files)
-        for line in self.body.decode().splitlines():
-            step = json.loads(line)
-            key, value = step["key"], step["value"]
+        files, steps = dict(repo.files), [json.loads(line) for line in self.body.decode().splitlines()]
+        for key, value in ((step["key"], step["value"]) for step in steps):
             if key == "header":
                 message = value["summary"]
                 if value.get("parentCommit") not in (None, repo.commits[-1][0]):
                     return self.json({"error": "The branch was updated since you last looked"}, 412)
-            elif key == "file":
-                files[value["path"]] = base64.b64decode(value["content"])
-            elif key == "lfsFile":
-                if value["oid"] not in self.hub.blobs:
-                    return self.json({"error": f"LFS object {value['oid']} is missing"}, 400)
-                files[value["path"]] = self.hub.blobs[value["oid"]]
             elif key == "deletedFile":
                 files.pop(value["path"], None)
+            elif key == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif value["oid"] in self.hub.blobs:
+                files[value["path"]] = self.hub.blobs[value["oid"]]
+            else:
+                return self.json({"error": f"LFS object {value['oid']} is missing"}, 400)
         sha = hashlib.sha1(f"{len(repo.commits)}{name}{message}".encode()).hexdigest()
         repo.commits.append((sha, message, files))
         if b"\nsdk:" in files.get("README.md", b""):
@@ -386,73 +356,49 @@ class _Handler(BaseHTTPRequestHandler):
 
     # ---- downloads
 
+    @route("GET HEAD", "/(spaces/)?S/resolve/([^/]+)/(.+)")
     def resolve(self, prefix, name, revision, path):
-        kind = "spaces" if prefix else "models"
-        if not (repo := self.find(kind, name)):
+        if not (repo := self.find("spaces" if prefix else "models", name)):
             return
-        found = repo.at(revision)
-        if found is None or path not in found[1]:
-            code = "RevisionNotFound" if found is None else "EntryNotFound"
-            return self.json({"error": f"{path} is not there"}, 404, X_Error_Code=code)
-        sha, data = found[0], found[1][path]
+        sha, files = repo.at(revision) or ("", {})
+        if path not in files:
+            return self.json({"error": f"{path} is not there"}, 404, X_Error_Code="EntryNotFound")
+        data, oid = files[path], oid_of(files[path])
         if len(data) <= LFS_ABOVE:
-            return self.send(data, X_Repo_Commit=sha, ETag=f'"{git_oid(data)}"')
-        oid = hashlib.sha256(data).hexdigest()
-        store = self.hub.url.replace("127.0.0.1", "localhost")  # large files lie on another host, as on the real Hub
+            return self.send(data, X_Repo_Commit=sha, ETag=f'"{oid}"')
+        store = self.hub.url.replace("127.0.0.1", "localhost")  # large files lie on another host, as on the Hub
         self.send(b"", 302, Location=f"{store}/lfs/{oid}", X_Repo_Commit=sha, X_Linked_ETag=f'"{oid}"',
-                  X_Linked_Size=str(len(data)))  # fmt: skip
+                  X_Linked_Size=str(len(data)))
 
+    @route("GET HEAD", "/lfs/([0-9a-f]{64})")
     def lfs_get(self, oid):
-        data = self.hub.blobs.get(oid)
-        self.send(data or b"", 200 if data is not None else 404, ETag=f'"{oid}"')
+        self.send(self.hub.blobs.get(oid, b""), 200 if oid in self.hub.blobs else 404, ETag=f'"{oid}"')
 
     # ---- Spaces
 
+    @route("GET", "/api/spaces/S/runtime")
     def runtime(self, name):
-        if not (repo := self.find("spaces", name)):
-            return
-        stage = repo.stages.pop(0) if len(repo.stages) > 1 else (repo.stages or ["NO_APP_FILE"])[0]
-        hardware = {"current": repo.hardware, "requested": repo.hardware}
-        self.json({"stage": stage, "hardware": hardware, "sha": repo.commits[-1][0], "gcTimeout": None})
+        if repo := self.find("spaces", name):
+            stage = repo.stages.pop(0) if len(repo.stages) > 1 else (repo.stages or ["NO_APP_FILE"])[0]
+            hardware = {"current": repo.hardware, "requested": repo.hardware}
+            self.json({"stage": stage, "hardware": hardware, "sha": repo.commits[-1][0], "gcTimeout": None})
 
+    @route("POST", "/api/spaces/S/hardware")
     def hardware(self, name):
-        if self.writer(name) and (repo := self.find("spaces", name)):
+        if repo := self.to_change("spaces", name):
             repo.hardware = json.loads(self.body)["flavor"]
             self.json({"stage": "BUILDING", "hardware": {"current": None, "requested": repo.hardware}})
 
-    def logs(self, _name, _which):
+    @route("GET", "/api/spaces/S/logs/(?:build|run)")
+    def logs(self, _):
         events = [{"data": line, "timestamp": "2026-01-01T00:00:00.000Z"} for line in self.hub.build_log]
         text = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
         self.send(text.encode(), kind="text/event-stream")
 
+    @route("GET HEAD", "/live/S/?(.*)")
     def live(self, name, path):
-        repo = self.hub.repos.get(("spaces", name))
-        data = repo and repo.files.get(path or "index.html")
-        if data is None:
+        repo, path = self.hub.repos.get(("spaces", name)), path or "index.html"
+        if repo is None or path not in repo.files:
             return self.send(b"not found", 404, "text/plain")
-        kind = "text/javascript" if path.endswith(".js") else mimetypes.guess_type(path or "index.html")[0]
-        self.send(data, kind=kind or "application/octet-stream")
-
-
-ROUTES = [
-    (("GET",), r"/api/whoami-v2", _Handler.whoami),
-    (("POST",), r"/api/repos/create", _Handler.create),
-    (("POST",), r"/api/validate-yaml", _Handler.validate_yaml),
-    (("GET",), r"/api/spaces/([^/]+/[^/]+)/runtime", _Handler.runtime),
-    (("POST",), r"/api/spaces/([^/]+/[^/]+)/hardware", _Handler.hardware),
-    (("GET",), r"/api/spaces/([^/]+/[^/]+)/logs/(build|run)", _Handler.logs),
-    (("PUT",), API + r"/settings", _Handler.settings),
-    (("GET",), API + r"/commits/([^/]+)", _Handler.history),
-    (("POST",), r"/api/spaces/([^/]+/[^/]+)/secrets", _Handler.secret),
-    (("GET",), API, _Handler.info),
-    (("GET",), API + r"/revision/([^/]+)", _Handler.info),
-    (("GET",), API + r"/tree/([^/]+)/?", _Handler.tree),
-    (("POST",), API + r"/preupload/([^/]+)", _Handler.preupload),
-    (("POST",), API + r"/commit/([^/]+)", _Handler.commit),
-    (("POST",), r"/(spaces/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", _Handler.lfs_batch),
-    (("POST",), r"/lfs/verify", _Handler.lfs_verify),
-    (("PUT",), r"/lfs/([0-9a-f]{64})", _Handler.lfs_put),
-    (("GET", "HEAD"), r"/lfs/([0-9a-f]{64})", _Handler.lfs_get),
-    (("GET", "HEAD"), r"/(spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", _Handler.resolve),
-    (("GET", "HEAD"), r"/live/([^/]+/[^/]+)/?(.*)", _Handler.live),
-]
+        kind = "text/javascript" if path.endswith(".js") else mimetypes.guess_type(path)[0]
+        self.send(repo.files[path], kind=kind or "application/octet-stream")

@@ -1,4 +1,4 @@
-"""For the tests of the app and of publishing: a model folder made in a second, and the app as a process of its own."""
+"""For the tests of the app and of publishing: a model folder made in a second, and the app as a process."""
 
 import contextlib
 import json
@@ -21,21 +21,35 @@ def tiny_folder(folder, chars: str = CHARS, n_embd: int = 16, block_size: int = 
 
     from data.ngram import NGram
     from data.tokenizer import CharTokenizer
+
+    folder = fill(folder, CharTokenizer(chars), {"name": "tinyshakespeare", "sha256": "ab" * 32}, 4.21,
+                  n_embd=n_embd, block_size=block_size, **shape)
+    NGram(5, len(chars)).fit(torch.randint(len(chars), (5000,)).numpy()).save(folder / "ngram5.npz")
+    return folder
+
+
+def pieces_folder(folder, text: str, size: int = 280) -> Path:
+    """A model of a text's own pieces: no table of counts, and a letter may be cut in two."""
+    from data.tokenizer import BPETokenizer
+
+    return fill(folder, BPETokenizer.train(text, size), {"name": "diary.txt", "examples": [text[:9]]}, 6.5)
+
+
+def fill(folder, tokenizer, corpus: dict, loss: float, n_embd: int = 16, block_size: int = 32, **shape) -> Path:
+    import torch
+
     from model_gpt2 import GPT, GPTConfig
 
-    folder, tokenizer = Path(folder), CharTokenizer(chars)
+    folder, shape = Path(folder), {"n_layer": 2, "n_head": 2, **shape}
     torch.manual_seed(0)
-    shape = {"n_layer": 2, "n_head": 2, **shape}
-    model = GPT(GPTConfig(block_size=block_size, vocab_size=len(chars), n_embd=n_embd, **shape))
+    model = GPT(GPTConfig(block_size=block_size, vocab_size=tokenizer.vocab_size, n_embd=n_embd, **shape))
     for weight in model.parameters():  # far from zero, so that one text is not like another
         torch.nn.init.normal_(weight, std=0.2)
     model.save_pretrained(folder)
     tokenizer.save(folder, block_size)
-    NGram(5, len(chars)).fit(torch.randint(len(chars), (5000,)).numpy()).save(folder / "ngram5.npz")
-    metrics = {"val_loss": 4.21, "val_loss_char": 4.21, "ngram5_val_loss": 4.32, "parameters": model.num_params(),
-               "step": 7, "tokens": 3584, "seconds": 1.5, "corpus": {"name": "tinyshakespeare", "sha256": "ab" * 32},
-               "config": {"lr": 0.003, "seed": 1},
-               "machine": {"device": "cpu", "torch": torch.__version__}}  # fmt: skip
+    metrics = {"val_loss": loss, "val_loss_char": 4.21, "ngram5_val_loss": 4.32, "parameters": model.num_params(),
+               "step": 7, "tokens": 3584, "seconds": 1.5, "corpus": corpus, "config": {"lr": 0.003, "seed": 1},
+               "machine": {"device": "cpu", "torch": torch.__version__}}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
 
@@ -49,16 +63,16 @@ def free_port() -> int:
 @contextlib.contextmanager
 def running_app(*arguments, script=ROOT / "space" / "app.py", cwd=None, **environment):
     """Start the app on a free port as a process; yields its address, stops it afterwards."""
-    port = free_port()
+    address = f"http://127.0.0.1:{(port := free_port())}"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_SERVER_NAME": "127.0.0.1", **environment}
     command = [sys.executable, str(script), *map(str, arguments), "--port", str(port)]
-    process = subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        wait_for(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
+    with subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True) as process:
+        try:
+            wait_for(address, process)
+            yield address
+        finally:
+            process.terminate()
 
 
 def wait_for(url: str, process, seconds: float = 240) -> None:
