@@ -1,4 +1,5 @@
-"""Pictures of the app as visitors see it, written to results/screenshots/: three widths, light and dark, a notice.
+"""Pictures of the app as visitors see it, written to results/screenshots/: three widths, light and dark,
+a notice.
 
     python -m bench.app_screenshots [--model FOLDER]      needs Chromium and playwright
 """
@@ -15,7 +16,8 @@ from lab.project import ROOT
 from tests.tiny_app import running_app
 
 OUT = ROOT / "results" / "screenshots"
-VISITS = {"app_desktop": (1440, "light", None), "app_dark": (1440, "dark", None), "app_tablet": (768, "light", None),
+VISITS = {"app_desktop": (1440, "light", None), "app_dark": (1440, "dark", None),
+          "app_tablet": (768, "light", None),
           "app_phone": (360, "light", None), "app_phone_dark": (360, "dark", None),
           "app_notice": (1440, "light", "Caf\u00e9 2 \U0001f600 <b>bold</b>: ")}
 
@@ -35,7 +37,8 @@ def visit(browser, url: str, name: str, width: int, scheme: str, prompt: str | N
         page.wait_for_selector("#paper .ch.at")
     page.wait_for_timeout(800)
     page.screenshot(path=OUT / f"{name}.png", full_page=True)
-    Image.open(OUT / f"{name}.png").quantize(96).save(OUT / f"{name}.png", optimize=True)  # a third of the bytes
+    # a third of the bytes
+    Image.open(OUT / f"{name}.png").quantize(96).save(OUT / f"{name}.png", optimize=True)
     page.close()
 
 

@@ -87,17 +87,22 @@ class Account:
         if not dry_run:
             self.sign_in(rehearsal=endpoint and urlsplit(self.endpoint).hostname in LOOPBACK)
 
-    def sign_in(self, rehearsal: bool) -> None:
-        """Say where the token goes, unless to the Hub, and ask whose it is and whether it may write."""
-        place = urlsplit(self.endpoint)
-        if os.environ.get("GPT2_HEADLESS") and place.hostname not in LOOPBACK:
-            raise PublishError(HEADLESS)
-        if self.token is None:
-            raise PublishError(NO_TOKEN)
-        if self.endpoint != HUB and not rehearsal:  # that announces itself
+    def announce(self) -> None:
+        """Say where the token goes, unless to the Hub."""
+        if self.endpoint != HUB and self.token:
+            place = urlsplit(self.endpoint)
             unsafe = "" if place.scheme == "https" else ", unencrypted"
             say(f"Note: this is not the Hub itself. Token and model go to {place.hostname}{unsafe} "
                 "(HF_ENDPOINT).")
+
+    def sign_in(self, rehearsal: bool) -> None:
+        """Ask whose token it is and whether it may write."""
+        if os.environ.get("GPT2_HEADLESS") and urlsplit(self.endpoint).hostname not in LOOPBACK:
+            raise PublishError(HEADLESS)
+        if self.token is None:
+            raise PublishError(NO_TOKEN)
+        if not rehearsal:  # that announces itself
+            self.announce()
         me = self.ask("signing in", self.api.whoami)
         self.name, self.orgs = me["name"], [org["name"] for org in me.get("orgs", [])]
         if ((me.get("auth") or {}).get("accessToken") or {}).get("role") == "read":

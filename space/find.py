@@ -66,7 +66,9 @@ def fetch(named: str) -> Path:
         raise FolderError(f"There is no folder {named}: check the path, or give owner/name of a model on "
                           "the Hub.")
     account = Account(dry_run=True)
+    account.announce()
     try:
-        return account.ask(f"fetching {named}", download, named, token=account.token or False)
+        return account.ask(f"fetching {named}", download, named, token=account.token or False,
+                           endpoint=account.endpoint)
     except PublishError as error:
         raise FolderError(error) from None

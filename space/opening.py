@@ -28,12 +28,12 @@ def numbers(seed: int):
 def opening(folder, heldout: str = "") -> dict:
     """{"text", "n_prompt", "nats"} of a character model's folder: one number a character, None in the prompt.
 
-    The prompt is the first speaker of `heldout`, where there is one, else what the model starts from. ValueError
-    for a model of pieces.
+    The prompt is the first speaker of `heldout`, where there is one, else what the model starts from. Raises
+    ValueError for a model of pieces.
     """
     model, tokenizer = GPT.from_pretrained(folder), load_tokenizer(folder)
     if tokenizer.kind != "char":
-        raise ValueError("The page counts in letters: a model of pieces writes its first text there.")
+        raise ValueError("The page counts in letters: a model of pieces writes there first.")
     speaker = re.search(r"^[^,.;!?\n]{2,24}:$", heldout, re.M) if isinstance(heldout, str) else None
     ids = (tokenizer.encode(f"{speaker[0]}\n") if speaker else []) or [tokenizer.start_id]
     n_prompt, nats, draws = len(ids), [None] * len(ids), numbers(SEED)

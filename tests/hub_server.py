@@ -3,9 +3,10 @@
     with Hub() as hub:
         publish_model(folder, "reader/model", endpoint=hub.url, token=hub.token)
 
-It knows whoami, repo create and settings, preupload, LFS batch and PUT, commit, resolve, Space runtime and logs, and
-serves a static Space live. `hub.fail(...)` answers a coming request with an error or cuts its connection; `hub.seen`
-is the list of requests. Xet is not spoken: set HF_HUB_DISABLE_XET=1 before huggingface_hub is imported.
+It knows whoami, repo create and settings, preupload, LFS batch and PUT, commit, resolve, Space runtime
+and logs, and serves a static Space live. `hub.fail(...)` answers a coming request with an error or cuts
+its connection; `hub.seen` is the list of requests. Xet is not spoken: set HF_HUB_DISABLE_XET=1 before
+huggingface_hub is imported.
 """
 
 import base64
@@ -77,7 +78,7 @@ class Fault:
 
 
 class Hub:
-    """A loopback Hub. `users`: token -> {name, role, paid, verified}. `build_log`: what a Space's build says."""
+    """A loopback Hub. `users`: token -> {name, role, paid, verified}. `build_log`: a Space's own."""
 
     token = "hf_loopback_write_0123456789"
     read_token = "hf_loopback_read_0123456789"
@@ -118,7 +119,8 @@ class Hub:
         huggingface_hub.logging.set_verbosity_error()
         return self
 
-    def fail(self, method: str, pattern: str, status: int = 500, times: int = 1, cut_after: int | None = None):
+    def fail(self, method: str, pattern: str, status: int = 500, times: int = 1,
+             cut_after: int | None = None):
         """Let the next `times` requests that match go wrong."""
         self.faults.append(Fault(method, pattern, status, times, cut_after))
 
@@ -245,7 +247,8 @@ class Answers(BaseHTTPRequestHandler):
     @route("POST", "/api/repos/create")
     def create(self):
         ask, user = json.loads(self.body), self.user()
-        kind, name = ask.get("type", "model") + "s", f"{ask.get('organization') or user['name']}/{ask['name']}"
+        kind = ask.get("type", "model") + "s"
+        name = f"{ask.get('organization') or user['name']}/{ask['name']}"
         if not self.writer(name):
             return
         if (kind, name) in self.hub.repos:
@@ -281,8 +284,8 @@ class Answers(BaseHTTPRequestHandler):
     @route("GET", "/api/R/commits/[^/]+")
     def history(self, kind, name):
         if repo := self.find(kind, name):
-            self.json([{"id": sha, "title": title, "message": "", "authors": [], "date": "2026-01-01T00:00:00.000Z"}
-                       for sha, title, _ in reversed(repo.commits)])
+            same = {"message": "", "authors": [], "date": "2026-01-01T00:00:00.000Z"}
+            self.json([{"id": sha, "title": title, **same} for sha, title, _ in reversed(repo.commits)])
 
     @route("POST", "/api/spaces/S/secrets")
     def secret(self, name):
@@ -352,7 +355,8 @@ class Answers(BaseHTTPRequestHandler):
         if b"\nsdk:" in files.get("README.md", b""):
             repo.sdk = yaml.safe_load(files["README.md"].decode().split("---\n")[1])["sdk"]
         repo.stages = list(self.hub.next_stages) if repo.sdk != "static" else ["RUNNING"]
-        self.json({"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha, "pullRequestUrl": None})
+        self.json({"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha,
+                   "pullRequestUrl": None})
 
     # ---- downloads
 
@@ -366,7 +370,8 @@ class Answers(BaseHTTPRequestHandler):
         data, oid = files[path], oid_of(files[path])
         if len(data) <= LFS_ABOVE:
             return self.send(data, X_Repo_Commit=sha, ETag=f'"{oid}"')
-        store = self.hub.url.replace("127.0.0.1", "localhost")  # large files lie on another host, as on the Hub
+        # large files lie on another host, as on the Hub
+        store = self.hub.url.replace("127.0.0.1", "localhost")
         self.send(b"", 302, Location=f"{store}/lfs/{oid}", X_Repo_Commit=sha, X_Linked_ETag=f'"{oid}"',
                   X_Linked_Size=str(len(data)))
 

@@ -1,4 +1,4 @@
-"""The app behind its page: what visitors send, the line they stand in, the endpoint, what Look inside shows."""
+"""The app behind its page: what visitors send, their line, the endpoint, what Look inside shows."""
 
 import concurrent.futures
 import http.client
@@ -83,7 +83,8 @@ def idle():
 # ---- what a visitor asks for
 
 
-ODD = [None, "", "a", 0, -1, 1e308, float("nan"), float("inf"), "nan", "12", "<b>", [], {}, True, 10**400, "\ud800"]
+ODD = [None, "", "a", 0, -1, 1e308, float("nan"), float("inf"), "nan", "12", "<b>", [], {}, True, 10**400,
+       "\ud800"]
 
 
 @pytest.mark.parametrize("value", ODD, ids=lambda v: repr(v)[:12])
@@ -97,8 +98,10 @@ def test_any_value_becomes_a_wish_within_the_limits(value):
 
 
 @pytest.mark.parametrize("asked, words", [
-    ({"prompt": "x" * 50_000 + "END"}, "cut to its last 10,000 of 50,003"), ({"max_tokens": 2000}, "At most 1,000"),
-    ({"max_tokens": "1e4"}, "At most 1,000"), *(({"top_n": bad}, "Top N is to be") for bad in ("ten", "-3", "4 5")),
+    ({"prompt": "x" * 50_000 + "END"}, "cut to its last 10,000 of 50,003"),
+    ({"max_tokens": 2000}, "At most 1,000"),
+    ({"max_tokens": "1e4"}, "At most 1,000"),
+    *(({"top_n": bad}, "Top N is to be") for bad in ("ten", "-3", "4 5")),
     *(({"seed": bad}, "Seed is to be") for bad in ("one", "1,000", "0x10")),
     *(({"prompt": "A", "top_n": good, "seed": good}, None) for good in ("", " ", "20", None, 3)),
 ])
@@ -120,7 +123,7 @@ def test_unknown_characters_are_listed_by_harmless_names():
 
 @pytest.mark.parametrize("prompt", ["", "ROMEO:\n", "no \x00 such \u4e16", "x" * 100])
 def test_text_is_what_the_model_generates(prompt, loaded):
-    """Catches a second sampler: the app's text must be model.generate's, from nothing and past the context too."""
+    """A second sampler: the app's text must be model.generate's, from nothing and past the context too."""
     *_, draft = writer.write(limits.Ask.clean(prompt, 80, 0.8, 20, seed=5))
     ids = loaded.tokenizer.encode(prompt) or [loaded.start]
     B = loaded.model.config.block_size
@@ -219,7 +222,7 @@ NASTY = ["<script>alert(1)</script>", "${alert(1)}", "{{constructor}}", "`x`", '
 
 @pytest.mark.parametrize("text", NASTY)
 def test_everything_on_the_page_is_escaped(text):
-    """Catches a visitor's or a file's text that becomes markup, a template of Gradio's, or cannot be encoded."""
+    """A visitor's or a file's text that becomes markup, a template of Gradio's, or cannot be encoded."""
     pieces = [*text, text]
     made = [
         look.manuscript(text, text, True), look.status_line([text], [text]), look.guess_bars(
@@ -232,7 +235,8 @@ def test_everything_on_the_page_is_escaped(text):
                "button", "svg", "path"}
     for page in made:
         assert {tag for tag, _ in Reader(page).tags} <= allowed
-        assert not any(name.startswith("on") or name == "src" for _, attrs in Reader(page).tags for name in attrs)
+        names = [name for _, attrs in Reader(page).tags for name in attrs]
+        assert not any(name.startswith("on") or name == "src" for name in names)
         assert not any(wild in page for wild in ("{{", "${", "`")) and page.encode()
     assert text.replace("\ud800", "?") in Reader(made[0]).text  # and it is still readable
 
@@ -246,7 +250,8 @@ def test_look_inside_shows_what_sampling_saw(loaded, n_prompt, monkeypatch):
     stream gave to the model; every place once, and never fewer than half a context where there are more.
     """
     B, seen, hidden = loaded.model.config.block_size, [], loaded.model.hidden
-    monkeypatch.setattr(loaded.model, "hidden", lambda idx, *more: seen.append(idx[0].tolist()) or hidden(idx, *more))
+    monkeypatch.setattr(loaded.model, "hidden", lambda idx, *more: seen.append(idx[0].tolist())
+                        or hidden(idx, *more))
     prompt = [i % 60 for i in range(n_prompt)]
     new = loaded.model.generate(torch.tensor([prompt[-B:]]), 100, seed=1, use_cache=False)[0, -100:]
     ids, places = [*prompt, *new.tolist()], []
@@ -274,7 +279,8 @@ def test_look_inside_tells_the_models_own_numbers(loaded):
     assert writer.inspect(ids, 7, None, 1)["at"] == 7 + max(range(len(ids) - 7), key=lambda i: want[6 + i])
     _, bars, attention, at, _ = writer.view(ids, 7, 8, (2, 1))
     table = look.percent(float(loaded.table.next_probs(ids[:8])[ids[8]]))
-    assert at == 8 and f"the table of counts {table}." in Reader(bars).text and "head 1 of layer 2" in attention
+    assert at == 8 and f"the table of counts {table}." in Reader(bars).text
+    assert "head 1 of layer 2" in attention
 
 
 @pytest.mark.parametrize("at, head", [(None, (0, 0)), (-5, [99, 99]), (1e9, ["x", None]), ("NaN", (-1, 2))])
@@ -284,9 +290,10 @@ def test_look_inside_takes_any_position(at, head):
     assert low == 1 <= at <= 3 and " at" in text and "<table" in bars and "mini" in attention
 
 
-@pytest.mark.parametrize("sent", [None, [], [3], [1, 5], {}, "x", [[1], {}], [9, -1, 10**9, 5], [True, 1.5, None]])
+@pytest.mark.parametrize("sent", [None, [], [3], [1, 5], {}, "x", [[1], {}], [9, -1, 10**9, 5],
+                                  [True, 1.5, None]])
 def test_look_inside_without_a_text(sent):
-    """Catches an empty page that raises when its slider is touched, and ids that a hostile browser sends back."""
+    """An empty page that raises when its slider is touched, and ids that a hostile browser sends back."""
     assert "Write something first" in app.on_look(sent, 1, [1, 1])[1]
 
 
@@ -298,18 +305,19 @@ def test_look_inside_with_a_hostile_boundary(n_prompt):
 
 @pytest.mark.parametrize("n_prompt, length", [(990, 1000), (5, 700), (33, 40)])
 def test_look_inside_at_a_text_longer_than_its_window(loaded, n_prompt, length):
-    """Catches a boundary between beginning and written text that stands mid-text, and places beyond the last."""
+    """A boundary between beginning and written text that stands mid-text, and places beyond the last."""
     B, ids = loaded.model.config.block_size, [2] * n_prompt + [3] * (length - n_prompt)
     *_, sent, _ = app.page_of(writer.Draft("", ids, n_prompt), limits.Ask.clean("A"), False)
     words, _, _, slider = app.on_look(sent)
     kept = min(n_prompt, B) + length - n_prompt
     assert words.count("data-at=") == min(kept, writer.WINDOW) and slider.maximum == kept - 1
-    new = [attrs for tag, attrs in Reader(words).tags if "data-at" in attrs and "seed" not in attrs["class"].split()]
+    new = [attrs for tag, attrs in Reader(words).tags if "data-at" in attrs
+           and "seed" not in attrs["class"].split()]
     assert len(new) == min(length - n_prompt, writer.WINDOW) and ("…" in words) == (n_prompt >= B)
 
 
 def test_the_page_opens_with_a_finished_text(loaded):
-    """Catches an empty box at first sight, parts that belong to nothing, the text twice, another text's examples."""
+    """An empty box at first sight, parts that belong to nothing, the text twice, another text's examples."""
     page = app.build_app().config["components"]
     values = {part["props"].get("elem_id"): part["props"].get("value") for part in page}
     assert values["paper"].count('class="ch') > 50 and "<table" in values["bars"] and "data-at" not in str(
@@ -320,7 +328,7 @@ def test_the_page_opens_with_a_finished_text(loaded):
 
 
 def test_a_model_of_pieces(tmp_path, monkeypatch):
-    """Catches half a letter shown while it streams, words or sums about letters and a table that is not there."""
+    """Half a letter shown while it streams, words or sums about letters and a table that is not there."""
     russian = "Мороз и солнце; день чудесный! Ещё ты дремлешь, друг прелестный. " * 40
     monkeypatch.setattr(writer, "HELD", writer.Loaded.from_folder(str(pieces_folder(tmp_path, russian))))
     monkeypatch.setattr(writer, "STEP", 0)
@@ -361,8 +369,10 @@ def hostile_prompts(n: int, seed: int = 0) -> list:
     pools = [
         [chr(i) for i in range(32)] + ["\x7f", "\x85"],
         list("\u200b\u200e\u200f\u202a\u202b\u202d\u202e\u2066\u2067\u2069\ufeff\u061c"),
-        ["<script>", "</div>", "<img src=x onerror=alert(1)>", "<!--", "]]>", "&amp;", "&#x27;", "{{7*7}}", "${x}"],
-        ["../../etc/passwd", "%00", "%s%n", "'; DROP TABLE x;--", "\\", "\\u0000", "null", "NaN", "\r\n", "data: "],
+        ["<script>", "</div>", "<img src=x onerror=alert(1)>", "<!--", "]]>", "&amp;", "&#x27;", "{{7*7}}",
+         "${x}"],
+        ["../../etc/passwd", "%00", "%s%n", "'; DROP TABLE x;--", "\\", "\\u0000", "null", "NaN", "\r\n",
+         "data: "],
         ["\U0001f600", "e\u0301" * 3, "\u4e16", "\u0e01", "\U00010000", "\uffff", "\ufdd0", "\u0300"],
         list(CHARS),
     ]
@@ -371,10 +381,11 @@ def hostile_prompts(n: int, seed: int = 0) -> list:
 
 
 def test_hostile_prompts(server):
-    """Catches any prompt that ends in an error, loses an answer, or comes back as markup or control characters."""
+    """Any prompt that ends in an error, loses an answer, or comes back as markup or control characters."""
     prompts = hostile_prompts(1000)
     answers = crowd(server, [(prompt, 2, 0.7, None, 1) for prompt in prompts], 8)
-    answers.append(call(server, raw='{"data": ["a\\ud800b\\udfff", 3, 0.7, null, 1]}'))  # no client would send it
+    # no client would send it
+    answers.append(call(server, raw='{"data": ["a\\ud800b\\udfff", 3, 0.7, null, 1]}'))
     for prompt, (event, value) in zip([*prompts, "half a pair"], answers, strict=True):
         assert event == "complete", (prompt and prompt[:60], event, value)
         assert set(value[0]["text"] + value[0]["prompt"]) <= set(CHARS)
@@ -383,22 +394,24 @@ def test_hostile_prompts(server):
     assert value[0]["prompt"] == "ab" and "U+D800" in value[0]["notices"][0]
 
 
-NONSENSE = ['{"data": []}', '{"data": [[], {}, "x", [1], "y"]}', '{"data": null}', "{", '{"data": [1, 2]}', None]
+NONSENSE = ['{"data": []}', '{"data": [[], {}, "x", [1], "y"]}', '{"data": null}', "{", '{"data": [1, 2]}',
+            None]
 
 
 @pytest.mark.parametrize("raw", NONSENSE)
 def test_no_inside_knowledge_reaches_a_visitor(server, raw, monkeypatch):
-    """Catches a traceback, a path, a token or a hanging connection as the answer to nonsense or to a fault."""
+    """A traceback, a path, a token or a hanging connection as the answer to nonsense or to a fault."""
     if raw is None:
         monkeypatch.setattr(writer, "begin", lambda *_: open("/secret/path hf_secret"))
     event, value = call(server, *(["A", 3] if raw is None else []), raw=raw)
     said = json.dumps(value)
     assert event in ("complete", "error") or event in (400, 422, 500)
-    assert not any(word in said for word in ("Traceback", str(Path(app.__file__).parent), "site-packages", "secret"))
+    inside = ("Traceback", str(Path(app.__file__).parent), "site-packages", "secret")
+    assert not any(word in said for word in inside)
 
 
 def test_twenty_visitors_at_once_are_served_or_told(server, monkeypatch):
-    """Catches a lost visitor, a dead thread pool, an unbounded queue, and a busy answer that is no sentence."""
+    """A lost visitor, a dead thread pool, an unbounded queue, and a busy answer that is no sentence."""
     twenty = crowd(server, [("ROMEO:", 60, 0.7, None, i) for i in range(20)], 20)
     assert [event for event, _ in twenty] == ["complete"] * 20  # twenty fit into the line
     assert all(len(value[0]["text"]) == 60 for _, value in twenty) and idle()
@@ -410,7 +423,7 @@ def test_twenty_visitors_at_once_are_served_or_told(server, monkeypatch):
 
 
 def test_a_visitor_who_leaves_stops_his_generation(server, monkeypatch):
-    """Catches work that goes on after the connection is gone: the slot is free long before the text is done."""
+    """Work that goes on after the connection is gone: the slot is free long before the text is done."""
     made = []
 
     def slow(ids, ask):
@@ -452,13 +465,13 @@ NAMED = [json.dumps({"data": value, "fn_index": 0, "session_hash": "s"})
     (CALL, b'{"data": ' + b"[" * 90_000, "application/json", 400),
 ])
 def test_uploads_long_bodies_and_names_of_files_are_refused(server, path, body, kind, status):
-    """Catches a stranger's 50 MB on the disk or in memory, and Gradio's downloader sent where a visitor likes."""
+    """A stranger's 50 MB on the disk or in memory, and Gradio's downloader sent where a visitor likes."""
     answer, said = request(server, "POST", path, body, kind)
     assert answer == status and ("This app takes" in said or "at most 200,000" in said)
 
 
 def test_requests_that_nobody_reads_leave_room_for_the_next_visitor(server, monkeypatch):
-    """Catches thirty abandoned requests that fill the line: the next visitor must be served, not told "Busy"."""
+    """Thirty abandoned requests that fill the line: the next visitor must be served, not told "Busy"."""
     monkeypatch.setattr(writer, "LINE", limits.Line(slots=1, most=2))
     ask = json.dumps({"data": ["A", 1000, 0.7, None, 1]})
     assert all(request(server, "POST", CALL, ask)[0] == 200 for _ in range(30))
@@ -471,7 +484,8 @@ def test_nothing_is_shared_or_shown_beside_the_page(server, monkeypatch):
     with pytest.raises(OSError, match="HTTP Error"):
         urllib.request.urlopen(f"{server}/monitoring")
     options = {}
-    monkeypatch.setattr("gradio.Blocks.launch", lambda self, **k: options.update(k) or (None, "address", None))
+    monkeypatch.setattr("gradio.Blocks.launch", lambda self, **k: options.update(k)
+                        or (None, "address", None))
     app.launch()
     assert options["share"] is False and options["enable_monitoring"] is False and options["max_file_size"]
 
@@ -495,7 +509,8 @@ def test_a_card_without_kernels_falls_back_to_the_cpu(folder, monkeypatch, capsy
     assert ("going on by CPU" in capsys.readouterr().out) != kernels
 
 
-@pytest.mark.parametrize("port, words", [("99999", "no port 99999"), ("0", "no port 0"), ("taken", "is taken")])
+@pytest.mark.parametrize("port, words", [("99999", "no port 99999"), ("0", "no port 0"),
+                                         ("taken", "is taken")])
 def test_a_port_that_cannot_be_had_is_one_sentence(folder, capsys, port, words):
     """Catches a traceback of uvicorn's for a port that is taken or none."""
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -530,7 +545,8 @@ def other_table(folder, size=7, **of):
 DEEP = '{"model": ' + "[" * 10**5 + "]" * 10**5 + "}"
 SPOILED = [*((name, lambda f, n=name: (f / n).write_text(DEEP))
              for name in ("metrics.json", "tokenizer.json", "generation_config.json")),
-           ("holds no JSON object", lambda f: (f / "metrics.json").write_text("[1]")), ("hold NaN", no_numbers),
+           ("holds no JSON object", lambda f: (f / "metrics.json").write_text("[1]")),
+           ("hold NaN", no_numbers),
            ("another text", other_table), ("config.json", lambda f: (f / "config.json").unlink()),
            ("another text", lambda f: other_table(f, len(CHARS), corpus_sha256="cd" * 32)),
            ("No model at nobody", "nobody/nothing-here")]
@@ -553,7 +569,7 @@ def test_a_hostile_or_broken_model_is_one_sentence(folder, tmp_path, capsys, wor
     {"val_loss": float("nan"), "accuracy": True, "seconds": float("inf"), "heldout": 5}, None,
 ])
 def test_odd_numbers_are_left_out(folder, tmp_path, change):
-    """Catches a page or a card that needs every value of metrics.json, or the file, to be what the trainer writes."""
+    """A page or a card that needs every value of metrics.json, or the file, to be what the trainer writes."""
     shutil.copytree(folder, tmp_path / "m")
     path = tmp_path / "m" / "metrics.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **(change or {})}))
@@ -581,7 +597,8 @@ def test_spaces_is_imported_before_torch_and_wraps_both_functions(tmp_path):
     (tmp_path / "spaces.py").write_text(
         "import sys\nassert 'torch' not in sys.modules, 'torch came first'\nwrapped = []\n"
         "def GPU(duration):\n    return lambda f: wrapped.append(f.__name__) or f\n")
-    code = "import sys; sys.path[:0] = sys.argv[1:]; import spaces; from space import app; print(spaces.wrapped)"
+    code = ("import sys; sys.path[:0] = sys.argv[1:]; import spaces; from space import app; "
+            "print(spaces.wrapped)")
     command = [sys.executable, "-c", code, str(tmp_path), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "['sample', 'inspect']", done.stderr[-800:]

@@ -31,7 +31,7 @@ def test_nothing_trained_here_is_asked_and_never_guessed(reader, monkeypatch, ca
 
 
 def test_a_wrong_answer_is_a_sentence_and_a_second_question(reader, monkeypatch):
-    """Catches a typing error, or a console that cannot show one, that ends the notebook or in another model."""
+    """A typing error, or a console that cannot show one, that ends the notebook or in another model."""
     mine = tiny_folder(reader / "drive" / "best")
     answers = ["/content/drive/MyDrive/none", "no/such/фолдер", str(reader), str(reader / "drive")]
     screen = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
@@ -50,6 +50,6 @@ def test_the_newest_run_of_this_machine_is_the_readers(reader):
     assert find.choose_model()[0].parts[-2:] == ("mine", "best")
     other = tiny_folder(reader / "other")
     assert find.choose_model(str(other)) == (other, True)
-    for named, words in (("/none", "There is no folder"), ("nobody/nothing", "while fetching nobody/nothing")):
+    for named, words in (("/none", "There is no folder"), ("no/body", "while fetching no/body")):
         with pytest.raises(FolderError, match=words):
             find.choose_model(named)

@@ -63,7 +63,8 @@ def model(hub, folder, name="mine", **more):
 
 
 def space(hub, name="app", repo="reader/mine", target="static", **more):
-    return publish_space(name, repo, target, **{"endpoint": hub.url, "token": hub.token, "poll": 0.01, **more})
+    known = {"endpoint": hub.url, "token": hub.token, "poll": 0.01}
+    return publish_space(name, repo, target, **{**known, **more})
 
 
 def sentence(error) -> str:
@@ -82,7 +83,7 @@ def same_logits(a, b, tolerance=0.0):
 
 
 def test_published_model_comes_back_with_the_same_logits(hub, folder, tmp_path):
-    """Catches a file lost or changed on the way: upload by LFS, commit, download, load, compare bit for bit."""
+    """A file lost or changed on the way: upload by LFS, commit, download, load, compare bit for bit."""
     done = model(hub, folder)
     assert done.repo_id == "reader/mine" and done.changed and done.address == f"{hub.url}/reader/mine"
     assert any(line.startswith("PUT /lfs/") for line in hub.seen), "the weights did not go by LFS"
@@ -93,13 +94,14 @@ def test_published_model_comes_back_with_the_same_logits(hub, folder, tmp_path):
 
 
 def test_a_commit_is_made_when_something_changed_and_only_then(hub, folder, tmp_path, capsys):
-    """Catches a commit (and a rebuilt Space) for each run of a notebook, also where the last answer got lost."""
+    """A commit (and a rebuilt Space) for each run of a notebook, also where the last answer got lost."""
     first, repo = model(hub, folder), hub.repo("models", "reader/mine")
     hub.fail("GET", "/api/whoami", cut_after=0)
     with pytest.raises(PublishError, match="No connection"):
         model(hub, folder)
     again = model(hub, folder)
-    assert len(repo.commits) == 2 and not again.changed and again.commit == first.commit  # the empty start, and one
+    # the empty start, and one
+    assert len(repo.commits) == 2 and not again.changed and again.commit == first.commit
     assert "no commit" in capsys.readouterr().out
     assert model(hub, tiny_folder(tmp_path / "other", n_embd=48)).changed and len(repo.commits) == 3
 
@@ -111,7 +113,8 @@ def test_a_dry_run_shows_the_folder_and_asks_nobody(hub, folder, tmp_path, capsy
     done = space(hub, repo=str(folder), target=target, **options) if target else model(hub, folder, **options)
     said = capsys.readouterr().out
     assert not hub.seen and done.commit is None and (out / "README.md").exists()
-    assert "model.safetensors" in said and re.search(r"bytes in \d+ files", said) and (target or "mine") in said
+    assert "model.safetensors" in said and re.search(r"bytes in \d+ files", said)
+    assert (target or "mine") in said
 
 
 def test_a_large_model_is_published_in_half_precision(folder, tmp_path, monkeypatch):
@@ -135,7 +138,7 @@ def card_of(folder, change=None, **said):
 
 
 def test_the_card_holds_the_measured_numbers_and_no_others(mine):
-    """Catches a number written into the card by hand, and a front matter that lacks what the Hub shows of it."""
+    """A number written into the card by hand, and a front matter that lacks what the Hub shows of it."""
     front, text = card_of(mine)
     assert "4.2100 nats" in text and "4.3200 nats" in text and "7 steps" in text and "ab" * 32 in text
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == 4.21
@@ -146,7 +149,8 @@ def test_the_card_holds_the_measured_numbers_and_no_others(mine):
     assert "1.2345 nats" in text and "4.2100" not in text and "99 steps" in text
     (mine / "metrics.json").write_text("{}")
     front, text = card_of(mine)
-    assert "None" not in text and "validation loss" not in text and "40%" not in text and "model-index" not in front
+    assert "None" not in text and "validation loss" not in text and "40%" not in text
+    assert "model-index" not in front
 
 
 @pytest.mark.parametrize("corpus, has, has_not", [
@@ -161,7 +165,8 @@ def test_the_card_of_another_text_invents_nothing(mine, corpus, has, has_not):
     assert front["language"] == "uk" and front["license"] == "cc0-1.0" and "It is from a library." in text
 
 
-HOSTILE = ["<script>alert(1)</script>", "[click](javascript:alert(1))", "a | b\n\n# Title", "https://evil.example",
+HOSTILE = ["<script>alert(1)</script>", "[click](javascript:alert(1))", "a | b\n\n# Title",
+           "https://evil.example",
            "![x](http://127.0.0.1/x)", "www.evil.example", "`code` *bold* &lt;", "</td>\n---\nlicense: x",
            "{shape} {0} {rows}"]
 
@@ -171,18 +176,20 @@ def test_names_from_metrics_are_escaped_in_the_card(mine, name):
     """Catches a text's or a machine's name that becomes HTML, a link, a table's cell or the front matter."""
     markdown = pytest.importorskip("mistune")
     _, text = card_of(mine, {
-        "corpus": {"name": name, "sha256": name}, "precision": name, "config": {"optimizer": name, "seed": name},
-        "machine": dict.fromkeys(("device", "cpu", "torch", "commit", "date"), name)}, origin=name, license=name)
+        "corpus": {"name": name, "sha256": name}, "precision": name,
+        "config": {"optimizer": name, "seed": name},
+        "machine": dict.fromkeys(("device", "cpu", "torch", "commit", "date"), name),
+    }, origin=name, license=name)
     front, body = text.split("---\n", 2)[1:]
-    assert set(yaml.safe_load(front)) <= {"license", "library_name", "pipeline_tag", "tags", "widget", "model-index",
-                                          "thumbnail"}
+    known = {"license", "library_name", "pipeline_tag", "tags", "widget", "model-index", "thumbnail"}
+    assert set(yaml.safe_load(front)) <= known
     page = markdown.create_markdown(escape=False, plugins=["table", "url"])(body)
     assert "<script" not in page and "<a " not in page and "<img" not in page
     assert page.count("<tr>") == body.count("\n| ") and page.count("<h1>") == 1
 
 
 def test_requirements_and_readme_of_a_gradio_space():
-    """Catches a pin that differs from the project's own, the wrong torch, a front matter that the Hub refuses."""
+    """A pin that differs from the project's own, the wrong torch, a front matter that the Hub refuses."""
     pins = bundle.pins()
     zero, cpu = bundle.requirements("zero-a10g"), bundle.requirements("cpu-basic")
     assert "torch==2.11.0\n" in zero and "index" not in zero
@@ -202,12 +209,13 @@ def test_requirements_and_readme_of_a_gradio_space():
 
 
 def test_a_static_space_is_the_default_and_is_called_once(hub, folder, capsys, monkeypatch):
-    """Catches a Space of the wrong kind, without its model, announced without an answer, or filled in silence."""
+    """A Space of the wrong kind, without its model, announced without an answer, or filled in silence."""
     model(hub, folder)
     done, repo = space(hub), hub.repo("spaces", "reader/app")
     assert repo.sdk == "static" and {"index.html", "model/model.safetensors", "README.md"} <= set(repo.files)
     assert "GET /live/reader/app/index.html 200" in hub.seen and "2 layers, width 32" in done.answer
-    assert done.duplicate.endswith("/spaces/reader/app?duplicate=true") and done.duplicate in capsys.readouterr().out
+    assert done.duplicate.endswith("/spaces/reader/app?duplicate=true")
+    assert done.duplicate in capsys.readouterr().out
     monkeypatch.setattr(publish, "HISTORY_LIMIT", 1000)
     assert not space(hub).changed and len(repo.commits) == 2 and "with its history" in capsys.readouterr().out
 
@@ -219,7 +227,8 @@ def test_a_gradio_space_runs_from_its_own_files_and_answers(hub, folder, tmp_pat
     repo, revision = hub.repo("spaces", "reader/app"), hub.repo("models", "reader/mine").commits[-1][0]
     tree = hub.write_tree("spaces", "reader/app", tmp_path / "tree")
     assert json.loads((tree / "model.json").read_text()) == {"model": "reader/mine", "revision": revision}
-    clean = {"PYTHONPATH": "", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    clean = {"PYTHONPATH": "", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"),
+             "HF_HUB_DISABLE_XET": "1"}
     with running_app(script=tree / "app.py", cwd=tree, **clean) as url:
         repo.host, repo.stages = url, ["RUNNING", *hub.next_stages]  # the first look is for the hardware
         done = space(hub, target="zero-a10g")
@@ -235,7 +244,8 @@ def test_a_space_that_does_not_come_up(hub, folder, monkeypatch):
     with pytest.raises(PublishError) as e:
         space(hub, target="zero-a10g")
     text = str(e.value)
-    assert all(word in text for word in ("BUILD_ERROR", "ERROR: no torch [token]", "line 98")) and "line 50" not in text
+    assert all(word in text for word in ("BUILD_ERROR", "ERROR: no torch [token]", "line 98"))
+    assert "line 50" not in text
     hub.repo("spaces", "reader/app").stages = ["BUILDING"]
     monkeypatch.setattr(publish, "PATIENCE", 0.1)
     with pytest.raises(PublishError, match="still BUILDING"):
@@ -326,7 +336,8 @@ def test_a_space_changes_its_kind_only_when_asked_and_then_wholly(hub, folder):
     assert "of the kind static" in sentence(e)
     space(hub, target="zero-a10g", wait=False, replace=True)
     repo = hub.repo("spaces", "reader/app")
-    assert repo.sdk == "gradio" and "index.html" not in repo.files and "model/model.safetensors" not in repo.files
+    assert repo.sdk == "gradio" and "index.html" not in repo.files
+    assert "model/model.safetensors" not in repo.files
     assert set(repo.files) - {".gitattributes"} == set(bundle.made_files(repo.files["README.md"].decode()))
 
 
@@ -361,7 +372,7 @@ def build(model, out, target):
 
 @pytest.mark.parametrize("target", [None, *bundle.TARGETS])
 def test_only_what_the_bundle_made_travels(mine, tmp_path, target):
-    """Catches .env, .git, last.pt or a folder behind a link that goes along, and a link to a token copied unread."""
+    """.env, .git, last.pt or a folder behind a link that goes along, and a link to a token copied unread."""
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "token").write_text('{"token": "hf_secret"}')
     for name in (".env", "last.pt"):
@@ -383,7 +394,7 @@ def test_only_what_the_bundle_made_travels(mine, tmp_path, target):
 
 @pytest.mark.parametrize("target", [None, "static", "zero-a10g"])
 def test_building_over_the_model_itself_is_refused(folder, tmp_path, target):
-    """Catches a published folder that is built anew over itself: its own model was deleted first, and was lost."""
+    """A published folder that is built anew over itself: its own model was deleted first, and was lost."""
     app = bundle.build_space_folder("me/app", "", tmp_path / "app", "zero-a10g", folder=folder)
     for out in (app, app / "model"):
         with pytest.raises(ValueError, match="itself lies there"):
@@ -403,18 +414,20 @@ def test_the_hubs_own_cache_is_made_of_links_and_may_be_published(folder, tmp_pa
 
 def test_folders_of_this_machine_are_not_published(mine, tmp_path):
     """Catches /home/name/... in the metrics.json of a public repo."""
-    card_of(mine, {"config": {"out_dir": "/home/me/out", "data": "/home/me/diary.txt", "copy_to": "/media/me"}})
+    card_of(mine, {"config": {"out_dir": "/home/me/out", "data": "/home/me/diary.txt",
+                              "copy_to": "/media/me"}})
     out = build(mine, tmp_path / "out", None)
     assert not [path for path in out.iterdir() if b"/me" in path.read_bytes().replace(b"me/m", b"")]
 
 
 def test_where_the_token_goes_is_said_first(hub, folder, monkeypatch, capsys):
-    """Catches a token that goes to another host, or unencrypted, without a word; or to the app that is called."""
+    """A token that goes to another host, or unencrypted, without a word; or to the app that is called."""
     monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("http://", "http://user:hidden@"))
     with contextlib.suppress(PublishError):
         publish_model(folder, "mine", token=hub.token)
     said = capsys.readouterr().out
-    assert said.startswith("Note: this is not the Hub itself") and "unencrypted" in said and "hidden" not in said
+    assert said.startswith("Note: this is not the Hub itself") and "unencrypted" in said
+    assert "hidden" not in said
     given = {}
     monkeypatch.setattr("gradio_client.Client", lambda host, **options: given.update(options))
     with contextlib.suppress(AttributeError):
@@ -434,12 +447,13 @@ def cut_weights(folder):
 
 
 @pytest.mark.parametrize("change, words", [
-    (shutil.rmtree, "There is no folder"), (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
+    (shutil.rmtree, "There is no folder"), (lambda f: (f / "tokenizer.json").unlink(),
+                                            "has no tokenizer.json"),
     (spoil("tokenizer_config.json", "TOKEN=hf_secret"), "tokenizer_config.json cannot be read"),
     (cut_weights, "damaged"), (spoil("metrics.json", "[1]"), "metrics.json holds no JSON object"),
 ])
 def test_a_folder_that_cannot_be_published(hub, mine, change, words):
-    """Catches a traceback for a mistyped path, half a file sent, anything under the name of a settings file."""
+    """A traceback for a mistyped path, half a file sent, anything under the name of a settings file."""
     change(mine)
     with pytest.raises(PublishError) as e:
         model(hub, mine)
@@ -457,14 +471,15 @@ def test_a_folder_that_cannot_be_published(hub, mine, change, words):
     ({"name": "x" * 97}, ["too long"]),
 ])
 def test_what_is_refused_before_anything_is_sent(hub, folder, ask, words):
-    """Catches a stack of the client's errors, or an upload of 172 MB that ends in 403, for a reader's first slips."""
+    """A stack of the client's errors, or an upload of 172 MB that ends in 403, for a reader's first slips."""
     with pytest.raises(PublishError) as e:
         model(hub, folder, **ask)
     assert all(word in sentence(e) for word in words) and not hub.repos and len(hub.seen) <= 1
 
 
 @pytest.mark.parametrize("status, words", [(400, "did not take"), (403, "right Write"), (404, "no such repo"),
-                                           (409, "same moment"), (429, "pause"), (500, "itself has a problem")])
+                                           (409, "same moment"), (429, "pause"),
+                                           (500, "itself has a problem")])
 def test_answers_of_the_hub_become_sentences(hub, folder, status, words):
     """Catches the client's own wording, with addresses and request ids, and a retry without end."""
     hub.fail("POST", "/api/models/.*/commit/", status, times=99)
@@ -490,7 +505,7 @@ def test_402_says_which_target_to_choose(hub, folder, user, target, words):
 
 
 def test_a_space_for_what_is_not_there(hub, folder):
-    """Catches a Space that is made first and fails for want of its model, or a KeyError for an unknown target."""
+    """A Space that is made first and fails for want of its model, or a KeyError for an unknown target."""
     with pytest.raises(PublishError) as e:
         space(hub, repo="reader/none")
     assert "no such repo" in sentence(e) and not hub.repos
@@ -499,7 +514,7 @@ def test_a_space_for_what_is_not_there(hub, folder):
 
 
 def test_a_connection_cut_in_the_middle_of_an_upload(hub, folder):
-    """Catches half a model on the Hub, an upload that cannot be taken up again, giving up at the first 503."""
+    """Half a model on the Hub, an upload that cannot be taken up again, giving up at the first 503."""
     hub.fail("PUT", "/lfs/", cut_after=50_000, times=99)
     with pytest.raises(PublishError) as e:
         model(hub, folder)
@@ -512,7 +527,7 @@ def test_a_connection_cut_in_the_middle_of_an_upload(hub, folder):
 
 @pytest.mark.parametrize("screen", [io.TextIOWrapper(io.BytesIO(), encoding="cp1252"), None])
 def test_what_is_said_can_never_end_a_publish(hub, folder, monkeypatch, screen):
-    """Catches a traceback after the upload: a letter that the console cannot show, or a pipe that is closed."""
+    """A traceback after the upload: a letter that the console cannot show, or a pipe that is closed."""
     if screen is None:
         reader, writer = os.pipe()
         os.close(reader)
@@ -582,7 +597,7 @@ def test_the_command_and_its_errors(folder, tmp_path):
     tiny_folder, lambda p: tiny_folder(p, block_size=16), lambda p: tiny_folder(p, "\t\n abc", block_size=8),
     lambda p: tiny_folder(p, "\n абв", block_size=64), lambda p: pieces_folder(p, RUSSIAN)])
 def test_transformers_writes_with_the_published_folder(tmp_path, capsys, make):
-    """Catches a folder that only our class can read, and a card whose own snippet does not run for this model."""
+    """A folder that only our class can read, and a card whose own snippet does not run for this model."""
     transformers = pytest.importorskip("transformers")
     out = build(make(tmp_path / "m"), tmp_path / "out", None)
     own, text = load_tokenizer(out), load_tokenizer(out).decode([5, 4, 3, 2, 1])
@@ -590,7 +605,8 @@ def test_transformers_writes_with_the_published_folder(tmp_path, capsys, make):
     assert ids == own.encode(text)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     with torch.no_grad():
-        gap = (theirs(torch.tensor([ids])).logits - GPT.from_pretrained(out)(torch.tensor([ids]))[0]).abs().max()
+        ours = GPT.from_pretrained(out)(torch.tensor([ids]))[0]
+        gap = (theirs(torch.tensor([ids])).logits - ours).abs().max()
     assert gap < 1e-4
     code = re.search(r"```python\n(.*?)```", (out / "README.md").read_text(), re.S)[1]
     book = json.loads((out / "notebook.ipynb").read_text())

@@ -35,7 +35,8 @@ def pieces_folder(folder, text: str, size: int = 280) -> Path:
     return fill(folder, BPETokenizer.train(text, size), {"name": "diary.txt", "examples": [text[:9]]}, 6.5)
 
 
-def fill(folder, tokenizer, corpus: dict, loss: float, n_embd: int = 16, block_size: int = 32, **shape) -> Path:
+def fill(folder, tokenizer, corpus: dict, loss: float, n_embd: int = 16, block_size: int = 32,
+         **shape) -> Path:
     import torch
 
     from model_gpt2 import GPT, GPTConfig
@@ -47,8 +48,10 @@ def fill(folder, tokenizer, corpus: dict, loss: float, n_embd: int = 16, block_s
         torch.nn.init.normal_(weight, std=0.2)
     model.save_pretrained(folder)
     tokenizer.save(folder, block_size)
-    metrics = {"val_loss": loss, "val_loss_char": 4.21, "ngram5_val_loss": 4.32, "parameters": model.num_params(),
-               "step": 7, "tokens": 3584, "seconds": 1.5, "corpus": corpus, "config": {"lr": 0.003, "seed": 1},
+    metrics = {"val_loss": loss, "val_loss_char": 4.21, "ngram5_val_loss": 4.32,
+               "parameters": model.num_params(),
+               "step": 7, "tokens": 3584, "seconds": 1.5, "corpus": corpus,
+               "config": {"lr": 0.003, "seed": 1},
                "machine": {"device": "cpu", "torch": torch.__version__}}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
