@@ -303,13 +303,12 @@ def test_a_repo_that_we_did_not_make_is_not_touched_without_a_word(hub, folder):
     for kind, name, sdk in (("models", "reader/mine", None), ("spaces", "reader/app", "static")):
         repos.append(hub_server.Repo(sdk, commits=[("1" * 40, "mine", dict(files))]))
         hub.repos[(kind, name)] = repos[-1]
-    for publish_it in (lambda **k: model(hub, folder, **k), lambda **k: space(hub, repo=str(folder), **k)):
+    both = (lambda **k: model(hub, folder, **k), lambda **k: space(hub, repo=str(folder), **k))
+    for repo, publish_it in zip(repos, both, strict=True):
         with pytest.raises(PublishError) as e:
             publish_it()
-        assert "did not make it" in sentence(e) and "replace=True" in sentence(e)
-        assert all(len(repo.commits) == 1 for repo in repos[-1:])
+        assert "did not make it" in sentence(e) and "replace=True" in sentence(e) and len(repo.commits) == 1
         publish_it(replace=True)
-    for repo in repos:
         assert "thesis.pdf" not in repo.files and bundle.made_files(repo.files["README.md"].decode())
 
 
@@ -600,7 +599,7 @@ def test_transformers_writes_with_the_published_folder(tmp_path, capsys, make):
     """A folder that only our class can read, and a card whose own snippet does not run for this model."""
     transformers = pytest.importorskip("transformers")
     out = build(make(tmp_path / "m"), tmp_path / "out", None)
-    own, text = load_tokenizer(out), load_tokenizer(out).decode([5, 4, 3, 2, 1])
+    own, text = load_tokenizer(out), load_tokenizer(out).decode([3, 2, 1])
     ids = transformers.AutoTokenizer.from_pretrained(out)(text)["input_ids"]
     assert ids == own.encode(text)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
@@ -620,7 +619,7 @@ def test_a_model_of_pieces_is_published_as_what_it_is(tmp_path):
     folder = pieces_folder(tmp_path / "m", RUSSIAN)
     readme = (build(folder, tmp_path / "model", None) / "README.md").read_text()
     assert "- bpe\n" in readme and "reads characters" not in readme and "ngram5.npz" not in readme
-    assert "4.2100 nats per character" in readme and "\ufffd\n" not in readme
+    assert "4.2100 nats per character" in readme and card.draw_sample(folder, "М")[-1] != "\ufffd"
     site = json.loads((build(folder, tmp_path / "page", "static") / "site.json").read_text())
     assert site["opening"] is None  # one number a letter is what the page expects
 
