@@ -24,7 +24,7 @@ from tiny_app import ROOT, pieces_folder, running_app, tiny_folder
 
 from data.tokenizer import load_tokenizer
 from model_gpt2 import GPT
-from space import account, bundle, card, publish, static_site
+from space import account, bundle, card, publish
 from space.publish import PublishError, publish_model, publish_space
 
 PUBLISHED = {*bundle.NEEDED, bundle.TABLE, "README.md", "notebook.ipynb", "thumbnail.png"}
@@ -119,7 +119,7 @@ def test_a_dry_run_shows_the_folder_and_asks_nobody(hub, folder, tmp_path, capsy
 
 def test_a_large_model_is_published_in_half_precision(folder, tmp_path, monkeypatch):
     """Catches 344 MB sent where 172 would do, other probabilities, or a start id lost on the way."""
-    monkeypatch.setattr(static_site, "HALF_ABOVE", 1000)
+    monkeypatch.setattr(bundle, "HALF_ABOVE", 1000)
     out = bundle.build_model_folder(folder, tmp_path / "half", "me/m")
     sizes = [(f / "model.safetensors").stat().st_size for f in (folder, out)]
     assert 1.9 < sizes[0] / sizes[1] < 2.1 and "in float16" in (out / "README.md").read_text()
@@ -139,6 +139,7 @@ def card_of(folder, change=None, **said):
 
 def test_the_card_holds_the_measured_numbers_and_no_others(mine):
     """A number written into the card by hand, and a front matter that lacks what the Hub shows of it."""
+    (mine / "thumbnail.png").touch()
     front, text = card_of(mine)
     assert "4.2100 nats" in text and "4.3200 nats" in text and "7 steps" in text and "ab" * 32 in text
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == 4.21
