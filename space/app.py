@@ -3,7 +3,7 @@ a Space.
 
     python space/app.py --model FOLDER_OR_REPO --port 7860
 
-It needs app.css beside it, the folders space/, gpt2/ and data/ and model_gpt2.py, in the project as in a
+It needs app.css and app.js beside it, the folders space/, gpt2/ and data/ and model_gpt2.py, in the project as in a
 Space. Whatever a visitor sends, the answer is text or one sentence.
 """
 
@@ -30,6 +30,7 @@ from space.limits import MAX_TOKENS, MAX_WAITING, SENT, Ask, Busy, cores, number
 from space.writer import WINDOW, Draft, use, view, write
 
 HERE = Path(__file__).resolve().parent
+PICK = (HERE / "app.js").read_text(encoding="utf-8")  # what a click on a letter or on a head sends
 
 
 # ---- the endpoint for programs
@@ -140,31 +141,6 @@ def on_head(sent, at, event: gr.EventData):
     return *on_look(sent, at, head)[:3], head
 
 
-# a click or an arrow key on a letter, or a click on a head, becomes one event with its numbers
-PICK_LETTER = """
-let want = null, asked = 0;  // quick keys run ahead of the answers: one question at a time, the last counts
-const shown = () => +(element.querySelector('.ch.at')?.dataset.at ?? 0);
-const end = which => +(([...element.querySelectorAll('.ch')].at(which)?.dataset.at) ?? 0);
-const ask = () => { asked = Date.now(); trigger('click', {at: want}); };
-const go = at => {
-  want = Math.min(Math.max(1, end(0), at), end(-1));
-  if (want !== shown() && Date.now() - asked > 3000) ask(); };
-element.addEventListener('click', e => { const c = e.target.closest('.ch'); if (c) go(+c.dataset.at); });
-element.addEventListener('keydown', e => {
-  const step = {ArrowLeft: -1, ArrowRight: 1}[e.key];
-  if (step && shown()) { e.preventDefault(); go((want ?? shown()) + step); } });
-watch('value', () => {
-  if (asked && want !== null && want !== shown()) ask(); else { want = null; asked = 0; }
-  if (element.dataset.keys) element.querySelector('.letters')?.focus({preventScroll: true}); });
-element.addEventListener('focusin', () => element.dataset.keys = '1');
-element.addEventListener('focusout', e => { if (e.relatedTarget) delete element.dataset.keys; });
-"""
-PICK_HEAD = """
-element.addEventListener('click', e => { const b = e.target.closest('.mini');
-  if (b) trigger('click', {layer: +b.dataset.layer, head: +b.dataset.head}); });
-"""
-
-
 # ---- the page
 
 
@@ -185,14 +161,14 @@ def build_app() -> gr.Blocks:
                 with gr.Row():
                     go = gr.Button("Generate", variant="primary", elem_id="go", min_width=120)
                     stop = gr.Button("Stop", elem_id="stop", min_width=120, interactive=False)
-                paper = gr.HTML(look.manuscript(), js_on_load=PICK_LETTER, elem_id="paper")
+                paper = gr.HTML(look.manuscript(), js_on_load=PICK, elem_id="paper")
                 status = gr.HTML(look.status_line([], []), elem_id="status")
                 at = gr.Slider(1, WINDOW, value=1, step=1, label="Letter to look at", elem_id="at",
                                buttons=[])
                 settings = settings_row()
             with gr.Column(scale=5, min_width=320):
                 bars = gr.HTML(look.NOTHING, elem_id="bars", apply_default_css=False)
-                attention = gr.HTML("", js_on_load=PICK_HEAD, elem_id="attention", apply_default_css=False)
+                attention = gr.HTML("", js_on_load=PICK, elem_id="attention", apply_default_css=False)
         inside = (paper, bars, attention, at)
         connect(text, head, [prompt, *settings], go, stop, status, inside)
         gr.api(generate, api_name="generate", concurrency_limit=None)

@@ -27,7 +27,7 @@ APP = {  # folder: what of it an app needs
     "gpt2": ("__init__", "sampling", "weights", "fast_cpu", "device", "errors", "machine"),
     "data": ("__init__", "files", "tokenizer", "ngram"),
 }
-TOP = {"app.py": "space/app.py", "app.css": "space/app.css",
+TOP = {**{name: f"space/{name}" for name in ("app.py", "app.css", "app.js")},
        **{name: name for name in ("model_gpt2.py", "LICENSE")}}
 MARK = "<!-- made with gpt2-from-scratch: {} -->\n"
 

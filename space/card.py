@@ -42,51 +42,7 @@ CORPORA = {
 }
 UNSTATED = ("Not stated. Nobody said whether the text that it learned from may be used: ask its publisher "
             "first.")
-CARD = """---
-{front}
----
-
-# {name}
-
-A GPT-2 trained from scratch: {size}{shape[n_layer]} layers, {shape[n_head]} heads, width {shape[n_embd]}, \
-context {shape[n_positions]}. It is in GPT-2's own file format and loads into `transformers` \
-unchanged.{learned}
-
-## Measured
-
-| | |
-|---|---|
-{rows}
-
-## A sample
-
-The beginning was given, the rest sampled at temperature 0.8 with seed 1 when this card was written; \
-nothing was chosen.
-
-{sample}
-
-## Use it
-
-```python
-{snippet}
-```
-
-With {project}:
-
-```python
-from model_gpt2 import GPT
-
-model = GPT.from_pretrained("{repo_id}")
-```
-
-## Limits
-
-{limits}
-
-## Licence
-
-{rights}
-"""
+CARD = Path(__file__).parent / "templates" / "model_card.md"
 
 
 def write_card(folder, repo_id: str, project: str | None = None, **said: str | None) -> None:
@@ -133,7 +89,7 @@ def card(facts: dict, repo_id: str, project: str | None, sample: str, **said: st
     metrics = facts["metrics"]
     corpus, parameters = CORPORA.get(metrics["corpus"].get("name"), {}), metrics.get("parameters")
     rights = f"{plain(said['license'])}, as its publisher states." if said.get("license") else None
-    return CARD.format(
+    return CARD.read_text(encoding="utf-8").format(
         front=front_matter(facts, repo_id, sample, **said), name=repo_id.split("/")[-1], repo_id=repo_id,
         shape=facts["shape"], size=f"{parameters / 1e6:.1f} million parameters, " if parameters else "",
         learned=learned(facts, corpus, said.get("origin")),

@@ -37,14 +37,7 @@ ISOLATED = {  # only a page that is isolated from other sites may train with sev
     "cross-origin-resource-policy": "cross-origin",
 }
 TITLE = "A GPT-2 in your browser"
-README = """
-# A GPT-2 in your browser
-
-A GPT-2 that was trained from scratch. It runs in the visitor's browser: no server computes anything, \
-and nothing that is typed leaves the device.
-
-Run it at home: `python -m http.server` in this folder, then open the address it prints.
-"""
+README = PAGE.parent / "templates" / "page_readme.md"
 
 
 class SiteError(FolderError):
@@ -90,7 +83,7 @@ def build_static(model_folder, out_folder, links: dict[str, str] | None = None, 
              "short_description": "A GPT-2 trained from scratch, run by your browser",
              "custom_headers": ISOLATED, "models": [model_repo] if model_repo else None,
              "thumbnail": f"{address}{CARD}" if address else None}
-    write_atomic(out / "README.md", front_matter(front) + README)
+    write_atomic(out / "README.md", front_matter(front) + README.read_text(encoding="utf-8"))
     return out
 
 
