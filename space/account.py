@@ -7,6 +7,7 @@ never appears in what is said, and goes to the Hub alone.
 import contextlib
 import os
 import re
+import sys
 from urllib.parse import urlsplit
 
 from data.files import say
@@ -111,6 +112,7 @@ class Account:
 
     def ask(self, doing: str, call, *args, target: str | None = None, **kwargs):
         """Call the client; whatever it raises becomes one sentence without the token."""
+        leave_closed_pipes()
         try:
             return call(*args, **kwargs)
         except Exception as error:  # the client has a dozen kinds
@@ -127,6 +129,15 @@ class Account:
             raise PublishError(f"{repo_id} belongs to {owner}, and you are {self.name}: publish to "
                                f"{self.name}/{name} instead.")
         return f"{owner or self.name}/{name}"
+
+
+def leave_closed_pipes() -> None:
+    """A console that is gone stays gone: the client's bars flush it, and that would end an upload."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (OSError, ValueError, AttributeError):
+            setattr(sys, name, open(os.devnull, "w"))
 
 
 def check_name(repo_id: str) -> None:
@@ -199,11 +210,10 @@ def explain(error: Exception, doing: str, where: str | None = None, target: str 
 
 
 def is_network(error: BaseException | None) -> bool:
-    """Whether a connection failed somewhere behind this error."""
-    import httpx  # the client's own
-
+    """Whether a connection failed somewhere behind this error; the client's HTTP library changes its name."""
     while error is not None:
-        if isinstance(error, (ConnectionError, TimeoutError, httpx.TransportError)):
+        library = type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
+        if library or isinstance(error, (ConnectionError, TimeoutError)):
             return True
         error = error.__cause__ or error.__context__
     return False

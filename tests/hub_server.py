@@ -112,11 +112,11 @@ class Hub:
 
     def prepare_client(self):
         """Make this process's client speak LFS and no Xet, without bars and warnings; returns the Hub."""
-        import huggingface_hub
+        from huggingface_hub import constants, utils
 
-        huggingface_hub.constants.HF_HUB_DISABLE_XET = True
-        huggingface_hub.utils.disable_progress_bars()
-        huggingface_hub.logging.set_verbosity_error()
+        constants.HF_HUB_DISABLE_XET = True
+        utils.disable_progress_bars()
+        utils.logging.set_verbosity_error()
         return self
 
     def fail(self, method: str, pattern: str, status: int = 500, times: int = 1,
@@ -292,6 +292,16 @@ class Answers(BaseHTTPRequestHandler):
         if repo := self.to_change("spaces", name):
             repo.secrets.append(json.loads(self.body))
             self.json({})
+
+    @route("GET", "/api/R/tree/([^/]+)/?")
+    def tree(self, kind, name, revision):
+        if repo := self.find(kind, name):
+            rows = []
+            for path, data in repo.at(revision)[1].items():
+                lfs = {"lfs": {"oid": oid_of(data), "size": len(data), "pointerSize": 130}}
+                rows.append({"type": "file", "path": path, "size": len(data), "oid": git_oid(data),
+                             **(lfs if len(data) > LFS_ABOVE else {})})
+            self.json(rows)
 
     # ---- uploads
 
