@@ -222,6 +222,7 @@ def theme() -> gr.Theme:
     return gr.themes.Base(primary_hue="orange", neutral_hue="stone", **fonts).set(
         body_background_fill="#f6f2e9", body_background_fill_dark="#141210",
         block_background_fill="#fffdf8", block_background_fill_dark="#1e1b18",
+        input_background_fill="#f6f2e9", input_background_fill_dark="#141210",
         block_border_color="#d9d2c3", block_border_color_dark="#4a453c", block_border_width="1px",
         block_radius="10px", button_large_radius="10px", button_primary_text_color="#ffffff",
         button_primary_background_fill="#a04504", button_primary_background_fill_dark="#a04504",
