@@ -1,14 +1,16 @@
-"""What a small model learns from larger ones: the same student, taught by the text alone and by four teachers.
+"""What a small model learns from larger ones: one student, taught by the text alone and by four teachers.
 
     python -m bench.distil out/summit/more-{1,2,3,4}/best      about an hour on two cores; results/distil.json
 
-The student has the shape of space/model: 4 layers x 160, context 128. With teachers, its targets are the mean of their
-probabilities (gpt2/teacher.py) and nothing else; all other settings, the seed and the batches are the same.
+The student has the shape of space/model: 4 layers x 160, context 128. With teachers, its targets are
+the mean of their probabilities (gpt2/teacher.py) and nothing else; all other settings, the seed and the
+batches are the same.
 """
 
 import argparse
 from pathlib import Path
 
+from data.files import say
 from data.shakespeare import load_corpus
 from gpt2.runlog import read_history
 from lab.machine import write_result
@@ -16,15 +18,17 @@ from lab.project import ROOT, read_json
 from train_gpt2 import TrainConfig, train
 
 STEPS = 12_000  # of 2,048 letters: 24 passes over the text
-SETTINGS = dict(minutes=0.0, max_steps=STEPS, teacher_weight=1.0, eval_every=1000, best_dtype="fp16", resume="auto",
+SETTINGS = dict(minutes=0.0, max_steps=STEPS, teacher_weight=1.0, eval_every=1000, best_dtype="fp16",
+                resume="auto",
                 log_every=0, bar=False, tensorboard=False)
 
 
 def row(name, folder):
     """What a run reached, from its own files."""
     m = read_json(folder / "best" / "metrics.json")
-    return {"name": name, "folder": str(folder), "val_loss": m["val_loss"], "step": m["step"], "tokens": m["tokens"],
-            "seconds": m["seconds"], "parameters": m["parameters"], "date": m["machine"]["date"],
+    return {"name": name, "folder": str(folder), "val_loss": m["val_loss"], "step": m["step"],
+            "tokens": m["tokens"], "seconds": m["seconds"], "parameters": m["parameters"],
+            "date": m["machine"]["date"],
             "commit": m["machine"]["commit"],
             "validations": [[r["step"], r["val_loss"]] for r in read_history(folder) if "val_loss" in r]}
 
@@ -34,14 +38,15 @@ def main():
     parser.add_argument("teachers", nargs="*", type=Path, help="folders of models; none: only report")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "distil")
     args = parser.parse_args()
-    corpus, runs = load_corpus(quiet=True), {"text alone": "", "four teachers": ",".join(map(str, args.teachers))}
+    corpus = load_corpus(quiet=True)
+    runs = {"text alone": "", "four teachers": ",".join(map(str, args.teachers))}
     for name, teacher in runs.items() if args.teachers else ():
         folder = args.out / name.replace(" ", "-")
         train(TrainConfig.preset_of("cpu", **SETTINGS, teacher=teacher, out_dir=str(folder)), corpus)
     rows = [row(name, args.out / name.replace(" ", "-")) for name in runs]
     write_result(ROOT / "results" / "distil.json", SETTINGS, corpus, rows=rows)
     for r in rows:
-        print(f"{r['name']}: exact validation {r['val_loss']:.4f} at step {r['step']:,}")
+        say(f"{r['name']}: exact validation {r['val_loss']:.4f} at step {r['step']:,}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The T4's own path on a CPU: 12 layers x 192 in fp16 with a gradient scaler, beside bf16 from the same start.
+"""The T4's own path on a CPU: 12 layers x 192 in fp16 with a gradient scaler, beside bf16 from one start.
 
     python -m bench.fp16 [--steps 50]      writes results/fp16.json and results/fp16.png
 
-The same seed, batches and rates; Muon and AdamW, clipping after unscale. Only the loss and the scaler are of interest:
-a CPU has no fp16 units, so nothing is said of speed, and the width is 192: one step at 768 takes it over a minute.
+The same seed, batches and rates; Muon and AdamW, clipping after unscale. Only the loss and the scaler
+are of interest: a CPU has no fp16 units, so nothing is said of speed, and the width is 192: one step at
+768 takes it over a minute.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 
+from data.files import say
 from data.shakespeare import load_corpus
 from lab.machine import write_result
 from lab.project import ROOT
@@ -25,8 +27,9 @@ def run(precision, steps, corpus):
     config = TrainConfig.preset_of("cpu", **SHAPE, max_steps=steps, precision=precision)
     small = replace(corpus, val=corpus.val[:1025])  # validation is not the question here
     history = [r for r in train(config, small).history if "loss" in r]
-    return {"precision": precision, "loss": [r["loss"] for r in history], "norm": [r["norm"] for r in history],
-            "scale": [r.get("scale") for r in history], "skipped": [r["step"] for r in history if r.get("skipped")]}
+    return {"precision": precision, "loss": [r["loss"] for r in history],
+            "norm": [r["norm"] for r in history], "scale": [r.get("scale") for r in history],
+            "skipped": [r["step"] for r in history if r.get("skipped")]}
 
 
 def figure(runs, path):
@@ -53,8 +56,8 @@ def main():
     write_result(ROOT / "results" / "fp16.json", {**SHAPE, "max_steps": steps}, corpus, runs=runs,
                  largest_difference=apart)
     figure(runs, ROOT / "results" / "fp16.png")
-    print(f"fp16 {runs[0]['loss'][-1]:.4f}, bf16 {runs[1]['loss'][-1]:.4f} after {steps} steps; at most {apart:.4f} "
-          f"apart; skipped: {runs[0]['skipped']}")
+    say(f"fp16 {runs[0]['loss'][-1]:.4f}, bf16 {runs[1]['loss'][-1]:.4f} after {steps} steps; at most "
+        f"{apart:.4f} apart; skipped: {runs[0]['skipped']}")
 
 
 if __name__ == "__main__":

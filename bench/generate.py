@@ -3,17 +3,15 @@
     python -m bench.generate [speed | length | loss] [--repeats 3] [--tiny]      all three where none is named
 
 speed   results/generate.json: speed, first token and memory of each variant, 16 characters in, 500 out.
-85.9 M
-        parameters with random weights (speed does not depend on what they are). Each text is written in
-        a process of its own; the variants take turns, --repeats times, and every figure is a median
-        with its range. "No cache" would take minutes: 10 of its 500 steps, evenly spaced, are timed
-        instead. The limit is measured after each text, in the same process: one vector is multiplied by
-        each weight matrix in turn, with the model's own kernel and nothing between. The cache is not
-        counted in it.
-length  results/generate_length.json: ms a token against the length of the text, up to the context and
-past it. loss    results/generate_loss.json: exact validation loss of bf16 and int8, read as text is
-written, one id at a time:
-        the model in space/model on the whole validation split.
+        85.9 M parameters with random weights (speed does not depend on what they are). Each text is
+        written in a process of its own; the variants take turns, --repeats times, and every figure is a
+        median with its range. "No cache" would take minutes: 10 of its 500 steps, evenly spaced, are
+        timed instead. The limit is measured after each text, in the same process: one vector is
+        multiplied by each weight matrix in turn, with the model's own kernel and nothing between. The
+        cache is not counted in it.
+length  results/generate_length.json: ms a token against the length of the text, past the context too.
+loss    results/generate_loss.json: exact validation loss of bf16 and int8, read as text is written, one
+        id at a time: the model in space/model on the whole validation split.
 """
 
 import argparse

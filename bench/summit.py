@@ -1,12 +1,12 @@
-"""The 12-layer GPT-2 on two CPU cores, by one command: four small models, put side by side, trained on as one.
+"""The 12-layer GPT-2 on two CPU cores, by one command: four small models, side by side, trained on as one.
 
-    python -m bench.summit --out out/summit             everything that is not done yet, then results/summit.json
-    python -m bench.summit --exact FOLDER [FOLDER ...]  the exact validation loss of models, both cores at work
+    python -m bench.summit --out out/summit             all that is not done yet, then results/summit.json
+    python -m bench.summit --exact FOLDER [FOLDER ...]  the exact validation loss of models, on both cores
     python -m bench.summit --report --out out/summit    results/summit.json again, from the folders
 
-1. SEEDS  four GPT-2 of 4 layers x 192 that differ in the seed alone; windows grow: 128, 256, 1,024
-2. MORE   the same four again, from where they stand, on windows of 1,024
-3. LARGE  --grow-from puts them side by side (gpt2/grow.py): 12 heads x 768, 12 layers, of which 8 are new and silent.
+1. SEEDS  four GPT-2 of 4 layers x 192 that differ in the seed alone; windows grow: 128, 256, 1,024 2.
+MORE   the same four again, from where they stand, on windows of 1,024 3. LARGE  --grow-from puts them
+side by side (gpt2/grow.py): 12 heads x 768, 12 layers, 8 of them new and silent.
           It begins near the loss of the four together. Then LayerNorms and biases are trained, with the mean
           probabilities of the four as targets: the one thing that the four now share is LayerNorm.
 
@@ -33,10 +33,12 @@ from lab.project import ROOT, read_json
 from model_gpt2 import GPT
 from train_gpt2 import evaluate
 
-COMMON = dict(preset="cpu", block_size=1024, eval_every=10**6, sample_chars=0, precision="bf16", resume="auto")
+COMMON = dict(preset="cpu", block_size=1024, eval_every=10**6, sample_chars=0, precision="bf16",
+              resume="auto")
 SEED = dict(COMMON, n_layer=4, n_head=3, n_embd=192, tokens_per_step=2048, batch_size=2, muon_lr=0.025,
             windows="128:0.5,256:0.2,1024:0.3", minutes=34, max_steps=4000)
-MORE = dict(COMMON, n_layer=4, n_head=3, n_embd=192, tokens_per_step=2048, batch_size=2, muon_lr=0.0125, lr=2e-3,
+MORE = dict(COMMON, n_layer=4, n_head=3, n_embd=192, tokens_per_step=2048, batch_size=2, muon_lr=0.0125,
+            lr=2e-3,
             minutes=45, max_steps=800, warmup_steps=20)
 LARGE = dict(COMMON, n_layer=12, n_head=12, n_embd=768, tokens_per_step=4096, batch_size=1, optimizer="adamw",
              lr=1e-3, warmup_steps=3, freeze_matrices=True, teacher_weight=1.0, minutes=10, max_steps=40,
@@ -58,8 +60,8 @@ def start(words, log, **environment):
     """A process in a session of its own: Linux shares a busy machine out by session."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     with open(log, "a") as f:
-        return subprocess.Popen(words, stdout=f, stderr=f, stdin=subprocess.DEVNULL, env=environment, cwd=ROOT,
-                                start_new_session=True)
+        return subprocess.Popen(words, stdout=f, stderr=f, stdin=subprocess.DEVNULL, env=environment,
+                                cwd=ROOT, start_new_session=True)
 
 
 def finish(processes):
@@ -93,8 +95,8 @@ def exact(folder, without=""):
     without: blocks to leave out, as "1,2".
     """
     began, words = time.time(), [sys.executable, "-m", "bench.summit", "--part"]
-    running = [subprocess.Popen([*words, str(i), str(PROCESSES), str(folder), without], stdout=subprocess.PIPE,
-                                text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=ROOT,
+    running = [subprocess.Popen([*words, str(i), str(PROCESSES), str(folder), without], text=True, cwd=ROOT,
+                                stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
                                 start_new_session=True) for i in range(PROCESSES)]
     done = [json.loads(p.communicate()[0]) for p in running]
     return {"model": f"{Path(folder).parent.name}/{Path(folder).name}", "without_blocks": without,
@@ -140,28 +142,30 @@ def without_folder(settings, out):
 
 
 def projection(rows, tflops=65, share=0.24):
-    """Minutes on a T4 by count of operations, at the share of its peak that GPT-2 124M was seen to reach there."""
+    """Minutes on a T4 by count of operations, at the share of its peak that GPT-2 124M reached there."""
     total = sum(r["tokens"] * flops_per_token(model_config(TrainConfig(**r["settings"]), 65)) for r in rows)
-    return {"what": "projection, not measured: the operations of all runs over what a T4 did with GPT-2 124M; small "
-                    "models reach less of it", "pflop": total / 1e15, "minutes": total / (tflops * share * 1e12) / 60}
+    return {"what": "projection, not measured: the operations of all runs over what a T4 did with GPT-2 "
+                    "124M; small models reach less of it", "pflop": total / 1e15,
+            "minutes": total / (tflops * share * 1e12) / 60}
 
 
 def curve(steps, tokens_per_step, points=40):
-    """[[tokens, mean training loss], ...]: some 40 points, each the mean of the steps since the one before."""
+    """[[tokens, mean training loss], ...]: some 40 points, each the mean of steps since the one before."""
     n = max(1, len(steps) // points)
     groups = [steps[i : i + n] for i in range(0, len(steps), n)]
     return [[g[-1]["step"] * tokens_per_step, sum(r["loss"] for r in g) / len(g)] for g in groups]
 
 
 def report(out):
-    """results/summit.json from the folders of the runs and what was measured of them (exact.json, samples.json)."""
+    """results/summit.json from the runs' folders and what was measured of them (exact.json, samples.json)."""
     names = [*(f"seed-{s}" for s in SEEDS), *(f"more-{s}" for s in SEEDS), "large"]
     rows = [row(out / name) for name in names if (out / name / "best").is_dir()]
     large, m = rows[-1], machine()
     best = {key: large[key] for key in ("val_loss", "step", "tokens", "parameters", "seconds")}
     return write_result(
-        ROOT / "results" / "summit.json", {"seed": SEED, "more": MORE, "large": LARGE}, load_corpus(quiet=True),
-        seconds=sum(r["seconds"] for r in rows), best={**best, "machine": f"{m['cores']} cores of an {m['cpu']}"},
+        ROOT / "results" / "summit.json", {"seed": SEED, "more": MORE, "large": LARGE},
+        load_corpus(quiet=True), seconds=sum(r["seconds"] for r in rows),
+        best={**best, "machine": f"{m['cores']} cores of an {m['cpu']}"},
         start=("four GPT-2 of 4 layers x 192 with different seeds, put side by side in one of 12 heads x 768 "
                "(gpt2/grow.py); 8 silent blocks added"),
         projection_t4=projection(rows), runs=rows, exact=read_json(out / "exact.json"),
@@ -169,10 +173,11 @@ def report(out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "summit")
     parser.add_argument("--exact", nargs="*", type=Path, default=[], help="folders of models")
-    parser.add_argument("--without", default="", help="with --exact: blocks to leave out, commas between them")
+    parser.add_argument("--without", default="", help="with --exact: blocks to leave out, with commas")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--part", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,9 +1,10 @@
-"""Speculative sampling from the 12-layer GPT-2: letters a second, letters a pass, and what the small model is worth.
+"""Speculative sampling from the 12-layer GPT-2: letters a second and a pass, what the small model is worth.
 
-    python -m bench.summit_speed LARGE DRAFT [DRAFT ...]     folders of models; writes results/summit_speed.json
+    python -m bench.summit_speed LARGE DRAFT [DRAFT ...]    folders of models; results/summit_speed.json
 
-Plain int8 and each way of speculating take turns, --repeats times; every figure is a median. The text begins with a
-newline and is drawn at temperature 1 from the large model's whole distribution, which speculating does not change.
+Plain int8 and each way of speculating take turns, --repeats times; every figure is a median. The text
+begins with a newline and is drawn at temperature 1 from the large model's whole distribution, which
+speculating does not change.
 """
 
 import argparse
@@ -34,7 +35,7 @@ def speculating(draft, ahead):
 
 
 def measure(model, ways, n, repeats):
-    """name -> a row: medians over the repeats of letters a second, a pass, and the share of proposals kept."""
+    """name -> a row: medians over the repeats of letters a second, a pass, and the share that was kept."""
     start, rows = torch.zeros(1, 1, dtype=torch.long), {name: [] for name in ways}
     for write in ways.values():
         write(model, start, 16, 0)

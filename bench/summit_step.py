@@ -1,9 +1,10 @@
-"""How much of this machine's peak a training step of the 12-layer GPT-2 reaches: Muon, bf16, 8,192 letters a step.
+"""How much of this machine's peak a step of the 12-layer GPT-2 reaches: Muon, bf16, 8,192 letters a step.
 
     python -m bench.summit_step          writes results/summit_step.json
 
-The peak is the best of several large bf16 products, on the same threads, before and after. The share counts a step's
-own operations: six a parameter and letter, attention, and Muon's Newton-Schulz products.
+The peak is the best of several large bf16 products, on the same threads, before and after. The share
+counts a step's own operations: six a parameter and letter, attention, and Muon's Newton-Schulz
+products.
 """
 
 import statistics
@@ -12,14 +13,16 @@ from dataclasses import replace
 
 import torch
 
+from data.files import say
 from data.shakespeare import load_corpus
 from gpt2.plan import flops_per_token, model_config
 from lab.machine import write_result
 from lab.project import ROOT
 from train_gpt2 import TrainConfig, train
 
-STEP = dict(n_layer=12, n_head=12, n_embd=768, block_size=256, batch_size=8, tokens_per_step=8192, precision="bf16",
-            minutes=0.0, max_steps=6, eval_every=10**6, tensorboard=False, sample_chars=0, log_every=0, bar=False)
+STEP = dict(n_layer=12, n_head=12, n_embd=768, block_size=256, batch_size=8, tokens_per_step=8192,
+            precision="bf16", minutes=0.0, max_steps=6, eval_every=10**6, tensorboard=False, sample_chars=0,
+            log_every=0, bar=False)
 
 
 def peak(n=3072, repeats=5):
@@ -39,7 +42,8 @@ def newton_schulz(width, layers, steps=5):
 
 
 def main():
-    corpus, before, began, config = load_corpus(quiet=True), peak(), time.time(), TrainConfig.preset_of("cpu", **STEP)
+    corpus, before, began = load_corpus(quiet=True), peak(), time.time()
+    config = TrainConfig.preset_of("cpu", **STEP)
     short = replace(corpus, val=corpus.val[:257])  # validation is not timed
     history = [r for r in train(config, short).history if "loss" in r][1:]  # the first one warms up
     seconds = statistics.median(r["dt_ms"] for r in history) / 1000
@@ -47,11 +51,12 @@ def main():
     model = tokens * flops_per_token(model_config(config, 65))
     muon = newton_schulz(config.n_embd, config.n_layer)
     write_result(ROOT / "results" / "summit_step.json", STEP, corpus, seconds=round(time.time() - began, 1),
-                 threads=torch.get_num_threads(), step_s=seconds, tok_s=tokens / seconds, peak_gflops=best / 1e9,
-                 model_tflop=model / 1e12, muon_tflop=muon / 1e12, share_of_peak=(model + muon) / seconds / best)
-    print(f"{seconds:.1f} s a step of {tokens:,} letters, {tokens / seconds:.0f} letters a second: "
-          f"{(model + muon) / seconds / best:.0%} of {best / 1e9:.0f} GFLOP/s, "
-          f"Muon {muon / (model + muon):.0%} of it")
+                 threads=torch.get_num_threads(), step_s=seconds, tok_s=tokens / seconds,
+                 peak_gflops=best / 1e9, model_tflop=model / 1e12, muon_tflop=muon / 1e12,
+                 share_of_peak=(model + muon) / seconds / best)
+    say(f"{seconds:.1f} s a step of {tokens:,} letters, {tokens / seconds:.0f} letters a second: "
+        f"{(model + muon) / seconds / best:.0%} of {best / 1e9:.0f} GFLOP/s, "
+        f"Muon {muon / (model + muon):.0%} of it")
 
 
 if __name__ == "__main__":

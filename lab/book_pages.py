@@ -1,4 +1,4 @@
-"""The pages of the book that are made from what exists: exercises, results, contents, and the terms to explain."""
+"""The pages of the book that are made from what exists: exercises, results, contents, terms to explain."""
 
 import re
 from pathlib import Path

@@ -3,8 +3,8 @@ a Space.
 
     python space/app.py --model FOLDER_OR_REPO --port 7860
 
-It needs app.css and app.js beside it, the folders space/, gpt2/ and data/ and model_gpt2.py, in the project as in a
-Space. Whatever a visitor sends, the answer is text or one sentence.
+It needs app.css and app.js beside it, the folders space/, gpt2/ and data/ and model_gpt2.py, in the
+project as in a Space. Whatever a visitor sends, the answer is text or one sentence.
 """
 
 import argparse

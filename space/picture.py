@@ -1,4 +1,4 @@
-"""The picture that a link to the page shows in a chat: the text it opens with, each letter's surprise behind it."""
+"""The picture that a link to the page shows in a chat: the text it opens with, letters by their surprise."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def draw_card(opening: dict, title: str, path: Path) -> None:
     from PIL import Image, ImageDraw, ImageFont
 
     fonts = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    serif, bold = (ImageFont.truetype(fonts / name, size) for name, size in (("DejaVuSerif.ttf", 34),
-                                                                             ("DejaVuSerif-Bold.ttf", 40)))  # fmt: skip
+    serif = ImageFont.truetype(fonts / "DejaVuSerif.ttf", 34)
+    bold = ImageFont.truetype(fonts / "DejaVuSerif-Bold.ttf", 40)
     image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
     pen = ImageDraw.Draw(image)
     pen.text((MARGIN, 40), title, INK, bold)

@@ -106,7 +106,7 @@ def copy_draft(draft: Path, out: Path) -> None:
 
 
 def copy_moments(runs: tuple[Path, ...], out: Path) -> list[int]:
-    """The weights that --keep-steps kept, for the time machine; returns their steps. None if they are large."""
+    """The weights that --keep-steps kept, for the time machine; returns their steps, None if too large."""
     shutil.rmtree(out, ignore_errors=True)
     folders = next((found for run in runs if (found := sorted((run / "moments").glob("[0-9]*")))), [])
     files = {int(folder.name): folder for folder in folders if (folder / "model.safetensors").is_file()}

@@ -1,4 +1,4 @@
-"""What the tests of the trainer share: a text that has something to learn in it, and runs that take a second."""
+"""What the tests of the trainer share: a text that has something to learn in it, runs that take a second."""
 
 import random
 from pathlib import Path
@@ -9,7 +9,8 @@ from gpt2.settings import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = dict(n_layer=1, n_head=2, n_embd=16, block_size=16, batch_size=4, tokens_per_step=64, max_steps=20,
-            warmup_steps=2, eval_every=10, save_every=5, sample_chars=0, device="cpu", log_every=0, dropout=0.1)
+            warmup_steps=2, eval_every=10, save_every=5, sample_chars=0, device="cpu", log_every=0,
+            dropout=0.1)
 
 
 def words(n=3000):

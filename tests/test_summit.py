@@ -22,11 +22,12 @@ def test_a_curve_has_every_step_once():
 
 
 def test_the_report_holds_together():
-    """A best that is no run's, a folder of the machine that measured, a loss below what the exact means allow."""
+    """A best that is no run's, a folder of the machine that measured, a loss below what exact means allow."""
     path = ROOT / "results" / "summit.json"
     report = json.loads(path.read_text())
     losses = [r["val_loss"] for r in report["runs"]]
     assert report["best"]["val_loss"] == min(losses) and report["best"]["parameters"] == 85_892_352
     assert "/work" not in path.read_text() and "/home" not in path.read_text()
-    assert report["exact"]["mean_probabilities"] < report["best"]["val_loss"] < report["exact"]["start"]["val_loss"]
+    exact, best = report["exact"], report["best"]["val_loss"]
+    assert exact["mean_probabilities"] < best < exact["start"]["val_loss"]
     assert projection(report["runs"]) == report["projection_t4"]

@@ -155,7 +155,7 @@ def test_an_alphabet_that_fits_is_left_alone(shakespeare, file):
 
 
 def test_another_tokenizer_takes_the_whole_text(file):
-    """Catches a text folded, or cut into pieces of its own, for a model that reads it in GPT-2's: and said so."""
+    """Catches a text folded, or cut into pieces of its own, for a model that reads it in GPT-2's."""
     strange = texts.prose("etaoin", 60_000) + "".join(map(chr, range(0x4E00, 0x4F2C)))
     pieces = BPETokenizer.train("any", 256)
     corpus = load_text(file(strange), quiet=True, tokenizer=pieces)

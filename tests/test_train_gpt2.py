@@ -495,8 +495,9 @@ def test_bpe_trains(monkeypatch, corpus, gpt2_vocabulary):
 
 def test_a_text_that_is_too_short(corpus):
     """No window fits, and numpy says so with a negative dimension."""
+    short = corpus_from_text("ab " * 100, "short")
     with pytest.raises(TrainError, match="train split has 270 tokens, not 1025: lower --block-size"):
-        train(tiny(block_size=1024, tokens_per_step=1024, batch_size=1), corpus_from_text("ab " * 100, "short"))
+        train(tiny(block_size=1024, tokens_per_step=1024, batch_size=1), short)
 
 
 def test_bpe_offline_is_one_sentence(monkeypatch):
