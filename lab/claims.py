@@ -19,6 +19,8 @@ def use(corpus):
         which = "THE STAND-IN TEXT" if corpus.name == "standin" else f"YOUR TEXT ({corpus.name})"
         print(f"{which}: what the cells print is measured on it. The sentences between them were written "
               "for Shakespeare: numbers, names and answers in them are his.")
+    if corpus.tokenizer.kind != "char":
+        print("It is read in pieces: where a cell says letter it means a piece, and losses are nats a piece.")
     return corpus
 
 

@@ -5,16 +5,21 @@ the notebook.
 """
 
 import io
+import warnings
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.patches import Arc, Ellipse, FancyArrowPatch, Rectangle
 
 ACCENT, INK, GREY, PALE = "#c2410c", "#1f2937", "#9ca3af", "#e5e7eb"
 SHADES = matplotlib.colors.LinearSegmentedColormap.from_list(
     "surprise", ["#ffffff", "#fde4d3", "#f59e62", "#9a3412"])
-MONO = "DejaVu Sans Mono"
+HERE = {font.name for font in font_manager.fontManager.ttflist}
+WIDE = ("Noto Sans Mono CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "MS Gothic")
+MONO = ["DejaVu Sans Mono", *(name for name in WIDE if name in HERE)]  # for texts in other scripts
+warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # it is drawn as a box
 STYLE = {"font.size": 11, "axes.titlesize": 13, "axes.titleweight": "bold", "axes.titlelocation": "left",
          "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "text.color": INK,
          "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "figure.dpi": 100}
@@ -121,7 +126,8 @@ def counted_learned(counted, learned, chars, circle="qu"):
         ax.set_xticks(range(len(order)), marks, family=MONO, fontsize=11)
         ax.set_yticks(range(len(order)), marks, family=MONO, fontsize=11)
         ax.tick_params(length=0, pad=1)
-        if all(c in chars and chars.index(c) in order for c in circle):
+        circled = all(c in chars and chars.index(c) in order for c in circle)
+        if circled:
             row, column = (order.index(chars.index(c)) for c in circle)
             ax.add_patch(Ellipse((column, row), 3, 3, fill=False, edgecolor=INK, linewidth=2))
     axes[0].set_ylabel("the letter")
@@ -131,9 +137,10 @@ def counted_learned(counted, learned, chars, circle="qu"):
     axes[2].set(xlabel="counted probability", ylabel="learned probability", title="One dot a pair",
                 aspect="equal")
     apart = np.abs(tables[0] - tables[1])
-    fig.alt = (f"Two heat maps, letter by next letter, counted and learned; {circle[0]} followed by "
-               f"{circle[1]} is circled. Right: learned against counted, a dot a pair, along the "
-               f"diagonal; mean distance {apart.mean():.4f}, largest {apart.max():.2f}.")
+    fig.alt = (f"Two heat maps, letter by next letter, counted and learned; "
+               f"{f'{circle[0]} followed by {circle[1]} is circled. ' if circled else ''}"
+               f"Right: learned against counted, a dot a pair, along the diagonal; "
+               f"mean distance {apart.mean():.4f}, largest {apart.max():.2f}.")
     return fig
 
 
