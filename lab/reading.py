@@ -92,22 +92,32 @@ def head_shares(model, ids, tokenizer, windows=16, first=16):
 def new_name(corpus):
     """(name, places): the word in capitals that validation has most often and train never, and where."""
     text = corpus.val_text
-    words = Counter(re.findall(r"\b[A-Z]{4,}\b", text)) or Counter(re.findall(r"\b\w{5,}\b", text))
+    kinds = (re.findall(pattern, text) for pattern in (r"\b[A-Z]{4,}\b", r"\b\w{5,}\b", r"\S+"))
+    words = Counter(next(filter(None, kinds), [text]))
     name = next((w for w, _ in words.most_common() if w not in corpus.train_text), words.most_common(1)[0][0])
-    return name, [m.start() for m in re.finditer(rf"\b{name}\b", corpus.val_text)]
+    return name, [m.start() for m in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text)]
 
 
-def new_name_losses(model, corpus, mentions=10):
-    """Nats a letter, the first one left out, at the first mentions of a name that train does not have."""
+def mentions_in_ids(corpus, most=10):
+    """(name, [(begin, end), ...]): where the first mentions of new_name lie in corpus.val."""
     name, places = new_name(corpus)
-    T, text = model.config.block_size, torch.tensor(corpus.tokenizer.encode(corpus.val_text))
+
+    def ids_before(place):
+        return len(corpus.tokenizer.encode(corpus.val_text[:place]))
+
+    return name, [(ids_before(place), ids_before(place + len(name))) for place in places[:most]]
+
+
+def new_name_losses(model, corpus):
+    """Nats a letter, the first one left out, at the first mentions of a name that train does not have."""
+    (name, spans), T = mentions_in_ids(corpus), model.config.block_size
     nats, seen = [], []
-    for place in places[:mentions]:
-        end = place + len(name)
-        nats.append(letter_losses(model, text[max(0, end - T) : end])[-len(name) + 1 :].mean().item())
-        seen.append(corpus.val_text[max(0, end - T) : place].count(name))
-    return {"name": name, "in_val": len(places), "in_train": corpus.train_text.count(name), "nats": nats,
-            "earlier_mentions_in_window": seen}
+    for begin, end in spans:
+        window = corpus.val[max(0, end - T) : end]
+        nats.append(letter_losses(model, window)[-max(1, end - begin - 1) :].mean().item())
+        seen.append(corpus.tokenizer.decode(window[: begin - end].tolist()).count(name))
+    return {"name": name, "in_val": len(new_name(corpus)[1]), "in_train": corpus.train_text.count(name),
+            "nats": nats, "earlier_mentions_in_window": seen}
 
 
 def random_string(corpus, n, seed=0):

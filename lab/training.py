@@ -13,7 +13,7 @@ from data.files import write_atomic
 from data.shakespeare import get_batch
 from lab.plots import ACCENT, GREY, INK, PALE, SHADES, figure
 from lab.project import read_json
-from lab.reading import new_name
+from lab.reading import mentions_in_ids
 
 SMALLEST_FP16 = 2.0**-24  # below half of it a number becomes 0
 
@@ -154,12 +154,11 @@ def near_and_far(facts):
             mean([g for g in groups if g["from"] > groups[-1]["to"] // 2]))
 
 
-def mentions_of_table(table, corpus, T, mentions=10):
+def mentions_of_table(table, corpus, T):
     """The counted table's nats a letter at the mentions of reading.new_name, the first letter left out."""
-    name, places = new_name(corpus)
-    ids = np.array(corpus.tokenizer.encode(corpus.val_text))
-    ends = [place + len(name) for place in places[:mentions]]
-    return [float(np.mean(table.losses(ids[max(0, end - T) : end])[-len(name) + 1 :])) for end in ends]
+    ids, spans = corpus.val.numpy(), mentions_in_ids(corpus)[1]
+    return [float(np.mean(table.losses(ids[max(0, end - T) : end])[-max(1, end - begin - 1) :]))
+            for begin, end in spans]
 
 
 # ---- pictures
