@@ -5,6 +5,7 @@ import json
 import math
 import random
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -39,7 +40,8 @@ def code_lines(sources):
 
 def solution(road, name):
     """A solution from notebooks/solutions."""
-    spec = importlib.util.spec_from_file_location(f"solutions_{road}", ROOT / f"notebooks/solutions/{road}.py")
+    path = ROOT / "notebooks" / "solutions" / f"{road}.py"
+    spec = importlib.util.spec_from_file_location(f"solutions_{road}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return getattr(module, name)
@@ -118,12 +120,13 @@ def random_text(seed, letters, length=300):
 
 
 EVERYTHING = "aab \n\té日😀\u0301\u200d'sll²٣Ⅷ—  .0"
-TEXTS = [random_text(0, "aab "), random_text(1, "abc \n."), random_text(2, EVERYTHING), "aaaaaaa aaaa aaaaa" * 9]
+TEXTS = [random_text(0, "aab "), random_text(1, "abc \n."), random_text(2, EVERYTHING),
+         "aaaaaaa aaaa aaaaa" * 9]
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_any_text_comes_back(bpe, text):
-    """Catches a cut that loses a space, or a merge that loses a byte; also for texts other than the learned one."""
+    """Catches a cut that loses a space, or a merge that loses a byte, in other texts than the learned one too."""
     merges = bpe["learn"](bpe["Counter"](bpe["split"](text)), 12)
     for other in (text, random_text(5, EVERYTHING), "", "\n", "x"):
         assert bpe["decode"](bpe["encode"](other, merges), merges) == other
@@ -148,7 +151,8 @@ def test_with_gpt2s_merges_the_ids_are_those_of_tiktoken(bpe, gpt2_vocabulary):
     """Catches the longest piece first in place of the oldest rule first, and another order of the bytes."""
     import tiktoken
     theirs = tiktoken.get_encoding("gpt2")
-    ranked = sorted((theirs.encode_single_token(p), p) for p in theirs.token_byte_values() if p != b"<|endoftext|>")
+    pieces = (p for p in theirs.token_byte_values() if p != b"<|endoftext|>")
+    ranked = sorted((theirs.encode_single_token(p), p) for p in pieces)
     merges = {}
     for number, p in ranked[256:]:
         merges[tuple(bpe["spell"](p, merges))] = number
@@ -186,7 +190,7 @@ def folded_solutions(road):
 
 @pytest.mark.parametrize(("road", "name"), NAMES)
 def test_both_copies_of_a_solution_pass(road, name):
-    """Catches a check that refuses the right answer, a solution that is wrong, here or folded in the notebook."""
+    """Catches a check that refuses the right answer, and a wrong solution, here or folded in the notebook."""
     assert call(name, solution(road, name), strict=True)
     folded = next(source for source in folded_solutions(road) if f"def {name}(" in source)
     space = run_cells(road, {"gradients": "engine", "bpe": "bpe"}[road])
@@ -242,9 +246,9 @@ MISTAKES = [
     ("rms_norm", rms_norm_naive),
     ("arrives", lambda speeds, residual: sum(speeds) + residual),
     ("arrives", lambda speeds, residual: math.prod(speeds) + residual),  # 1 + the product
-    ("commonest", lambda ids: max(zip(ids, ids[1:], strict=False), key=list(zip(ids, ids[1:], strict=False)).count)),
+    ("commonest", lambda ids: max(pairwise(ids), key=list(pairwise(ids)).count)),  # ties: the first
     ("merge", lambda ids, pair, new: [new if i in pair else i for i in ids]),
-    ("merge", lambda ids, pair, new: [new if p == pair else p[0] for p in zip(ids, ids[1:] + [None], strict=True)]),
+    ("merge", lambda ids, pair, new: [new if p == pair else p[0] for p in pairwise([*ids, None])]),
     ("by_the_rules", longest_first),
     ("nats_a_character", lambda nats, lengths: nats * len(lengths) / sum(lengths)),
     ("nats_a_character", lambda nats, lengths: nats / (sum(lengths) / len(lengths))),

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def longest_by_force(text, source):
-    return max((j - i for i in range(len(text)) for j in range(i + 1, len(text) + 1) if text[i:j] in source), default=0)
+    spans = ((i, j) for i in range(len(text)) for j in range(i + 1, len(text) + 1))
+    return max((j - i for i, j in spans if text[i:j] in source), default=0)
 
 
 def test_memorisation_meter():
@@ -30,7 +31,8 @@ def test_memorisation_meter():
         assert training.memorisation(text, source, least=1) == want
         assert training.memorisation(text, source, least=5) == (want if want >= 5 else 0)
         covered = {i for a, b in training.copied(text, source, least=4) for i in range(a, b)}
-        assert covered == {i for s in range(len(text) - 3) if text[s : s + 4] in source for i in range(s, s + 4)}
+        starts = [s for s in range(len(text) - 3) if text[s : s + 4] in source]
+        assert covered == {i for s in starts for i in range(s, s + 4)}
 
 
 def test_letter_losses_and_positions_agree():
@@ -48,7 +50,8 @@ def test_kinds_of_places_share_the_past():
     past = torch.ones(13, 13).tril().bool()
     assert torch.equal(kinds.sum(0).bool(), past) and int(kinds.sum(0).max()) == 1
     names = dict(zip(reading.KINDS, kinds[:, 9], strict=True))  # what the letter 5 at place 9 sees
-    assert names["itself"].nonzero().tolist() == [[9]] and names["the letter before"].nonzero().tolist() == [[8]]
+    assert names["itself"].nonzero().tolist() == [[9]]
+    assert names["the letter before"].nonzero().tolist() == [[8]]
     assert names["the line's start"].nonzero().flatten().tolist() == [2, 3]
     assert names["copies of itself"].nonzero().flatten().tolist() == [0, 6]
 
@@ -65,7 +68,7 @@ def test_a_head_that_copies_is_seen(monkeypatch):
     """The place that a copier looks at: the letter after the earlier copy, not the copy itself."""
     text = "\n" + "abcdefghijklmnopqrstuvwxyz" * 40
     corpus = corpus_from_text(text, "letters")
-    model = GPT(GPTConfig(block_size=32, vocab_size=corpus.tokenizer.vocab_size, n_layer=1, n_head=1, n_embd=8))
+    model = GPT(GPTConfig(32, corpus.tokenizer.vocab_size, n_layer=1, n_head=1, n_embd=8))
 
     def copier(ids):
         pattern = torch.eye(ids.size(1))
@@ -91,8 +94,8 @@ def test_a_new_name_is_new(shakespeare):
 def test_samples_outlive_the_session(tmp_path):
     """A run shown a second time that has lost what it wrote on its way."""
     corpus = corpus_from_text("rain and stone, green and old. " * 60, "words")
-    c = TrainConfig.preset_of("quick", max_steps=6, eval_every=2, sample_chars=0, log_every=0, out_dir=str(tmp_path),
-                              device="cpu", resume="auto")
+    c = TrainConfig.preset_of("quick", max_steps=6, eval_every=2, sample_chars=0, log_every=0,
+                              out_dir=str(tmp_path), device="cpu", resume="auto")
     first = training.Samples(corpus, tmp_path, letters=5)
     train(c, corpus, first)
     assert len(first.told) == 3 and training.Samples(corpus, tmp_path).told == first.told
