@@ -126,7 +126,7 @@ TEXTS = [random_text(0, "aab "), random_text(1, "abc \n."), random_text(2, EVERY
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_any_text_comes_back(bpe, text):
-    """Catches a cut that loses a space, or a merge that loses a byte, in other texts than the learned one too."""
+    """Catches a cut that loses a space, or a merge that loses a byte, in other texts than the learned one."""
     merges = bpe["learn"](bpe["Counter"](bpe["split"](text)), 12)
     for other in (text, random_text(5, EVERYTHING), "", "\n", "x"):
         assert bpe["decode"](bpe["encode"](other, merges), merges) == other
