@@ -79,7 +79,7 @@ def head_shares(model, ids, tokenizer, windows=16, first=16):
     T, device = min(model.config.block_size, 256), next(model.parameters()).device
     newline = tokenizer.encode("\n")[0] if tokenizer.encode("\n") else -1
     total, even = 0.0, 0.0
-    for start in torch.linspace(0, len(ids) - T - 1, windows).long():
+    for start in torch.linspace(0, len(ids) - T - 1, windows).long().tolist():
         window = ids[start : start + T]
         places = kinds_of_places(window, newline)[:, first:].float()  # (6, T - first, T)
         maps = torch.stack(model.attention_maps(window[None].to(device))).cpu()[:, 0, :, first:]
