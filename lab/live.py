@@ -41,11 +41,17 @@ def script():
     return '"use strict";\nglobalThis.LIVE = {};\n' + "".join(map(as_function, paths))
 
 
+def small_gpt():
+    """The folder of the small GPT: the one of Build, or, as there where time is short, the project's."""
+    own = MODELS / "small_gpt"
+    return own if (own / "model.safetensors").exists() else ROOT / "space" / "model"
+
+
 def put_live(folder):
     """Write live.js into `folder`, and a script with its bytes for each model and the 5-letter table."""
     (folder / "live.js").write_text(script(), encoding="utf-8")
-    paths = {path.relative_to(MODELS).as_posix(): path for path in MODELS.rglob("*.*")}
-    paths["ngram5.npz"] = ROOT / "space" / "model" / "ngram5.npz"
+    paths = {path.name: path for path in [*MODELS.glob("*.*"), ROOT / "space" / "model" / "ngram5.npz"]}
+    paths |= {f"small_gpt/{name}": small_gpt() / name for name in ("config.json", "model.safetensors")}
     for name, path in paths.items():
         target = folder / "models" / f"{name}.js"
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ export const title = "Where the heads look";
 export const replaces = true;
 
 const MODELS = [["one_head", "one head, no positions"], ["positions", "one head with positions"],
-  ["four_heads", "four heads"], ["small_gpt", "small GPT, four blocks of four heads"]];
+  ["four_heads", "four heads"], ["small_gpt", "small GPT, four blocks"]];
 const STEP = 20, FLOOR = 78, HIGH = 70;                      // a letter's width; the arcs' foot and height
 
 /** Votes of each head, a list for each of ids, and the probabilities (V) of what follows the last of them. */
@@ -77,8 +77,9 @@ export async function draw(box) {
     const letters = [...seen, ...ids.slice(plain.length)].map((id) => tokenizer.piece(id));
     const chosen = ask.at ? `${ask.at}: ${named(letters[ask.at - 1])}` : "all letters";
     at.querySelector("output").textContent = chosen;
-    const blocks = ask.model === "small_gpt";
-    const name = (h) => blocks ? `block ${(h >> 2) + 1}, head ${h % 4 + 1}` : `head ${h + 1}`;
+    const heads = model.gpt?.config.n_head ?? votes.length;  // of one block
+    const block = (h) => votes.length > heads ? `block ${Math.floor(h / heads) + 1}, ` : "";
+    const name = (h) => `${block(h)}head ${h % heads + 1}`;
     shown.replaceChildren(...votes.map((vote, h) => drawing(letters, vote, ask.at, name(h))));
     said.textContent = guess(probs, ask.shuffle && numbers(model, plain, ask.positions).probs, tokenizer);
   };

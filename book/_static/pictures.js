@@ -160,9 +160,10 @@ async function fill(place) {
   try {
     const box = make("div", { role: "group", "aria-label": picture.title });
     await picture.draw(box, part);
-    const { date, corpus } = await facts();
+    const { date, corpus, rungs } = await facts(), own = rungs.some(({ file }) => file === "small_gpt");
     const note = make("p", { class: "live-note" },
-      `Runs in your browser, on the models of Build (${corpus.name}, trained ${date}).`);
+      `Runs in your browser, on the models of Build (${corpus.name}, trained ${date}`
+      + `${own ? "" : "; the small GPT is the one that the project keeps in space/model"}).`);
     place.append(make("p", { class: "live-title" }, picture.title), box, note);
     place.classList.add("on");
     place.classList.toggle("replaces", Boolean(picture.replaces));
