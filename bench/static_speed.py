@@ -1,14 +1,16 @@
-"""How fast is the model in the visitor's browser, and how much memory does it take? Headless Chromium, one page a row.
+"""How fast is the model in the visitor's browser, and how much memory does it take? Headless Chromium.
 
-    python -m bench.static_speed [--model FOLDER] [--large FOLDER] [--draft FOLDER]   writes results/static_speed.json
+    python -m bench.static_speed [--model FOLDER] [--large FOLDER] [--draft FOLDER]
 
-The small model is the project's own. The large one has the shape of gpt2-char (85.9 M parameters, float16); without
---large its weights are random: speed does not depend on what they are, except with a draft model, whose proposals are
-kept as often as the two agree. Each row: letters a second as the page shows them (the model's own time, fast mode) at
-the start of a text and deep in the context; the first letter after the page's load event, where an address asks for a
-text at once; a prompt of 1,000 letters, from the field to the first new letter; the peak memory of the page's process
-above that of the same page without a model. "slowed 4x" stops the process three quarters of the time, worker and all;
-Chromium's own throttle slows the page's thread and not the worker. Linux only: memory is read from /proc.
+Writes results/static_speed.json, a page a row. The small model is the project's own. The large one has
+the shape of gpt2-char (85.9 M parameters, float16); without --large its weights are random: speed does
+not depend on what they are, except with a draft model, whose proposals are kept as often as the two
+agree. Each row: letters a second as the page shows them (the model's own time, fast mode) at the start
+of a text and deep in the context; the first letter after the page's load event, where an address asks
+for a text at once; a prompt of 1,000 letters, from the field to the first new letter; the peak memory
+of the page's process above that of the same page without a model. "slowed 4x" stops the process three
+quarters of the time, worker and all; Chromium's own throttle slows the page's thread and not the
+worker. Linux only: memory is read from /proc.
 """
 
 import argparse
@@ -36,8 +38,8 @@ from space.static_site import build_static, make_server
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SLICE = 0.02  # seconds of one turn of stop and go
 PROMPT = 1000  # letters
-WAYS = {"small": [("auto", 1), ("plain", 1), ("auto", 4)], "gpt2-char": [("auto", 1), ("plain", 1), ("auto", 4)],
-        "gpt2-char, draft": [("auto", 1)]}  # fmt: skip
+WAYS = {"small": [("auto", 1), ("plain", 1), ("auto", 4)],
+        "gpt2-char": [("auto", 1), ("plain", 1), ("auto", 4)], "gpt2-char, draft": [("auto", 1)]}
 STATUS = "document.getElementById('status').textContent"
 WATCH = """
 new MutationObserver(() => {
@@ -97,7 +99,8 @@ def generate(page, n: int, seed_text: str = "ROMEO:\n") -> float:
     """Write n tokens; the tokens a second that the page shows."""
     page.fill("#seed_text", seed_text)
     values = {"max": n, "seed": 1}
-    page.evaluate("values => { for (const id in values) document.getElementById(id).value = values[id]; }", values)
+    fill = "values => { for (const id in values) document.getElementById(id).value = values[id]; }"
+    page.evaluate(fill, values)
     page.evaluate("for (const id of ['fast', 'to_line']) document.getElementById(id).checked = id === 'fast'")
     page.click("#go")
     page.wait_for_function(f"/^Done/.test({STATUS})", timeout=170_000)
@@ -105,14 +108,14 @@ def generate(page, n: int, seed_text: str = "ROMEO:\n") -> float:
 
 
 def prompt_seconds(page, n: int) -> float:
-    """A prompt of n letters is put into the field and Generate pressed: seconds until one letter stands behind it."""
+    """Seconds from a prompt of n letters in the field, with Generate pressed, to one letter behind it."""
     began = time.perf_counter()
     generate(page, 1, ("To be, or not to be, that is the question:\n" * (n // 43 + 1))[:n])
     return time.perf_counter() - began
 
 
 def first_letter_ms(playwright, url: str) -> float:
-    """From the page's load event to the first letter that the model writes, where the address asks for a text."""
+    """From the page's load event to the first letter that the model writes: the address asks for a text."""
     browser, page = open_page(playwright, f"{url}?p=ROMEO:%0A&s=1&n=50", script=WATCH)
     page.wait_for_function(f"/^Done/.test({STATUS})", timeout=170_000)
     began = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
@@ -132,14 +135,14 @@ def open_page(playwright, url: str, script: str = ""):
 
 
 def page_process() -> int:
-    """The process of the page: of those that run pages (Chromium keeps a spare one), the one with the most memory."""
+    """The process of the page: of those that run pages (Chromium keeps a spare one), the largest."""
     family = psutil.Process().children(recursive=True)
     pages = [p for p in family if "--type=renderer" in " ".join(p.cmdline())]
     return max(pages, key=lambda p: p.memory_info().rss).pid
 
 
 def row(playwright, url: str, kernels: str, tokens: int, deep: int, slow: int, empty_mb: float) -> dict:
-    """One visit: load, warm up, write `tokens`; then 40 more behind `deep` letters, and a prompt of PROMPT letters."""
+    """One visit: load, warm up, write `tokens`; 40 more behind `deep` letters; a prompt of PROMPT."""
     browser, page = open_page(playwright, f"{url}?kernels={kernels}")
     began = time.perf_counter()
     if page.inner_text("#status") != "Ready.":
@@ -150,12 +153,13 @@ def row(playwright, url: str, kernels: str, tokens: int, deep: int, slow: int, e
     pid = page_process()
     with slowed(pid, slow):
         speed = generate(page, tokens)
-        behind = generate(page, 40, "To be, or not to be, that is the question:\n" * (deep // 43 + 1)) if deep else None
+        text = "To be, or not to be, that is the question:\n" * (deep // 43 + 1)
+        behind = generate(page, 40, text) if deep else None
         prompt = round(prompt_seconds(page, PROMPT), 2) if deep else None
     used = peak_mb(pid) - empty_mb
     browser.close()
-    return {"kernels": kernels, "slowed": slow, "tokens": tokens, "tok_s": speed, "tok_s_deep": behind, "deep": deep,
-            "prompt_s": prompt, "first_text_s": round(load, 2), "memory_mb": round(used, 1)}  # fmt: skip
+    return {"kernels": kernels, "slowed": slow, "tokens": tokens, "tok_s": speed, "tok_s_deep": behind,
+            "deep": deep, "prompt_s": prompt, "first_text_s": round(load, 2), "memory_mb": round(used, 1)}
 
 
 def empty_page(playwright, site: Path) -> tuple[str, float]:

@@ -14,7 +14,7 @@ BADGES = re.compile(r"(<!-- badges -->\n).*?(<!-- /badges -->)", re.DOTALL)
 # most cells and words (prose, without code) that a notebook may have; side roads share the last line
 LIMITS = {"gpt_dev": (125, 9500), "gpt2_training": (105, 7500), "gpt2_gradio": (65, 5500),
           "speed": (70, 4500), None: (60, 4500)}
-LONGEST_CELL = 35  # lines; about 25 is the aim
+LONGEST_CELL, LONGEST_LINE = 35, 120  # lines of a cell, about 25 is the aim; columns, modules have 110
 
 SETUP_CELL = '''\
 #@title Set-up: find the project or fetch it, and install what is missing (never torch)
@@ -130,6 +130,8 @@ def check_form(nb, path):
         lines = cell.source.count("\n") + 1
         if cell.cell_type == "code" and cell.id != "setup" and lines > LONGEST_CELL:
             yield f"cell {cell.id} has {lines} lines, at most {LONGEST_CELL}"
+        if cell.cell_type == "code" and max(map(len, cell.source.splitlines()), default=0) > LONGEST_LINE:
+            yield f"cell {cell.id} has a line of more than {LONGEST_LINE} columns"
 
 
 def check_run(nb, path):

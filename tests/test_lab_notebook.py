@@ -140,6 +140,7 @@ FAULTS = {
     "words, at most": set_source(2, "word " * 5001),
     "cells, at most": lambda nb: nb.cells.extend([new_markdown_cell("x") for _ in range(60)]),
     "has 36 lines": set_source(3, "x = 1\n" * 35 + "x"),
+    "more than 120 columns": set_source(3, f"x = '{'y' * 120}'"),
     "not from one run in order": lambda nb: nb.cells[3].update(execution_count=9),
     "from a QUICK run": lambda nb: nb.metadata["walkthrough"].update(quick=True),
     "ended in ValueError": output("error", ename="ValueError", evalue="x", traceback=[]),
