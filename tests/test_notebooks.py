@@ -14,7 +14,7 @@ from lab.project import notebooks
 from lab.run import execute
 
 ALL = notebooks()
-LEFT_OUT = (".git", ".venv", "build", "__pycache__", ".pytest_cache", ".ruff_cache", "node_modules")
+LEFT_OUT = (".git", ".venv", "build", "out", "runs", "__pycache__", ".pytest_cache", ".ruff_cache")
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)

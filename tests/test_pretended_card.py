@@ -166,9 +166,9 @@ def kernel(monkeypatch, tmp_path, shakespeare):
     monkeypatch.setattr(climb, "choose_precision", lambda config, device: (torch.float16, True, "a T4"))
     monkeypatch.setattr("gpt2.plan.free_memory", lambda device: 15e9)
     monkeypatch.setattr(reading, "random_string", lambda corpus, n, seed=0: torch.zeros(n, dtype=torch.long))
-    space = {"__name__": "notebook", "corpus": shakespeare, "device": CARD, "precision": "fp16", "QUICK": False,
-             "out_dir": "small", "small": TrainConfig.preset_of("cpu", out_dir="small"), "copy_to": "",
-             "five_gram": types.SimpleNamespace(losses=lambda ids: np.zeros(len(ids) - 1)),
+    space = {"__name__": "notebook", "corpus": shakespeare, "device": CARD, "precision": "fp16",
+             "QUICK": False, "out_dir": "small", "small": TrainConfig.preset_of("cpu", out_dir="small"),
+             "copy_to": "", "five_gram": types.SimpleNamespace(losses=lambda ids: np.zeros(len(ids) - 1)),
              "marks": [2.0] * 5, "ladder": Ladder([2.0])}
     cell = next(c for c in read(ROOT / "gpt2_training.ipynb").cells if c.id == "imports")
     exec("\n".join(line for line in cell.source.splitlines() if line.startswith(("import", "from"))), space)

@@ -169,7 +169,7 @@ def test_a_text_of_ones_own_from_file_to_page(kind, project, tmp_path):
 
 
 def test_a_model_kept_on_the_hub_is_found_on_a_fresh_machine(tmp_path, monkeypatch, capsys):
-    """Catches a switch that publishes for all to see, or by itself, and an address that notebook 3 cannot use."""
+    """Catches a switch that publishes for all, or by itself, an address that notebook 3 cannot use."""
     pytest.importorskip("huggingface_hub", reason="publishing needs huggingface_hub: pip install -e .[ship]")
     from hub_server import Hub
     from huggingface_hub import constants
