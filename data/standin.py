@@ -158,15 +158,17 @@ class Lexicon:
         return "".join([Bag(table(s)).draw(self._rng) for s in sounds])
 
     def _name(self, letter: str) -> str:
-        while (name := letter + self._spell(VOWELS, ONSETS, VOWELS, "n:1 s:1 :1 l:1")).lower() in self._taken:
-            pass
-        self._taken.add(name.lower())
-        return name
+        while True:
+            name = letter + self._spell(VOWELS, ONSETS, VOWELS, "n:1 s:1 :1 l:1")
+            if name.lower() not in self._taken:
+                self._taken.add(name.lower())
+                return name
 
     def _stem(self, kind: str) -> str:
         """A new word; adverbs end in -ly, verbs leave room for their endings."""
         while True:
-            word = self._spell(*[ONSETS, VOWELS] * int(self._spell(SYLLABLES)), CODAS)
+            syllables = int(self._spell(SYLLABLES))
+            word = self._spell(*[ONSETS, VOWELS] * syllables, CODAS)
             if kind == "ADV":
                 word += "ly"
             if kind == "VERB" and word[-1] in "aeiou":
