@@ -32,8 +32,9 @@ def test_a_wrong_law_is_refused():
     assert not wrong["held_out"]["holds"] and wrong["held_out"]["error"] < -0.3
 
 
-def test_a_process_that_dies_is_one_sentence():
+def test_a_point_has_its_own_process_and_one_that_dies_is_one_sentence():
     """Out of memory in one process must not become a JSON traceback in another, or a wait without end."""
+    assert common.in_process("bench.cost", "layers", 1) > 10**6
     with pytest.raises(SystemExit, match=r"bench\.cost \[\"width\", \"x\"\] ended early: TypeError"):
         common.in_process("bench.cost", "width", "x")
 
@@ -59,6 +60,7 @@ def test_what_is_written_is_what_the_code_says():
 def test_a_part_goes_into_the_file_beside_the_others(part, tmp_path, monkeypatch):
     """A part that throws another away; a part that does not run; no machine, no date."""
     monkeypatch.setattr(cost, "cores", lambda: 1)  # more would slow down every test after this one
+    monkeypatch.setattr(cost, "in_process", lambda module, axis, x: 10**7 * x)
     out = tmp_path / "cost.json"
     out.write_text(json.dumps({"parts": {"other": {"kept": 1}}}))
     cost.main([part, "--tiny", "--out", str(out)])
