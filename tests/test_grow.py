@@ -49,6 +49,17 @@ def test_side_by_side_gives_the_mean_of_the_logits(ids):
     assert away[0] < 0.4 * away[1]
 
 
+@torch.no_grad()
+def test_models_of_different_size_are_brought_to_one(ids):
+    """The louder model drowns the other, or the gains are turned around."""
+    models = [small(1), small(2)]
+    for table in (models[1].transformer.wte.weight, models[1].transformer.wpe.weight):
+        table *= 4
+    mean = sum(m(ids)[0] for m in models) / 2
+    matched, plain = ((grow(models, BIG, sample)(ids)[0] - mean).norm() for sample in (ids, None))
+    assert matched < 0.7 * plain
+
+
 def test_all_that_is_new_can_learn(ids):
     """A zero whose gradient is zero stays a zero."""
     model = grow([small(1), small(2)], BIG, ids).train()
@@ -103,6 +114,9 @@ def test_windows_in_turn(corpus):
     config = tiny(windows="8:0.25,16:0.25,32:0.5")
     assert [config.window_at(step / 8) for step in range(8)] == [8, 8, 16, 16, 32, 32, 32, 32]
     assert train(config, corpus).progress.window == 32
+    still = train(tiny(windows="8:0.5,32:0.5", lr=1e-9, muon_lr=1e-9), corpus).model
+    wpe = still.transformer.wpe.weight  # what no window held before starts as its neighbours stand
+    assert torch.allclose(wpe[8:12], wpe[4:8], atol=1e-4) and torch.allclose(wpe[28:], wpe[4:8], atol=1e-4)
     for windows in ("8", "8:0.5", "64:1", "7:1", "x:1"):
         with pytest.raises(TrainError, match="--windows"):
             tiny(windows=windows)

@@ -81,6 +81,17 @@ def test_a_crash_between_checkpoints(corpus, tmp_path):
     assert same(result_of(tmp_path / "whole"), result_of(tmp_path / "parts"))
 
 
+def test_the_last_step_is_safe_before_the_rest_is_measured(corpus, tmp_path, monkeypatch):
+    """The machine goes while the right guesses are counted: the steps since the last save were gone too."""
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_gpt2, "complete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(tmp_path, save_every=0), corpus)
+    assert load_checkpoint(tmp_path)["step"] == 20
+
+
 def test_another_configuration_is_refused(corpus, tmp_path):
     """Weights of one run continued with another's settings: numbers that belong to nothing."""
     train(tiny(tmp_path), corpus)
