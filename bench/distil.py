@@ -13,10 +13,11 @@ from pathlib import Path
 from data.files import say
 from data.shakespeare import load_corpus
 from gpt2.runlog import read_history
-from lab.machine import write_result
+from lab.machine import markdown, write_result
 from lab.project import ROOT, read_json
 from train_gpt2 import TrainConfig, train
 
+RESULT = ROOT / "results" / "distil.json"
 STEPS = 12_000  # of 2,048 letters: 24 passes over the text
 SETTINGS = dict(minutes=0.0, max_steps=STEPS, teacher_weight=1.0, eval_every=1000, best_dtype="fp16",
                 resume="auto",
@@ -33,6 +34,15 @@ def row(name, folder):
             "validations": [[r["step"], r["val_loss"]] for r in read_history(folder) if "val_loss" in r]}
 
 
+def table_markdown():
+    """The student on the text alone and with teachers."""
+    rows = read_json(RESULT).get("rows", [])
+    if not rows:
+        return "Not yet measured."
+    return markdown(["student of 4 layers x 160, targets from", "letters", "exact validation, windows of 128"],
+                    [[r["name"], f"{r['tokens'] / 1e6:.1f} M", f"**{r['val_loss']:.4f}**"] for r in rows])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("teachers", nargs="*", type=Path, help="folders of models; none: only report")
@@ -44,7 +54,7 @@ def main():
         folder = args.out / name.replace(" ", "-")
         train(TrainConfig.preset_of("cpu", **SETTINGS, teacher=teacher, out_dir=str(folder)), corpus)
     rows = [row(name, args.out / name.replace(" ", "-")) for name in runs]
-    write_result(ROOT / "results" / "distil.json", SETTINGS, corpus, rows=rows)
+    write_result(RESULT, SETTINGS, corpus, rows=rows)
     for r in rows:
         say(f"{r['name']}: exact validation {r['val_loss']:.4f} at step {r['step']:,}")
 

@@ -17,9 +17,11 @@ import torch
 from data.files import say
 from data.shakespeare import load_corpus
 from gpt2.speculative import Tally, speculate
-from lab.machine import write_result
-from lab.project import ROOT
+from lab.machine import markdown, write_result
+from lab.project import ROOT, read_json
 from model_gpt2 import GPT
+
+RESULT = ROOT / "results" / "summit_speed.json"
 
 
 def plain(model, start, n, seed):
@@ -56,6 +58,18 @@ def row(name, taken):
     return out
 
 
+def table_markdown():
+    """Letters a second, a way a row; and what a training step of the same model reaches of the machine's peak."""
+    data, step = read_json(RESULT), read_json(ROOT / "results" / "summit_step.json")
+    rows = [[r["way"], f"{r['letters_s']:.0f} ({r['range'][0]:.0f} to {r['range'][1]:.0f})",
+             f"{r['letters_a_pass']:.2f}" if "kept" in r else "1", f"{r['kept']:.0%}" if "kept" in r else ""]
+            for r in data["rows"]]
+    table = markdown(["way", "letters a second (range)", "letters a pass", "proposals kept"], rows)
+    return (f"{table}\n\nA training step of {step['config']['tokens_per_step']:,} letters (Muon, bf16) takes "
+            f"{step['step_s']:.1f} s: {step['share_of_peak']:.0%} of the {step['peak_gflops']:.0f} GFLOP/s that large "
+            "bf16 products reach on the same two cores.")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("large", type=Path)
@@ -66,14 +80,14 @@ def main():
     args = parser.parse_args()
     model, ways = GPT.from_pretrained(args.large).for_inference("int8"), {"int8, one letter a pass": plain}
     for folder in args.drafts:
-        draft = GPT.from_pretrained(folder).for_inference("bf16")
+        draft = GPT.from_pretrained(folder).for_inference("int8")
         shape = f"{draft.config.n_layer} x {draft.config.n_embd}"
         ways |= {f"int8, {shape} proposes {k}": speculating(draft, k) for k in args.ahead}
     began = time.time()
     rows = measure(model, ways, args.letters, args.repeats)
     config = {"letters": args.letters, "repeats": args.repeats, "threads": torch.get_num_threads(),
               "parameters": sum(p.numel() for p in GPT.from_pretrained(args.large).parameters())}
-    write_result(ROOT / "results" / "summit_speed.json", config, load_corpus(quiet=True),
+    write_result(RESULT, config, load_corpus(quiet=True),
                  seconds=round(time.time() - began, 1), rows=rows)
     for r in rows:
         say({k: round(v, 2) if isinstance(v, float) else v for k, v in r.items()})

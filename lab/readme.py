@@ -67,8 +67,10 @@ def app_model_block():
     if "val_loss" not in facts:
         return "Not yet measured."
     text = {"tinyshakespeare": "Tiny Shakespeare", "standin": "the stand-in text"}[facts["corpus"]["name"]]
+    n = len([t for t in facts["config"].get("teacher", "").split(",") if t])
+    taught = f", its targets the mean probabilities of {n} larger models (`python -m bench.distil`)" if n else ""
     return (f"The small model that the app starts with (`space/model/`): {facts['parameters']:,} parameters, "
-            f"trained on {text} in {facts['seconds'] / 60:.1f} minutes on a CPU, exact validation loss "
+            f"trained on {text} in {facts['seconds'] / 60:.1f} minutes on a CPU{taught}, exact validation loss "
             f"{facts['val_loss']:.3f} nats a character.")
 
 
@@ -121,7 +123,8 @@ BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_b
           "page": page_block, "app-model": app_model_block, "summit": summit_block, "runs": runs_block}
 BLOCKS |= {mark: bench_block(module) for mark, module in {
     "recipe": "cpu_recipe", "generate": "generate", "cost": "cost", "predictions": "projection",
-    "hypotheses": "hypotheses", "how-low": "how_low"}.items()}
+    "hypotheses": "hypotheses", "how-low": "how_low", "distil": "distil",
+    "speculation": "summit_speed"}.items()}
 PAGES = ("README.md", "bench/README.md")  # where the blocks stand
 
 

@@ -127,3 +127,9 @@ def check_parts(folder: Path, model, tokenizer, table=None) -> None:
     if table is not None and (other or table.vocab_size != tokenizer.vocab_size):
         raise FolderError(f"{folder}: {TABLE} counts another text ({table.vocab_size:,} symbols, SHA-256 "
                           f"{counted[:8] or 'unknown'}) than the model learned: delete it.")
+
+
+def teachers(metrics: dict) -> int:
+    """How many models' probabilities were its targets (`--teacher`)."""
+    named = (metrics.get("config") or {}).get("teacher")
+    return len([t for t in named.split(",") if t]) if isinstance(named, str) else 0

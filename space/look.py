@@ -7,7 +7,7 @@ says, and the number is in a title or in the text, so nothing hangs on seeing a 
 import html
 import unicodedata
 
-from space.folder import exact_loss, per_letter
+from space.folder import exact_loss, per_letter, teachers
 
 NAMES = {" ": "space", "\n": "new line", "\t": "tab"}
 GLYPHS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
@@ -81,7 +81,10 @@ def learned(metrics: dict) -> str:
     size, unit = (1, "second") if seconds < 90 else (60, "minute") if seconds < 5400 else (3600, "hour")
     number = round(seconds / size)
     word = IN_WORDS[number] if number < len(IN_WORDS) else number
-    return f"Learned {safe(name)}" + (f" in {word} {unit}{'s' * (number != 1)}" if seconds > 0 else "")
+    n = teachers(metrics)
+    return (f"Learned {safe(name)}" + (f" in {word} {unit}{'s' * (number != 1)}" if seconds > 0 else "")
+            + (f" from what {IN_WORDS[n] if n < len(IN_WORDS) else n} other model{'s' * (n != 1)} would guess"
+               if n else ""))
 
 
 # ---- the text

@@ -244,6 +244,16 @@ def test_everything_on_the_page_is_escaped(text):
 # ---- look inside
 
 
+@pytest.mark.parametrize("teacher, says", [
+    ("a/best,b/best,c/best,d/best", "in three minutes from what four other models would guess"),
+    ("a/best", "in three minutes from what one other model would guess"), ("", "in three minutes"),
+    (3, "in three minutes")])
+def test_a_taught_model_says_so(teacher, says):
+    """A model whose targets were other models' opinions, shown as if the text alone had taught it."""
+    assert look.learned({"corpus": {"name": "diary"}, "seconds": 180, "config": {"teacher": teacher}}
+                        ) == f"Learned diary {says}"
+
+
 @pytest.mark.parametrize("n_prompt", [1, 2, 31, 32, 33, 70])
 def test_look_inside_shows_what_sampling_saw(loaded, n_prompt, monkeypatch):
     """Catches a Look inside that forgets what lay before its window: at each written place, the very ids that

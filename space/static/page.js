@@ -1,6 +1,6 @@
 // page.js: what the visitor touches. The model works in worker.js; this file sends it messages and draws what comes back.
 
-import { $, app, in_words, learned_text, make, megabytes, mean, plural, problem, set_state, status } from "./shared.js";
+import { $, app, in_words, learned_text, make, megabytes, mean, plural, problem, set_state, status, taught_by } from "./shared.js";
 import { choose, draw_inside, fill_heads, most_surprising, on_heads, redraw_arcs } from "./inside.js";
 import { offer_game, offer_past, on_counted, on_judged, on_moment, set_up_play } from "./play.js";
 import { kept } from "./train_store.js";
@@ -86,7 +86,7 @@ function describe({ parameters, bytes, card, n_layer, n_head, n_embd, block_size
     : seconds < 5400 ? ` in ${in_words(Math.round(seconds / 60), "minute")}` : ` in ${in_words(Math.round(seconds / 3600), "hour")}`;
   const where = machine.device === "cpu" ? ` on ${in_words(machine.threads, "processor core")}` : machine.device ? " on a GPU" : "";
   const share = (p) => make("b", `${(100 * p).toFixed(1)}%`);
-  $("card").replaceChildren(text ? `Learned ${text}${time}${time && where}, ${unit} by ${unit}. ` : `It writes one ${unit} at a time. `);
+  $("card").replaceChildren(text ? `Learned ${text}${time}${time && where}${taught_by(card)}, ${unit} by ${unit}. ` : `It writes one ${unit} at a time. `);
   if (card?.accuracy > 0) $("card").append(`It guesses the next ${unit} right `, share(card.accuracy), " of the time");
   if (card?.accuracy > 0 && card.ngram_accuracy > 0) $("card").append(`; counting ${in_words(n ?? 5, "letter")}: `, share(card.ngram_accuracy));
   $("card").append(`${card?.accuracy > 0 ? ". " : ""}It runs on this device: nothing you type leaves it.`);
