@@ -117,10 +117,11 @@ def test_a_step_of_the_climb(stage, card, shakespeare):
     """Catches a batch or an optimizer's memory left on the processor, a flattering projection."""
     seed, large = climb_configs().values()
     c = climb_configs()[stage]
-    run = train_gpt2.Run(c, shakespeare, CARD, dtype=torch.float16)
+    run = train_gpt2.Run(c, shakespeare, CARD, rank=0, world=1, began=0.0)
+    run.dtype = torch.float16
     run.raw = run.model = GPT(model_config(c, 65)).to(CARD)
     if c.freeze_matrices:
-        train_gpt2.freeze_matrices(run.raw, c)
+        train_gpt2.freeze_matrices(run.raw, c.grow_from)
         run.expected = torch.full((len(shakespeare.train), 65), 1 / 65, dtype=torch.float16)
     run.micro, run.optimizers = c.batch_size, make_optimizers(run.raw, c, run.dtype)
     run.progress.step, run.progress.window = c.max_steps - 1, c.block_size  # the longest windows
