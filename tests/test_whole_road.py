@@ -5,7 +5,10 @@ import io
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from conftest import NO_TEXT, ROOT
@@ -172,10 +175,7 @@ def test_a_model_kept_on_the_hub_is_found_on_a_fresh_machine(tmp_path, monkeypat
     """Catches a switch that publishes for all, or by itself, an address that notebook 3 cannot use."""
     pytest.importorskip("huggingface_hub", reason="publishing needs huggingface_hub: pip install -e .[ship]")
     from hub_server import Hub
-    from huggingface_hub import constants
     from tiny_app import tiny_folder
-
-    from space.find import choose_model
 
     [cell] = [cell for cell in read(ROOT / "gpt2_training.ipynb").cells if cell.id == "keep"]
     monkeypatch.chdir(tmp_path)
@@ -183,15 +183,14 @@ def test_a_model_kept_on_the_hub_is_found_on_a_fresh_machine(tmp_path, monkeypat
     space = {"out_dir": "runs/mine", "copy_to": "", "twelve_here": False}
     with Hub() as hub:
         hub.prepare_client()
-        for name, value in (("HF_ENDPOINT", hub.url), ("HF_TOKEN", hub.token)):
+        for name, value in (("HF_ENDPOINT", hub.url), ("HF_TOKEN", hub.token), ("HF_HOME", str(tmp_path))):
             monkeypatch.setenv(name, value)
-        for name, value in (("ENDPOINT", hub.url), ("HF_HUB_CACHE", str(tmp_path / "cache"))):
-            monkeypatch.setattr(constants, name, value)
         exec(cell.source, dict(space))
         assert not hub.repos and 'MODEL = "runs/mine/best"' in capsys.readouterr().out
         exec(cell.source.replace('KEEP_ON_HUB = ""', 'KEEP_ON_HUB = "my-gpt2"'), dict(space))
         line = capsys.readouterr().out.strip().splitlines()[-1]
         assert 'MODEL = "reader/my-gpt2"' in line and hub.repo("models", "reader/my-gpt2").private
-        shutil.rmtree("runs")
-        folder, mine = choose_model(line.split('"')[1])
-        assert mine and (folder / "model.safetensors").is_file()
+        look = f"from space.find import choose_model; print(*choose_model({line.split('"')[1]!r}))"
+        fresh = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True)
+        folder, mine = fresh.stdout.strip().splitlines()[-1].rsplit(" ", 1)
+        assert mine == "True" and Path(folder, "model.safetensors").is_file()
