@@ -190,7 +190,8 @@ def test_a_model_kept_on_the_hub_is_found_on_a_fresh_machine(tmp_path, monkeypat
         exec(cell.source.replace('KEEP_ON_HUB = ""', 'KEEP_ON_HUB = "my-gpt2"'), dict(space))
         line = capsys.readouterr().out.strip().splitlines()[-1]
         assert 'MODEL = "reader/my-gpt2"' in line and hub.repo("models", "reader/my-gpt2").private
-        look = f"from space.find import choose_model; print(*choose_model({line.split('"')[1]!r}))"
+        named = line.split('"')[1]
+        look = f"from space.find import choose_model; print(*choose_model({named!r}))"
         fresh = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True)
         folder, mine = fresh.stdout.strip().splitlines()[-1].rsplit(" ", 1)
         assert mine == "True" and Path(folder, "model.safetensors").is_file()
