@@ -27,7 +27,7 @@ SETTINGS = dict(minutes=0.0, max_steps=STEPS, teacher_weight=1.0, eval_every=100
 def row(name, folder):
     """What a run reached, from its own files."""
     m = read_json(folder / "best" / "metrics.json")
-    return {"name": name, "folder": str(folder), "val_loss": m["val_loss"], "step": m["step"],
+    return {"name": name, "val_loss": m["val_loss"], "step": m["step"],
             "tokens": m["tokens"], "seconds": m["seconds"], "parameters": m["parameters"],
             "date": m["machine"]["date"],
             "commit": m["machine"]["commit"],
@@ -53,7 +53,8 @@ def main():
     for name, teacher in runs.items() if args.teachers else ():
         folder = args.out / name.replace(" ", "-")
         train(TrainConfig.preset_of("cpu", **SETTINGS, teacher=teacher, out_dir=str(folder)), corpus)
-    rows = [row(name, args.out / name.replace(" ", "-")) for name in runs]
+    folders = {name: args.out / name.replace(" ", "-") for name in runs}
+    rows = [row(name, folder) for name, folder in folders.items() if (folder / "best").is_dir()]
     write_result(RESULT, SETTINGS, corpus, rows=rows)
     for r in rows:
         say(f"{r['name']}: exact validation {r['val_loss']:.4f} at step {r['step']:,}")
