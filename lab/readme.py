@@ -114,13 +114,28 @@ def summit_block():
     return f"{table}\n\nThe first sample drawn, as it came:\n\n```\n{sample}\n```"
 
 
+def tab_block():
+    """Loss against minutes of a training in the browser, and which counting tables it had passed."""
+    found = read_json(ROOT / "results" / "train_in_tab.json").get("runs")
+    if not found:
+        return "Not yet measured."
+    run = found[0]
+    rows = [[f"{seconds / 60:.1f}", f"{step:,}", f"{loss:.4f}", sum(loss < mark for mark in run["marks"])]
+            for step, loss, seconds in run["validations"]]
+    c = run["config"]
+    return (markdown(["minutes", "steps", "exact validation", "letters counted that it beats"], rows)
+            + f"\n\n{c['n_layer']} layers x {c['n_embd']}, {run['parameters']:,} parameters, {run['workers']} "
+            f"workers in Chromium on two CPU cores; the same weights score {run['val_loss_python']:.4f} in Python.")
+
+
 def bench_block(module):
     """A table that a script of bench/ makes from its own results."""
     return lambda: importlib.import_module(f"bench.{module}").table_markdown()
 
 
 BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_block, "sample": sample_block,
-          "page": page_block, "app-model": app_model_block, "summit": summit_block, "runs": runs_block}
+          "page": page_block, "app-model": app_model_block, "summit": summit_block, "runs": runs_block,
+          "tab": tab_block}
 BLOCKS |= {mark: bench_block(module) for mark, module in {
     "recipe": "cpu_recipe", "generate": "generate", "cost": "cost", "predictions": "projection",
     "hypotheses": "hypotheses", "how-low": "how_low", "distil": "distil",
