@@ -1,5 +1,5 @@
-// A click or an arrow key on a letter, or a click on a head, becomes one event with its numbers. Gradio runs this for
-// both parts of the page and gives it `element`, `trigger` and `watch`.
+// A click or an arrow key on a letter, or a click on a head, becomes one event with its numbers.
+// Gradio runs this for both parts of the page and gives it `element`, `trigger` and `watch`.
 
 let want = null, asked = 0;  // quick keys run ahead of the answers: one question at a time, the last counts
 const shown = () => +(element.querySelector('.ch.at')?.dataset.at ?? 0);

@@ -1,10 +1,9 @@
-"""The app: a visitor writes a beginning, the model goes on, and anyone can look inside. For a laptop and
-a Space.
+"""The app: a visitor writes a beginning, the model goes on, and anyone can look inside.
 
     python space/app.py --model FOLDER_OR_REPO --port 7860
 
-It needs app.css and app.js beside it, the folders space/, gpt2/ and data/ and model_gpt2.py, in the
-project as in a Space. Whatever a visitor sends, the answer is text or one sentence.
+For a laptop and a Space; app.css, app.js, space/, gpt2/, data/ and model_gpt2.py belong to it.
+Whatever a visitor sends, the answer is text or one sentence.
 """
 
 import argparse

@@ -1,5 +1,4 @@
-"""The exact folders that go to the Hub: a model with its card, a Space for each target; nothing is sent
-from here.
+"""The exact folders that go to the Hub: a model with its card, a Space for each target; nothing is sent here.
 
 Every folder ends with a mark in its README: the list of files that this project wrote. By it a repo, or a
 folder on this machine, is known as ours, and what an earlier build left in it can go.
@@ -97,9 +96,8 @@ def mark(out: Path) -> Path:
 def show_tree(folder: Path) -> str:
     """The folder's files with their sizes, for reading before anything is sent."""
     rows = [(name, (folder / name).stat().st_size) for name in files_in(folder)]
-    total = sum(size for _, size in rows)
-    return "\n".join(f"  {size:>13,}  {name}" for name, size in [*rows, (f"bytes in {len(rows)} "
-                                                                         "files", total)])
+    rows.append((f"bytes in {len(rows)} files", sum(size for _, size in rows)))
+    return "\n".join(f"  {size:>13,}  {name}" for name, size in rows)
 
 
 # ---- a model's folder

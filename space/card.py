@@ -108,8 +108,8 @@ def front_matter(facts: dict, repo_id: str, sample: str, **said: str | None) -> 
     corpus, loss = CORPORA.get(name, {}), exact_loss(metrics)
     result = loss is not None and EvalResult(
         "text-generation", corpus.get("dataset", "text"), one_line(name or "its own text"), "loss",
-        round(loss, 4), dataset_split="validation, the last tenth", metric_name="exact loss, nats per "
-                                                                                "character")
+        round(loss, 4), dataset_split="validation, the last tenth",
+        metric_name="exact loss, nats per character")
     return ModelCardData(
         license=one_line(said.get("license") or corpus.get("license")),
         language=one_line(said.get("language") or corpus.get("language")),

@@ -1,5 +1,4 @@
-"""What keeps the app on its feet: a visitor's wish made safe, and a line in which visitors are served in
-order.
+"""What keeps the app on its feet: a visitor's wish made safe, and a line in which visitors wait their turn.
 
 Standard library only.
 """

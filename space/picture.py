@@ -1,6 +1,4 @@
-"""The picture that a link to the page shows in a chat: the text it opens with, letters by their surprise."""
-
-from __future__ import annotations
+"""The picture that a link shows in a chat: the text a page opens with, each letter's surprise behind it."""
 
 from pathlib import Path
 

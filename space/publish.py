@@ -338,9 +338,8 @@ def arguments(argv=None):
     model = commands.add_parser("model", help="publish a model folder")
     model.add_argument("folder", help="what training wrote: OUT_DIR/best")
     model.add_argument("repo", help="owner/name, or a name under your own account")
-    for name, what in (("license", "of the text, such as cc0-1.0"), ("language", "of the text, a code "
-                                                                                 "such as uk"),
-                       ("origin", "where the text is from")):
+    for name, what in (("license", "of the text, such as cc0-1.0"), ("origin", "where the text is from"),
+                       ("language", "of the text, a code such as uk")):
         model.add_argument(f"--{name}", help=f"for the card: {what}; what is not said is not invented")
     space = commands.add_parser("space", help="publish the app for a model")
     space.add_argument("repo", help="owner/name, or a name under your own account")
@@ -351,12 +350,10 @@ def arguments(argv=None):
     for command in (model, space):
         command.add_argument("--dry-run", action="store_true", help="build the folder, show it, send nothing")
         command.add_argument("--out", help="build in this folder and leave it there")
-        command.add_argument("--replace", action="store_true", help="take over a repo that is not this "
-                                                                    "project's")
+        command.add_argument("--replace", action="store_true", help="take over a repo that is not ours")
         seen = command.add_mutually_exclusive_group()
         seen.add_argument("--private", action="store_true", default=None, help="only you see it")
-        seen.add_argument("--public", dest="private", action="store_false", help="all, also a private "
-                                                                                 "model's")
+        seen.add_argument("--public", dest="private", action="store_false", help="all see it")
     return parser.parse_args(argv)
 
 

@@ -106,7 +106,7 @@ def copy_draft(draft: Path, out: Path) -> None:
 
 
 def copy_moments(runs: tuple[Path, ...], out: Path) -> list[int]:
-    """The weights that --keep-steps kept, for the time machine; returns their steps, None if too large."""
+    """The weights that --keep-steps kept, for the time machine; returns their steps, none if too large."""
     shutil.rmtree(out, ignore_errors=True)
     folders = next((found for run in runs if (found := sorted((run / "moments").glob("[0-9]*")))), [])
     files = {int(folder.name): folder for folder in folders if (folder / "model.safetensors").is_file()}
@@ -172,11 +172,9 @@ def make_server(folder, port: int = 0) -> http.server.ThreadingHTTPServer:
 def main(argv=None) -> int:
     """The command. Returns 1 after one sentence if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", nargs="?", default=str(PAGE.parent / "model"), help="default: the "
-                                                                                     "project's own")
+    parser.add_argument("model", nargs="?", default=str(PAGE.parent / "model"), help="a model folder")
     parser.add_argument("--out", help="where to write the page; default: a temporary folder, with --serve")
-    parser.add_argument("--serve", type=int, metavar="PORT", help="serve it on this machine; 0: any free "
-                                                                  "port")
+    parser.add_argument("--serve", type=int, metavar="PORT", help="serve it here; 0: any free port")
     args = parser.parse_args(argv)
     if args.out is None and args.serve is None:
         parser.error("say what to do: --out DIR, --serve PORT or both")
