@@ -170,7 +170,8 @@ def opening() -> Draft | None:
         return None
     ask = Ask.clean((HELD.card["corpus"]["examples"] or [""])[0], 200, 0.7, seed=1)
     *_, draft = grow(begin(ask), ask)
-    ends = [i for i, piece in enumerate(pieces_of(draft.ids)) if "\n" in piece and i > draft.n_prompt]
+    half, pieces = len(draft.ids) // 2, pieces_of(draft.ids)
+    ends = [i for i in range(half, len(pieces)) if "\n" in pieces[i]]
     draft.ids = draft.ids[: ends[-1]] if ends else draft.ids  # it stops with a line
     draft.written = HELD.tokenizer.decode(draft.ids[draft.n_prompt :])
     return draft
