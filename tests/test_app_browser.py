@@ -1,5 +1,6 @@
 """The app as a visitor meets it: Debian's Chromium, driven by Playwright, against the app as a process."""
 
+import json
 import re
 import shutil
 
@@ -19,6 +20,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-ge
 def address(tmp_path_factory):
     """A model that needs some seconds for 1,000 characters, so that there is something to stop."""
     folder = tiny_folder(tmp_path_factory.mktemp("model"), n_embd=256, block_size=64, n_layer=6, n_head=4)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["corpus"]["examples"] = ["ROMEO:\n", "Good morrow, neighbour", "He kills her", "And then", "O no"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
     with running_app("--model", folder) as url:
         yield url
 
