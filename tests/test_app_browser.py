@@ -194,6 +194,7 @@ def test_phone_width(visit):
     page = visit(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     write(page, tokens=200)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.locator("#examples button").nth(1).bounding_box()["width"] > 150  # Good morrow, neighbour
     go, paper = page.locator("#go").bounding_box(), page.locator("#paper").bounding_box()
     assert 0 < paper["y"] - go["y"] < 200
     for part in ("#paper", "#bars", "#attention"):
