@@ -41,7 +41,7 @@ def test_claim_takes_the_bounds_of_text_and_budget(on, capsys, name, quick, good
 def test_always_holds_on_every_text_and_budget(on, capsys, name, quick):
     """Bounds that are true of any text must be checked on any; silence would look like success."""
     on(name, quick)
-    lab.claim("loss", 1.5, always=(1, 2))
+    lab.claim("loss", 1.5, (5, 6), (5, 6), (5, 6), always=(1, 2))
     with pytest.raises(AssertionError, match="measured 3.000"):
         lab.claim("loss", 3.0, always=(1, 2))
     known = {"my novel": {"shakespeare": (1, 2), "quick": (1, 2)}, "standin": {"shakespeare": (1, 2)}}
