@@ -39,7 +39,8 @@ def table_markdown():
     rows = read_json(RESULT).get("rows", [])
     if not rows:
         return "Not yet measured."
-    return markdown(["student of 4 layers x 160, targets from", "letters", "exact validation, windows of 128"],
+    head = ["student of 4 layers x 160, targets from", "letters", "exact validation, windows of 128"]
+    return markdown(head,
                     [[r["name"], f"{r['tokens'] / 1e6:.1f} M", f"**{r['val_loss']:.4f}**"] for r in rows])
 
 

@@ -59,15 +59,15 @@ def row(name, taken):
 
 
 def table_markdown():
-    """Letters a second, a way a row; and what a training step of the same model reaches of the machine's peak."""
+    """Letters a second, a way a row; what a training step of the same model reaches of the machine's peak."""
     data, step = read_json(RESULT), read_json(ROOT / "results" / "summit_step.json")
     rows = [[r["way"], f"{r['letters_s']:.0f} ({r['range'][0]:.0f} to {r['range'][1]:.0f})",
              f"{r['letters_a_pass']:.2f}" if "kept" in r else "1", f"{r['kept']:.0%}" if "kept" in r else ""]
             for r in data["rows"]]
     table = markdown(["way", "letters a second (range)", "letters a pass", "proposals kept"], rows)
     return (f"{table}\n\nA training step of {step['config']['tokens_per_step']:,} letters (Muon, bf16) takes "
-            f"{step['step_s']:.1f} s: {step['share_of_peak']:.0%} of the {step['peak_gflops']:.0f} GFLOP/s that large "
-            "bf16 products reach on the same two cores.")
+            f"{step['step_s']:.1f} s: {step['share_of_peak']:.0%} of the {step['peak_gflops']:.0f} GFLOP/s "
+            "that large bf16 products reach on the same two cores.")
 
 
 def main():

@@ -68,10 +68,10 @@ def app_model_block():
         return "Not yet measured."
     text = {"tinyshakespeare": "Tiny Shakespeare", "standin": "the stand-in text"}[facts["corpus"]["name"]]
     n = len([t for t in facts["config"].get("teacher", "").split(",") if t])
-    taught = f", its targets the mean probabilities of {n} larger models (`python -m bench.distil`)" if n else ""
+    taught = f", its targets the mean probabilities of {n} larger models (`python -m bench.distil`)"
     return (f"The small model that the app starts with (`space/model/`): {facts['parameters']:,} parameters, "
-            f"trained on {text} in {facts['seconds'] / 60:.1f} minutes on a CPU{taught}, exact validation loss "
-            f"{facts['val_loss']:.3f} nats a character.")
+            f"trained on {text} in {facts['seconds'] / 60:.1f} minutes on a CPU{taught if n else ''}, exact "
+            f"validation loss {facts['val_loss']:.3f} nats a character.")
 
 
 def page_block():

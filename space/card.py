@@ -14,7 +14,16 @@ from data.files import write_atomic
 from data.tokenizer import load_tokenizer
 from model_gpt2 import GPT
 from space.account import HUB
-from space.folder import FolderError, exact_loss, is_number, per_letter, read_json, read_metrics, start_id, teachers
+from space.folder import (
+    FolderError,
+    exact_loss,
+    is_number,
+    per_letter,
+    read_json,
+    read_metrics,
+    start_id,
+    teachers,
+)
 from space.picture import draw_card
 from space.static_site import first_text
 
@@ -194,7 +203,8 @@ def recipe(metrics: dict) -> str | None:
         said.append(f"{metrics['tokens'] / 1e6:,.1f} million tokens")
     said += [f"{name} {plain(config[key])}" for key, name in NAMED.items() if config.get(key) is not None]
     if n := teachers(metrics):
-        said.append(f"targets from the probabilities of {n} other models, weight {plain(config['teacher_weight'])}")
+        weight = plain(config["teacher_weight"])
+        said.append(f"targets from the probabilities of {n} other models, weight {weight}")
     return ", ".join(filter(None, [*said, plain(metrics.get("precision", ""))]))
 
 
