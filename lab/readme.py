@@ -124,8 +124,9 @@ def tab_block():
             for step, loss, seconds in run["validations"]]
     c = run["config"]
     return (markdown(["minutes", "steps", "exact validation", "letters counted that it beats"], rows)
-            + f"\n\n{c['n_layer']} layers x {c['n_embd']}, {run['parameters']:,} parameters, {run['workers']} "
-            f"workers in Chromium on two CPU cores; the same weights score {run['val_loss_python']:.4f} in Python.")
+            + f"\n\n{c['n_layer']} layers x {c['n_embd']}, {run['parameters']:,} parameters, "
+            f"{run['workers']} workers in Chromium on two CPU cores; the same weights score "
+            f"{run['val_loss_python']:.4f} in Python.")
 
 
 def bench_block(module):
