@@ -135,7 +135,8 @@ def test_a_step_of_the_climb(stage, card, shakespeare):
     norm = torch.nn.utils.clip_grad_norm_(learned, c.grad_clip)
     for optimizer in run.optimizers:
         optimizer.step()
-    memory = [value for o in run.optimizers for state in o.state.values() for value in state.values()]
+    states = [value for o in run.optimizers for state in o.state.values() for value in state.values()]
+    memory = [value for value in states if value.dim()]  # AdamW counts its steps on the processor
     assert {loss.device, norm.device, *(m.device for m in memory)} == {CARD}
     runs = 4 if stage == "a small model" else 1
     assert step * c.max_steps * runs < 1.05 * climb.operations([seed] * 4, large, shakespeare)
