@@ -18,7 +18,9 @@ from pathlib import Path
 
 import torch
 
+from data import standin
 from data.files import say, write_atomic
+from data.text import load_text
 from data.tokenizer import load_tokenizer
 from model_gpt2 import GPT
 from space.folder import TABLE, FolderError, copy, read_json, read_metrics, source, start_id
@@ -45,18 +47,22 @@ class SiteError(FolderError):
 
 
 def build_static(model_folder, out_folder, links: dict[str, str] | None = None, model_repo: str | None = None,
-                 license: str | None = None, address: str = "") -> Path:
+                 license: str | None = None, address: str = "", text: str | None = None) -> Path:
     """Write the page with its model into `out_folder`, over an earlier build; returns it as a Path.
 
     model_folder: what `save_pretrained` wrote, with tokenizer.json and, if they exist, metrics.json and
     ngram5.npz. links: text -> address, shown under the page. model_repo: "owner/name" of the model on the
     Hub, and license: for the README's front matter. address: where the page's files will lie, with a slash at
-    its end: a chat that shows a link's picture asks for it in full. Raises FolderError in one sentence.
+    its end: a chat that shows a link's picture asks for it in full. text: a file that train.html offers to
+    learn from, for everybody to read; without one, the stand-in. Raises FolderError in one sentence.
     """
     folder, out = Path(model_folder), Path(out_folder)
     check_places(folder, out)
     for name in PAGE_FILES:
         copy(PAGE, name, out / name)
+    if text:
+        write_atomic(out / "input.txt", load_text(text).text)
+    write_atomic(out / "standin.txt", standin.make())
     for name in [*NEEDED, *OPTIONAL]:
         if os.path.lexists(folder / name):
             copy(folder, name, out / "model" / name)
@@ -174,13 +180,14 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", default=str(PAGE.parent / "model"), help="a model folder")
     parser.add_argument("--out", help="where to write the page; default: a temporary folder, with --serve")
+    parser.add_argument("--text", metavar="FILE", help="a text that train.html offers to learn from")
     parser.add_argument("--serve", type=int, metavar="PORT", help="serve it here; 0: any free port")
     args = parser.parse_args(argv)
     if args.out is None and args.serve is None:
         parser.error("say what to do: --out DIR, --serve PORT or both")
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            out = build_static(args.model, args.out or scratch)
+            out = build_static(args.model, args.out or scratch, text=args.text)
             if args.out:
                 say(f"The page is in {out}.")
             if args.serve is not None:

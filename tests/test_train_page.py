@@ -12,7 +12,7 @@ from data.corpus import corpus_from_text
 from data.ngram import NGram
 from data.tokenizer import CharTokenizer
 from model_gpt2 import GPT
-from space.static_site import make_server
+from space.static_site import build_static, make_server
 from train_gpt2 import evaluate
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -71,6 +71,24 @@ def give(page, text, name="cats.txt"):
 def status(page, begin, seconds=120):
     from playwright.sync_api import expect
     expect(page.locator("#status")).to_have_text(re.compile(f"^{begin}"), timeout=1000 * seconds)
+
+
+def test_the_text_that_lies_beside_the_page(browser, tmp_path):
+    """Catches an owner's text that the page does not find, no stand-in, and a Space that is not isolated."""
+    (tmp_path / "cats.txt").write_text(TEXT)
+    site = build_static(ROOT / "space" / "model", tmp_path / "site", text=tmp_path / "cats.txt")
+    assert '"cross-origin-embedder-policy": "require-corp"' in (site / "README.md").read_text()
+    server = make_server(site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = open_page(browser.new_context(), f"http://127.0.0.1:{server.server_port}/train.html")
+    page.click("#own")
+    page.locator("#facts", has_text="input.txt: 2,500 characters").wait_for()
+    (site / "input.txt").unlink()
+    page.reload()
+    page.click("#own")
+    page.locator("#facts", has_text="standin.txt: 1,115,394 characters, 65 different ones").wait_for()
+    page.close()
+    server.shutdown()
 
 
 BAD = [(b"", "0 characters"), (b"a" * 3000, "one symbol"), (b"\xff\xfe" * 900, "UTF-8"),
