@@ -33,13 +33,12 @@ from data.files import say
 from lab.machine import write_result
 from lab.project import ROOT
 from model_gpt2 import GPT, GPTConfig
-from space.static_site import build_static, make_server
+from space.static_site import build_static, halve, make_server
 
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SLICE = 0.02  # seconds of one turn of stop and go
 PROMPT = 1000  # letters
-WAYS = {"small": [("auto", 1), ("plain", 1), ("auto", 4)],
-        "gpt2-char": [("auto", 1), ("plain", 1), ("auto", 4)], "gpt2-char, draft": [("auto", 1)]}
+WAYS = {"small": [("auto", 1), ("plain", 1), ("auto", 4)], "gpt2-char": [("auto", 1), ("plain", 1)]}
 STATUS = "document.getElementById('status').textContent"
 WATCH = """
 new MutationObserver(() => {
@@ -110,7 +109,7 @@ def generate(page, n: int, seed_text: str = "ROMEO:\n") -> float:
 def prompt_seconds(page, n: int) -> float:
     """Seconds from a prompt of n letters in the field, with Generate pressed, to one letter behind it."""
     began = time.perf_counter()
-    generate(page, 1, ("To be, or not to be, that is the question:\n" * (n // 43 + 1))[:n])
+    generate(page, 1, ("Now is the winter of our discontent\n" * (n // 36 + 1))[:n])
     return time.perf_counter() - began
 
 
@@ -172,13 +171,11 @@ def empty_page(playwright, site: Path) -> tuple[str, float]:
     return version, used
 
 
-def with_draft(folder: Path, draft: Path, out: Path) -> Path:
-    """A copy of a model folder that names a draft."""
-    shutil.copytree(folder, out)
-    shutil.copytree(draft, out / "draft")
-    settings = json.loads((out / "generation_config.json").read_text())
-    (out / "generation_config.json").write_text(json.dumps({**settings, "draft": "draft"}))
-    return out
+def add_draft(site: Path, draft: Path) -> None:
+    """The page's model names a draft from now on."""
+    shutil.copytree(draft, site / "model" / "draft")
+    halve(site / "model" / "draft")
+    (site / "model" / "generation_config.json").write_text(json.dumps({"bos_token_id": 0, "draft": "draft"}))
 
 
 def main() -> None:
@@ -193,21 +190,25 @@ def main() -> None:
         place = Path(scratch)
         large = Path(args.large) if args.large else large_model(place / "large", small)
         version, empty_mb = empty_page(playwright, build_static(small, place / "none"))
-        models = [("small", small, 1000, 0), ("gpt2-char", large, 100, 860)]
-        if args.draft:
-            models.append(("gpt2-char, draft", with_draft(large, Path(args.draft), place / "both"), 300, 0))
-        for name, folder, tokens, deep in models:
+        for name, folder, tokens, deep in (("small", small, 1000, 0), ("gpt2-char", large, 100, 860)):
             site = build_static(folder, place / "site" / name)
             size = (site / "model" / "model.safetensors").stat().st_size / 1e6
+
+            def measure(kind, kernels, slow, tokens, deep, url, size=size):
+                measured = row(playwright, url, kernels, tokens, deep, slow, empty_mb)
+                rows.append({"model": kind, "file_mb": round(size, 1), **measured})
+                say(rows[-1])
+
             with served(site) as url:
                 for kernels, slow in WAYS[name]:
-                    behind = deep if (kernels, slow) == ("auto", 1) else 0  # plain would read it for a minute
-                    measured = row(playwright, url, kernels, tokens, behind, slow, empty_mb)
-                    rows.append({"model": name, "file_mb": round(size, 1), **measured})
-                    say(rows[-1])
+                    behind = deep if kernels == "auto" else 0  # plain would read it for a minute
+                    measure(name, kernels, slow, tokens, behind, url)
                 if name == "small":
                     firsts = sorted(round(first_letter_ms(playwright, url), 1) for _ in range(5))
-                    say("first letter, ms after the load event:", firsts)
+                    say(f"first letter, ms after the load event: {firsts}")
+                elif args.draft:
+                    add_draft(site, Path(args.draft))
+                    measure("gpt2-char with a draft", "auto", 1, 300, 0, url)
     seconds = round(time.perf_counter() - began, 1)
     config = {"small": "space/model", "large": "12 layers x 768, context 1024, F16", "prompt": PROMPT,
               "weights": "trained" if args.large else "random"}  # fmt: skip

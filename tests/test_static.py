@@ -66,7 +66,7 @@ def whole_folder(folder, model, name="my diary"):
     metrics = {"val_loss": 1.2345, "val_loss_char": 1.2345, "ngram5_val_loss": 1.669, "accuracy": 0.5711544,
                "ngram_accuracy": 0.5270174, "heldout": HELDOUT, "seconds": 291.9,
                "corpus": {"name": name, "examples": EXAMPLES},
-               "config": {"teacher": "a/best,b/best"}, "machine": {"device": "cpu", "threads": 2}}  # fmt: skip
+               "config": {"teacher": "a/best,b/best"}, "machine": {"device": "cpu", "threads": 2}}
     (Path(folder) / "metrics.json").write_text(json.dumps(metrics))
     return Path(folder)
 
@@ -87,10 +87,10 @@ RUNS = [*((shape, dtype, "auto") for shape in SHAPES for dtype in (torch.float32
 @needs_node
 @pytest.mark.parametrize("shape, dtype, kernels", RUNS)
 def test_logits_attention_layers_and_greedy_text_are_torchs(tmp_path, shape, dtype, kernels):
-    """Catches: any slip in the forward pass, a swapped head, a wrong window rule (the text fills the context twice).
+    """Any slip in the forward pass, a swapped head, a wrong window rule (the text fills two contexts).
 
-    Every position's logits are compared, read in chunks and one by one. F16 is held to 1e-4 against the rounded
-    model and 2e-3 against the exact one.
+    Every position's logits are compared, read in chunks and one by one. F16 is held to 1e-4 against the
+    rounded model and 2e-3 against the exact one.
     """
     model = random_model(**SHAPES[shape])
     model.save_pretrained(tmp_path, dtype=dtype)
@@ -101,7 +101,8 @@ def test_logits_attention_layers_and_greedy_text_are_torchs(tmp_path, shape, dty
     with torch.no_grad():
         scale = max(1.0, float(model(ids, ids)[0].abs().max()))
         assert (logits - rounded(ids, ids)[0][0, :, :65]).abs().max() < 1e-4 * max(1.0, scale / 30)
-        assert (logits - model(ids, ids)[0][0, :, :65]).abs().max() < (1e-4 if dtype.itemsize == 4 else 2e-3) * scale
+        near = 1e-4 if dtype == torch.float32 else 2e-3
+        assert (logits - model(ids, ids)[0][0, :, :65]).abs().max() < near * scale
     assert (torch.tensor(got["single"]) - logits).abs().max() < 1e-4 * max(1.0, scale / 30)
     assert (torch.tensor(got["logits"]) - logits[-1]).abs().max() < 1e-4
     theirs = torch.cat([layer[0, :, -1] for layer in rounded.attention_maps(ids)])
@@ -114,7 +115,7 @@ def test_logits_attention_layers_and_greedy_text_are_torchs(tmp_path, shape, dty
 
 @torch.no_grad()
 def layer_by_layer(model, ids):
-    """(1 + n_layer, V): what the last position says at the start and after each layer, through the last norm."""
+    """(1 + n_layer, V): what the last position says at the start and after each layer, by the last norm."""
     found, blocks = [], model.transformer.h
     hooks = [blocks[0].register_forward_pre_hook(lambda _, args: found.append(args[0][0, -1]))]
     hooks += [block.register_forward_hook(lambda _, args, out: found.append(out[0, -1])) for block in blocks]
@@ -135,7 +136,7 @@ def without_head(model, layer, head):
 
 @needs_node
 def test_a_head_switched_off_is_torchs(tmp_path):
-    """Catches: a switch that turns off another head, half of one, or leaves its old keys in the cache."""
+    """A switch that turns off another head, half of one, or leaves its old keys in the cache."""
     model, ids = random_model(), torch.randint(0, 65, (1, 25))
     model.save_pretrained(tmp_path)
     got = in_node(do="off", folder=str(tmp_path), ids=ids[0].tolist(), heads=[4])
@@ -147,7 +148,7 @@ def test_a_head_switched_off_is_torchs(tmp_path):
 
 @needs_node
 def test_prompts_longer_than_the_context_and_a_shared_cache(tmp_path):
-    """Catches: a long prompt cut at another place than in Python, a cache that looking inside spoils, an idle seed."""
+    """A long prompt cut elsewhere than in Python, a cache that looking inside spoils, an idle seed."""
     model = random_model()
     model.save_pretrained(tmp_path)
     for length in (7, 32, 33, 80):
@@ -159,30 +160,30 @@ def test_prompts_longer_than_the_context_and_a_shared_cache(tmp_path):
 
 @needs_node
 def test_sampled_text_is_pythons(tmp_path):
-    """Catches: another generator, draw or temperature than the builder's: the opening could not be made again."""
+    """Another generator, draw or temperature than the builder's: the opening would be lost."""
     folder = whole_folder(tmp_path, random_model())
     want = opening(folder, HELDOUT)
     assert want["text"].startswith("ANNA:\n") and want["n_prompt"] == 6
     ids = CharTokenizer(CHARS).encode(want["text"])
-    got = in_node(do="sample", folder=str(folder), ids=ids[:6], n=len(ids) - 6, seed=SEED, temperature=TEMPERATURE)
+    law = dict(seed=SEED, temperature=TEMPERATURE)
+    got = in_node(do="sample", folder=str(folder), ids=ids[:6], n=len(ids) - 6, **law)
     assert got["ids"] == ids[6:] and np.allclose(got["nats"], want["nats"][6:], atol=0.006)
 
 
 @needs_node
 def test_a_draft_changes_the_speed_and_not_the_text(tmp_path):
-    """Catches: a cache that keeps refused letters, a proposal checked one place off, always keeping, a plain redraw.
+    """A cache that keeps refused letters, a proposal checked one place off, always keeping, a redraw.
 
-    Greedy: letter for letter, over contexts that fill at different places. Drawn: the first two letters of 4,000
-    seeds against their exact law, chi-square with 24 degrees of freedom at most (above 45 once in 170 times by
-    chance; the seeds are fixed).
+    Greedy: letter for letter, over contexts that fill at different places. Drawn: the first two letters of
+    4,000 seeds against their exact law, chi-square with 24 degrees of freedom at most (above 45 once in 170
+    times by chance; the seeds are fixed).
     """
     for name, shape in (("large", {}), ("small", {"block_size": 20, "n_layer": 1})):
         random_model(seed=len(name), **shape).save_pretrained(tmp_path / name)
-    ids = [3, 1, 4]
-    got = in_node(do="speculate", folder=str(tmp_path / "large"), helper=str(tmp_path / "large"), ids=ids, n=90)
-    assert got["greedy"] == got["plain"] and got["passes"] < 40  # its own draft: nearly all is kept
-    got = in_node(do="speculate", folder=str(tmp_path / "large"), helper=str(tmp_path / "small"), ids=ids, n=90)
-    assert got["greedy"] == got["plain"]
+    for helper, most in (("large", 40), ("small", 90)):  # its own draft: nearly all is kept
+        folders = dict(folder=str(tmp_path / "large"), helper=str(tmp_path / helper))
+        got = in_node(do="speculate", **folders, ids=[3, 1, 4], n=90)
+        assert got["greedy"] == got["plain"] and got["passes"] <= most
     five = dict(vocab_size=5, n_layer=1, n_head=2, n_embd=16, block_size=12)
     tiny = [random_model(seed, **five) for seed in (1, 2)]
     for model, name in zip(tiny, ("one", "two"), strict=True):
@@ -191,8 +192,11 @@ def test_a_draft_changes_the_speed_and_not_the_text(tmp_path):
         model.save_pretrained(tmp_path / name)
     folders = dict(folder=str(tmp_path / "one"), helper=str(tmp_path / "two"))
     drawn = in_node(do="speculate", **folders, ids=[0, 1], n=1, seeds=4000, length=3, top_k=4)["drawn"]
-    law = [filter_probs(tiny[0](torch.tensor([[0, 1, *more]]))[0][:, -1], 1, 4)[0] for more in ([], *zip(range(5)))]
-    expected = 4000 * (law[0][:, None] * torch.stack(law[1:])).flatten()
+
+    def law(*ids):
+        return filter_probs(tiny[0](torch.tensor([ids]))[0][:, -1], 1, 4)[0]
+
+    expected = 4000 * (law(0, 1)[:, None] * torch.stack([law(0, 1, id) for id in range(5)])).flatten()
     counts = torch.bincount(torch.tensor([5 * text[0] + text[1] for text in drawn]), minlength=25)
     held = expected > 0
     assert counts[~held].sum() == 0 and held.sum() > 12
@@ -201,7 +205,7 @@ def test_a_draft_changes_the_speed_and_not_the_text(tmp_path):
 
 @needs_node
 def test_memory_is_at_most_twice_the_file(tmp_path):
-    """Catches: a second copy of the weights on the heap. Weights dominate here; the key-value cache is counted too."""
+    """A second copy of the weights on the heap. Weights dominate; the key-value cache is counted too."""
     model = random_model(n_embd=192, n_head=3, n_layer=4)
     limits = (torch.float32, "plain", 1.2), (torch.float16, "auto", 1.4), (torch.float16, "plain", 2.4)
     for dtype, kernels, most in limits:
@@ -214,7 +218,7 @@ def test_memory_is_at_most_twice_the_file(tmp_path):
 @pytest.mark.parametrize("rows, cols", [(64, 48), (4, 13)])
 @pytest.mark.parametrize("T", [1, 4, 6])
 def test_the_kernels_agree(rows, cols, T):
-    """Catches: an opcode or constant of the WebAssembly that is off, also for subnormal float16 weights."""
+    """An opcode or constant of the WebAssembly that is off, also for subnormal float16 weights."""
     x = np.linspace(-9, 9, 64, dtype=np.float32)
     got = in_node(do="kernels", rows=rows, cols=cols, T=T, numbers=x.tolist())
     want = np.array(got["plain matmul 32"])
@@ -232,7 +236,7 @@ def test_the_kernels_agree(rows, cols, T):
 
 @needs_node
 def test_characters_map_as_in_python(tmp_path):
-    """Catches: a quote, accent or line end that the browser maps to another id than Python, over 70,000 characters.
+    """A quote, accent or line end with another id than in Python, over 70,000 characters.
 
     A character that Unicode gained after Python's tables is left out of the comparison.
     """
@@ -241,7 +245,7 @@ def test_characters_map_as_in_python(tmp_path):
         tokenizer.save(tmp_path)
         every = [chr(c) for c in [*range(0xD800), *range(0xE000, 0x11000), *range(0x1F000, 0x1FA00)]]
         every = [c for c in every if unicodedata.category(c) != "Cn"]
-        texts = [*every, "a\r\nb\rc\n", "“Ach”, sagte er – “é2”…", "e\u0301", "😀 ok", "", "ﬁre ½", "x" * 500]
+        texts = [*every, "a\r\nb\rc\n", "“Ach”, sagte er – “é2”…", "e\u0301", "😀 ok", "", "ﬁre ½", "x" * 99]
         answers = in_node(do="tokenizer", file=str(tmp_path / "tokenizer.json"), texts=texts)
         for text, got in zip(texts, answers, strict=True):
             ids = tokenizer.encode(text)
@@ -251,7 +255,7 @@ def test_characters_map_as_in_python(tmp_path):
 
 @needs_node
 def test_gpt2s_own_pieces(tmp_path, gpt2_vocabulary):
-    """Catches: a wrong merge order, byte spelling or cut before merging, against tiktoken."""
+    """A wrong merge order, byte spelling or cut before merging, against tiktoken."""
     tokenizer = BPETokenizer()
     tokenizer.save(tmp_path)
     texts = ["Hello, world!", "  two  spaces \n\n\nlines\t", "don't I'll we've 12345 6",
@@ -265,7 +269,7 @@ def test_gpt2s_own_pieces(tmp_path, gpt2_vocabulary):
 @needs_node
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_the_five_gram_is_pythons(tmp_path, n):
-    """Catches: another smoothing formula, a lost first string, a lookup that is off by one. Equal to 1e-12."""
+    """Another smoothing formula, a lost first string, a lookup that is off by one. Equal to 1e-12."""
     rng = np.random.default_rng(n)
     ids = rng.choice(7, 400, p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.04, 0.01])
     table = NGram(n, 7).fit(ids)
@@ -278,12 +282,12 @@ def test_the_five_gram_is_pythons(tmp_path, n):
 
 @needs_node
 def test_sampling_filters_and_draws():
-    """Catches: temperature, top N or top p in another order, a tie at the edge cut, a biased generator or draw.
+    """Temperature, top N or top p in another order, a tie at the edge cut, a biased generator or draw.
 
     60,000 draws a seed; each count within 5 standard errors (false alarm: 3e-6).
     """
     rng = np.random.default_rng(1)
-    cases = [  # ties at the edge of top N stay; at the edge of top p torch keeps any one of them, so there are none
+    cases = [  # ties at the edge of top N stay; at the edge of top p torch keeps any one, so there are none
         {"logits": (3 * rng.standard_normal(40)).round(1 if p == 1 else 6).tolist(), "t": t, "k": k, "p": p}
         for t in (0.05, 0.7, 1.5) for k in (0, 1, 5, 99) for p in (0.1, 0.9, 1.0)]  # fmt: skip
     for case, got in zip(cases, in_node(do="sampling", cases=cases), strict=True):
@@ -297,11 +301,12 @@ def test_sampling_filters_and_draws():
 
 @needs_node
 def test_heads_are_named_by_what_they_do():
-    """Catches: a head called by the wrong name: patterns that do one thing each, and one that does nothing special."""
+    """A head called by the wrong name: patterns that do one thing each, and one that does none."""
     names = in_node(do="heads")
     assert [name["name"] for name in names] == ["the last letter", "the letter before it", "line starts",
-                                                "earlier copies of it", "a bit of everything"]  # fmt: skip
-    assert names[0]["share"] == pytest.approx(1) and names[4]["share"] == 0
+                                                "earlier copies of it", "spaces",
+                                                "a bit of everything"]  # fmt: skip
+    assert names[0]["share"] == pytest.approx(1) and names[5]["share"] == 0
 
 
 def spoil(folder, name, change):
@@ -331,7 +336,7 @@ DAMAGE = {  # name: (file, what happens to it, a word that the sentence must hol
 
 @needs_node
 def test_damaged_files_are_one_sentence_and_openais_own_loads(tmp_path):
-    """Catches: a damaged, cut, foreign or mixed model that loads, or that fails with an engine's own message."""
+    """A damaged, cut, foreign or mixed model that loads, or fails with an engine's own message."""
     whole, openai = tmp_path / "whole", tmp_path / "openai"
     random_model().save_pretrained(whole)
     shutil.copytree(whole, openai)  # theirs lacks the prefix, and carries the mask
@@ -352,17 +357,17 @@ def test_damaged_files_are_one_sentence_and_openais_own_loads(tmp_path):
 
 
 def test_the_built_folder(tmp_path):
-    """Catches: a page file that is not published or not kept for offline, a Gradio front matter, a lost model file."""
+    """A page file that is not published or not kept for offline, a Gradio front matter, a lost model file."""
     folder = whole_folder(tmp_path / "m", random_model())
     for step in (40, 5):
         random_model(step).save_pretrained(folder / "moments" / str(step))
     whole_folder(folder / "draft", random_model(1))
     links = {"the model": "https://x.y/z"}
     out = build_static(folder, tmp_path / "out", links=links, model_repo="me/model", address="https://x.y/")
-    assert {p.name for p in PAGE.iterdir() if p.is_file()} == set(PAGE_FILES) <= {p.name for p in out.iterdir()}
+    assert {p.name for p in PAGE.iterdir()} == set(PAGE_FILES) <= {p.name for p in out.iterdir()}
     kept = (PAGE / "offline.js").read_text()
-    text = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("index.html", "page.js", "worker.js"))
-    used = set(re.findall(r'(?:from "|src="|href="|URL\(")(?:\./)?([a-z0-9]+\.(?:js|css))', text))
+    text = "".join((PAGE / name).read_text("utf-8") for name in ("index.html", "page.js", "worker.js"))
+    used = set(re.findall(r'(?:from "|src="|href="|URL\(")(?:\./)?([a-z0-9]+\.(?:js|css))"', text))
     assert used and all(f'"{name}"' in kept for name in used)
     front = (out / "README.md").read_text(encoding="utf-8").split("---")[1]
     assert 'sdk: "static"' in front and 'app_file: "index.html"' in front and '"me/model"' in front
@@ -378,7 +383,7 @@ def test_the_built_folder(tmp_path):
 
 
 def test_large_models_go_out_in_float16(tmp_path, monkeypatch):
-    """Catches: 344 MB where 172 are enough, a float16 copy that holds infinities, 16 MB of moments and more."""
+    """344 MB where 172 are enough, a float16 copy that holds infinities, 16 MB of moments and more."""
     monkeypatch.setattr(builder, "HALF_ABOVE", 1000)
     monkeypatch.setattr(builder, "MOMENTS_BELOW", 1000)
     model = random_model()
@@ -397,7 +402,7 @@ def test_large_models_go_out_in_float16(tmp_path, monkeypatch):
 
 
 def test_wrong_folders_are_one_sentence(tmp_path, capsys):
-    """Catches: a traceback for a folder without a model, a target that is the source, or a port that is taken."""
+    """A traceback for a folder without a model, a target that is the source, or a port that is taken."""
     folder = whole_folder(tmp_path / "m", random_model())
     with contextlib.closing(make_server(tmp_path).socket) as taken:
         port = str(taken.getsockname()[1])
@@ -409,7 +414,7 @@ def test_wrong_folders_are_one_sentence(tmp_path, capsys):
 
 
 def test_the_page_asks_nobody_else():
-    """Catches: a font, script or picture from another host. The Hub is named for ?model= and the address bar."""
+    """A font, script or picture from another host. The Hub is named for ?model= and the address bar."""
     for name in PAGE_FILES:
         text = (PAGE / name).read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         hosts = set(re.findall(r"""(?:https?:)?//([a-z0-9*-]+\.[a-z.]+)""", text))
@@ -418,7 +423,7 @@ def test_the_page_asks_nobody_else():
 
 
 def test_local_preview_is_one_command(tmp_path):
-    """Catches: a preview that does not start, or serves scripts with a type that browsers refuse."""
+    """A preview that does not start, or serves scripts with a type that browsers refuse."""
     folder = whole_folder(tmp_path / "m", random_model())
     command = [sys.executable, "-m", "space.static_site", str(folder), "--serve", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
@@ -448,7 +453,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """(address, folder, torch model) of a small random model behind the page, with one moment of its training."""
+    """(address, folder, torch model) of a small random model behind the page, with one earlier moment."""
     place, model = tmp_path_factory.mktemp("site"), random_model()
     links = {"the model": "https://example.org/m", "a trap": "javascript:alert(1)"}
     random_model(7).save_pretrained(place / "m/moments/20", dtype=torch.float16)
@@ -469,7 +474,7 @@ def served(folder, handler=None):
 
 @pytest.fixture
 def visit(browser, site):
-    """visit(path, **options of the context) opens the page and waits for its first bars; its errors fail the test."""
+    """visit(path, **options of the context) opens the page, waits for its bars; its errors fail the test."""
     contexts, faults = [], []
 
     def open_page(path="/", address=site[0], until="#bars li", context=None, **options):
@@ -492,7 +497,7 @@ def visit(browser, site):
 
 
 def wait(page, condition, seconds=60):
-    """Wait for a JavaScript condition. (Playwright's own way evaluates strings, which the page's policy forbids.)"""
+    """Wait for a JavaScript condition. (Playwright's own way evaluates strings, which the policy forbids.)"""
     end = time.monotonic() + seconds
     while not page.evaluate(condition):
         assert time.monotonic() < end, (condition, page.inner_text("#status"), page.inner_text("#problem"))
@@ -544,8 +549,7 @@ def seen_at(ids, at, n_prompt, block_size):
 
 def widths(page, bars):
     """The lengths of bars, in percent."""
-    lengths = "bars => [...document.querySelectorAll(bars)].map(e => parseFloat(e.style.getPropertyValue('--w')))"
-    return page.evaluate(lengths, bars)
+    return page.locator(bars).evaluate_all("all => all.map(e => parseFloat(e.style.getPropertyValue('--w')))")
 
 
 SCREENS = [(1440, 757, "light"), (768, 900, "dark"), (360, 667, "light"), (320, 640, "dark")]
@@ -553,7 +557,7 @@ SCREENS = [(1440, 757, "light"), (768, 900, "dark"), (360, 667, "light"), (320, 
 
 @pytest.mark.parametrize("width, height, scheme", SCREENS)
 def test_first_sight(visit, site, width, height, scheme):
-    """Catches: an empty page, a panel below the fold, letters too small for a finger, a page pushed sideways."""
+    """An empty page, a panel below the fold, letters too small for a finger, a page pushed sideways."""
     page = visit(viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=width < 800)
     opens = json.loads((site[1] / "site.json").read_text())["opening"]
     assert text_of(page) == opens["text"] and len(opens["text"]) >= 300
@@ -561,7 +565,7 @@ def test_first_sight(visit, site, width, height, scheme):
     assert opens["nats"][at] == max(n for n in opens["nats"] if n is not None)
     paper, look = page.locator("#paper").bounding_box(), page.locator("#look").bounding_box()
     under, beside = look["y"] - paper["y"] - paper["height"], look["x"] - paper["x"] - paper["width"]
-    assert 0 < beside < 60 if width > 1000 else 0 <= under < 40
+    assert 0 < beside < 60 if width > 1000 else 0 <= under < 60
     assert page.locator("#tab_guess").bounding_box()["y"] < height - 40
     for tab in ("guess", "looked", "layers"):
         page.click(f"#tab_{tab}")
@@ -575,11 +579,11 @@ def test_first_sight(visit, site, width, height, scheme):
 
 
 def test_the_words_are_this_models_own(visit):
-    """Catches: Shakespeare's name over another text, a number not from metrics.json, a link that runs something."""
+    """Shakespeare's name over another text, a number not from metrics.json, a link that runs something."""
     page = visit()
     assert page.inner_text("#card").startswith(
-        "Learned my diary in five minutes on two processor cores from what two other models would guess, letter by "
-        "letter. It guesses the next letter right 57.1% of the time; counting five letters: 52.7%.")  # fmt: skip
+        "Learned my diary in five minutes on two processor cores from what two other models would guess, "
+        "letter by letter. It guesses the next letter right 57.1% of the time; counting five letters: 52.7%.")
     page.click("#numbers summary")
     assert re.search(r"0\.09 million .* 1\.23[45] nats .* 1\.669", page.inner_text("#facts"))
     assert "Shakespeare" not in page.inner_text("body")
@@ -592,7 +596,7 @@ def test_the_words_are_this_models_own(visit):
 
 
 def test_it_writes_stops_and_keeps_the_focus(visit):
-    """Catches: text only at the end, an idle seed, a Stop that waits, a text cut inside its line, a lost focus."""
+    """Text only at the end, an idle seed, a Stop that waits, a text cut inside its line, a lost focus."""
     page = visit()
     first = write(page, max=60)
     assert len(first) == 66 and write(page, max=60) == first != write(page, max=60, seed="")
@@ -617,19 +621,11 @@ def test_it_writes_stops_and_keeps_the_focus(visit):
         assert page.locator("#settings input:invalid").count() == 1 and text_of(page) == before
 
 
-def test_text_goes_on_past_the_context(visit, site):
-    """Catches: a page that goes wrong where the context of 32 is full. The text must be Python's, greedy."""
-    ids = torch.tensor([CharTokenizer(CHARS).encode("The moon")])
-    want = CharTokenizer(CHARS).decode(site[2].generate(ids, 90, temperature=0)[0].tolist())
-    for path in ("/", "/?kernels=plain"):
-        assert write(visit(path), seed_text="The moon", temperature=0, max=90) == want
-
-
 def test_look_inside_shows_torchs_numbers(visit, site):
-    """Catches: bars, surprise, heads or layers of another place than the chosen one, also behind a moved window."""
+    """Bars, surprise, heads or layers of another place than the chosen one, also behind a moved window."""
     _, folder, model = site
     tokenizer, table = CharTokenizer(CHARS), NGram.load(folder / "model/ngram5.npz")
-    page = visit()
+    page = visit(until="#duel:visible")
     ids = tokenizer.encode(write(page, seed_text="The moon", max=80))
     for at in (85, 40, 12, 3):
         page.click("#tab_guess")
@@ -666,7 +662,7 @@ def check_heads_and_layers(page, model, window):
 
 
 def test_what_if_and_a_head_switched_off(visit, site):
-    """Catches: another letter than the chosen bar's, a text that does not follow from it, a switch without effect."""
+    """Another letter than the chosen bar's, a text that does not follow from it, a switch without effect."""
     model, tokenizer, page = site[2], CharTokenizer(CHARS), visit()
     before = write(page, seed_text="The moon", temperature=0, max=100)
     choose(page, 20)
@@ -677,7 +673,7 @@ def test_what_if_and_a_head_switched_off(visit, site):
     start = before[:20] + letter
     want = model.generate(torch.tensor([tokenizer.encode(start)]), 100, temperature=0)[0].tolist()
     assert text_of(page) == tokenizer.decode(want) and page.input_value("#seed_text") == start
-    wait(page, "document.getElementById('text').ariaValueNow === '20' && document.activeElement.id === 'text'")
+    wait(page, "document.activeElement.id === 'text' && document.activeElement.ariaValueNow === '20'")
     page.click("#tab_looked")
     page.select_option("#layer", index=1)
     page.select_option("#head", index=2)
@@ -692,10 +688,11 @@ def test_what_if_and_a_head_switched_off(visit, site):
 
 
 def test_typing_is_shaded_and_weighed(visit, site):
-    """Catches: nats of another text than the typed one, a changed letter without a word, text read as HTML."""
+    """Nats of another text than the typed one, a changed letter without a word, text read as HTML."""
     _, folder, model = site
-    page, tokenizer, table = visit(), CharTokenizer(CHARS), NGram.load(folder / "model/ngram5.npz")
-    for typed in ("The moon is up, said I.", "The moon was down"):  # the second keeps a beginning of the first
+    tokenizer, table = CharTokenizer(CHARS), NGram.load(folder / "model/ngram5.npz")
+    page = visit(until="#duel:visible")
+    for typed in ("The moon is up, said I.", "The moon was down"):  # the second keeps a beginning
         page.fill("#seed_text", typed)
         ids = tokenizer.encode(typed)
         with torch.no_grad():
@@ -712,8 +709,9 @@ def test_typing_is_shaded_and_weighed(visit, site):
 
 
 def test_against_counting_the_game_and_the_time_machine(visit, site):
-    """Catches: a table with other odds than Python's, a score of other guesses, a moment of another step."""
-    page, tokenizer, table = visit(), CharTokenizer(CHARS), NGram.load(site[1] / "model/ngram5.npz")
+    """A table with other odds than Python's, a score of other guesses, a moment of another step."""
+    tokenizer, table = CharTokenizer(CHARS), NGram.load(site[1] / "model/ngram5.npz")
+    page = visit(until="#duel:visible")
     write(page, seed_text="The moon", temperature=1, max=40, seed=7)
     page.click("#duel_go")
     page.wait_for_selector("#duel_texts:visible")
@@ -751,7 +749,7 @@ def surprise(model, ids):
 
 
 def test_an_address_makes_the_text_again(visit):
-    """Catches: a prompt, seed, setting or chosen letter that a shared address forgets."""
+    """A prompt, seed, setting or chosen letter that a shared address forgets."""
     page = visit()
     text = write(page, seed_text="The moon\n& 3", max=40, seed=77, temperature=1.2, top_k=9)
     choose(page, 30)
@@ -764,11 +762,12 @@ def test_an_address_makes_the_text_again(visit):
 
 
 def test_in_a_frame_on_the_hub(visit, site):
-    """Catches: a page that only works on its own: the Hub shows a Space in a frame, and is told the address."""
+    """A page that only works on its own: the Hub shows a Space in a frame, and is told the address."""
     page = visit("/model/config.json", until=None)
-    page.evaluate("""address => { document.body.innerHTML = '<iframe width=1000 height=800 sandbox="allow-scripts '
-        + 'allow-same-origin allow-forms allow-popups" src="' + address + '"></iframe>'; }""",
-        site[0].replace("127.0.0.1", "localhost") + "/")  # fmt: skip
+    host = site[0].replace("127.0.0.1", "localhost")
+    sandbox = "allow-scripts allow-same-origin allow-forms allow-popups"
+    frame = f'<iframe width=1000 height=800 sandbox="{sandbox}" src="{host}/"></iframe>'
+    page.evaluate("html => { document.body.innerHTML = html; }", frame)
     frame = page.frame_locator("iframe")
     frame.locator("#bars li").first.wait_for()
     frame.locator("#go").click()
@@ -787,8 +786,9 @@ def hub(visit, tmp_path):
         name, free = route.request.url.split("/resolve/main/")[-1], {"Access-Control-Allow-Origin": "*"}
         if "/api/models/" in route.request.url:
             return route.fulfill(json={"sha": "abc"}, headers=free)
-        there = "me/mine" in route.request.url and (folder / name).is_file()
-        route.fulfill(body=(folder / name).read_bytes() if there else b"", status=200 if there else 404, headers=free)
+        if "me/mine" in route.request.url and (folder / name).is_file():
+            return route.fulfill(body=(folder / name).read_bytes(), headers=free)
+        route.fulfill(status=404, headers=free)
 
     def open_page(path, address, script=""):
         page = visit("/style.css", until=None)
@@ -809,7 +809,8 @@ def test_another_model_from_the_hub(hub, site, path, script):
     """Catches: ?model= or the Space's variable that show this page's own text, number or model."""
     page = hub(path, site[0], script)
     page.wait_for_selector("#bars li")
-    assert page.inner_text("#card").startswith("Learned their letters") and page.inner_text("#title") == "mine"
+    assert page.inner_text("#title") == "mine"
+    assert page.inner_text("#card").startswith("Learned their letters")
     page.fill("#repo", "me/none")
     page.click("#hub button")
     page.wait_for_selector("#problem:visible")
@@ -817,22 +818,21 @@ def test_another_model_from_the_hub(hub, site, path, script):
 
 
 def test_a_dropped_or_chosen_folder_runs(hub, site):
-    """Catches: a folder in which the model lies deeper, a drop that the browser opens, the old page's text."""
+    """A folder in which the model lies deeper, a drop that the browser opens, the old page's text."""
     page, run = hub("/?model=../../x", site[0]), hub.folder.parent / "run"
     page.wait_for_selector("#problem:visible")
     assert "no model's name" in page.inner_text("#problem")
     shutil.copytree(hub.folder, run / "best")
     (run / "notes.txt").write_text("not the model")
     page.set_input_files("#folder", run)
-    settled = "document.body.dataset.state === 'ready' && /^Done/.test(document.getElementById('status').textContent)"
-    wait(page, settled)
+    finished(page)
     assert page.inner_text("#card").startswith("Learned their letters") and text_of(page).startswith("ANNA:")
     page.evaluate("document.getElementById('status').textContent = ''")
     kept = page.evaluate("""() => { const drop = new DataTransfer();
         for (const file of document.getElementById('folder').files) drop.items.add(file);
         const event = new DragEvent('drop', { dataTransfer: drop, bubbles: true, cancelable: true });
         return document.body.dispatchEvent(event); }""")
-    wait(page, settled)
+    finished(page)
     assert not kept and page.inner_text("#title") == "Your model" and text_of(page).startswith("ANNA:")
 
 
@@ -847,7 +847,7 @@ def test_a_draft_from_the_address(hub, site):
 
 
 def test_a_broken_line_goes_on_where_it_stopped(visit, site):
-    """Catches: a download that starts again, one that waits for ever, a progress bar that only moves at the end."""
+    """A download that starts again, one that waits for ever, a progress bar that only moves at the end."""
     ranges, weights = [], (site[1] / "model" / WEIGHTS).read_bytes()
     half = len(weights) // 2
 
@@ -864,7 +864,7 @@ def test_a_broken_line_goes_on_where_it_stopped(visit, site):
             self.end_headers()
             self.wfile.write(weights[start : half if len(ranges) == 1 else None])
             self.wfile.flush()
-            time.sleep(1 if len(ranges) == 1 else 0)  # a line that breaks at once takes what it brought with it
+            time.sleep(1 if len(ranges) == 1 else 0)  # a line that breaks at once takes what it brought
             self.close_connection = True
 
     with served(site[1], lambda *args: Line(*args, directory=str(site[1]))) as address:
@@ -876,7 +876,7 @@ def test_a_broken_line_goes_on_where_it_stopped(visit, site):
 
 
 def test_a_second_visit_needs_no_network(visit):
-    """Catches: a file that is not kept, or weights that come again. The third visit is offline."""
+    """A file that is not kept, or weights that come again. The third visit is offline."""
     page = visit()
     wait(page, "navigator.serviceWorker.controller !== null")
     wait(page, "caches.open('gpt2-models').then(shelf => shelf.keys()).then(keys => keys.length === 1)")
@@ -889,12 +889,12 @@ def test_a_second_visit_needs_no_network(visit):
 
 
 def test_nothing_leaves_the_device(visit):
-    """Catches: a policy that lets the page or its worker talk to anybody."""
+    """A policy that lets the page or its worker talk to anybody."""
     page, told = visit(), []
-    page.context.route("https://example.com/**", lambda route: told.append(route.request.url) or route.abort())
+    page.context.route("https://example.com/**", lambda route: told.append(route.request.url))
     fetches = "fetch('https://example.com/?' + 'secret').then(() => 'sent', () => 'refused')"
-    assert page.evaluate(fetches) == "refused" and page.workers and page.workers[0].evaluate(fetches) == "refused"
-    assert not told
+    assert page.workers and not told
+    assert page.evaluate(fetches) == page.workers[0].evaluate(fetches) == "refused" and not told
 
 
 @pytest.mark.parametrize("file, change, word", [
@@ -903,7 +903,7 @@ def test_nothing_leaves_the_device(visit):
     ("tokenizer.json", lambda b: b'{"model": {"type": "WordPiece", "vocab": {}}}', "WordPiece"),
 ])  # fmt: skip
 def test_damaged_files_on_the_page(visit, site, tmp_path, file, change, word):
-    """Catches: a page that waits for ever, or shows an engine's message, when a file is cut, missing or foreign."""
+    """A page that waits for ever, or shows an engine's message, when a file is cut, missing or foreign."""
     shutil.copytree(site[1], tmp_path / "s")
     spoil(tmp_path / "s" / "model", file, change)
     with served(tmp_path / "s") as address:
@@ -912,7 +912,7 @@ def test_damaged_files_on_the_page(visit, site, tmp_path, file, change, word):
 
 
 def test_what_is_optional_may_be_missing_and_a_large_model_waits(visit, site, tmp_path):
-    """Catches: a model without 5-gram, metrics or site.json that does not run; 172 MB fetched unasked."""
+    """A model without 5-gram, metrics or site.json that does not run; 172 MB fetched unasked."""
     shutil.copytree(site[1], tmp_path / "s")
     for name in ("model/metrics.json", "model/ngram5.npz", "model/generation_config.json", "site.json"):
         (tmp_path / "s" / name).unlink()
@@ -928,13 +928,13 @@ def test_what_is_optional_may_be_missing_and_a_large_model_waits(visit, site, tm
 
 
 NAMELESS = """[...document.querySelectorAll('input,textarea,select,button,progress,[role=slider],[role=img]')]
-    .filter(e => e.checkVisibility() && !e.labels?.length && !e.getAttribute('aria-label') && !e.textContent.trim())
-    .map(e => e.outerHTML)"""
+    .filter(e => e.checkVisibility() && !e.labels?.length)
+    .filter(e => !e.getAttribute('aria-label') && !e.textContent.trim()).map(e => e.outerHTML)"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_keyboard_and_names(visit, scheme):
-    """Catches: a control that only a mouse reaches or that a screen reader cannot name.
+    """A control that only a mouse reaches or that a screen reader cannot name.
 
     axe-core looks too, where AXE names its axe.min.js (npm install axe-core).
     """
@@ -960,7 +960,7 @@ def test_keyboard_and_names(visit, scheme):
 
 
 def test_contrast():
-    """Catches: text that is hard to read in light or dark: WCAG asks for 4.5 to 1."""
+    """Text that is hard to read in light or dark: WCAG asks for 4.5 to 1."""
 
     def light(colour):
         linear = [c / 12.92 if c <= 0.04 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]

@@ -1,16 +1,23 @@
 // fetching.js: where a model's files come from, and how a long download survives a bad line.
 //
-// Three places: beside this page (model/), a repo on the Hub (?model=owner/name), or files that the visitor dropped.
-// A download that breaks goes on where it stopped; what arrived whole is kept on this device for the next visit.
+// Three places: beside this page (model/), a repo on the Hub (?model=owner/name), or files that the visitor
+// dropped. A download that breaks goes on where it stopped; what arrived whole is kept on this device for the
+// next visit.
 
 const HUB = "https://huggingface.co";
-const SHELF = "gpt2-models";                                 // the name of our part of the browser's storage
-const WAIT = 1000;                                           // milliseconds before the one attempt that needs no click
+const SHELF = "gpt2-models"; // the name of our part of the browser's storage
+const WAIT = 1000; // milliseconds before the one attempt that needs no click
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** What a page can do without: null where it is missing, damaged or forbidden. */
-export async function optional(read) { try { return await read(); } catch { return null; } }
+export async function optional(read) {
+  try {
+    return await read();
+  } catch {
+    return null;
+  }
+}
 
 /**
  * place: { repo, files, version }: a repo's name, or a Map of File by name, or neither.
@@ -20,7 +27,8 @@ export async function optional(read) { try { return await read(); } catch { retu
 export async function makeSource({ repo, files, version = "" }, stalled) {
   if (files) return { open: async (name) => dropped(files, name) };
   if (repo) version = (await optional(() => revision(repo))) ?? "";
-  const address = (name) => (repo ? `${HUB}/${repo}/resolve/main/${name}` : new URL(`model/${name}`, import.meta.url).href);
+  const address = (name) =>
+    repo ? `${HUB}/${repo}/resolve/main/${name}` : new URL(`model/${name}`, import.meta.url).href;
   const label = (name) => (repo ? `${name} of ${repo}` : `model/${name}`);
   const key = (name) => `${address(name)}?v=${version}`;
 
@@ -28,24 +36,38 @@ export async function makeSource({ repo, files, version = "" }, stalled) {
     const headers = from ? { Range: `bytes=${from}-` } : {};
     const response = await fetch(address(name), { headers });
     if (response.ok) return response;
-    const todo = repo ? "check the name, and that the model is public" : "put the whole model folder beside this page";
-    throw Object.assign(new Error(`${label(name)} is missing (${response.status}): ${todo}.`), { final: response.status < 500 });
+    const todo = repo
+      ? "check the name, and that the model is public"
+      : "put the whole model folder beside this page";
+    throw Object.assign(new Error(`${label(name)} is missing (${response.status}): ${todo}.`), {
+      final: response.status < 500,
+    });
   }
 
   /** Ask until there is an answer: once more unasked, then at each click on Retry. */
   async function patient(name, from) {
     for (let attempt = 0; ; attempt++) {
-      try { return await ask(name, from); } catch (error) {
+      try {
+        return await ask(name, from);
+      } catch (error) {
         if (error.final) throw error;
         if (attempt === 0) await sleep(WAIT);
-        else await stalled(from ? "The connection broke. What came so far is kept." : `${label(name)} could not be fetched: check the connection.`);
+        else
+          await stalled(
+            from
+              ? "The connection broke. What came so far is kept."
+              : `${label(name)} could not be fetched: check the connection.`,
+          );
       }
     }
   }
 
   return {
     async open(name) {
-      const kept = version && name.endsWith(".safetensors") && await optional(async () => (await caches.open(SHELF)).match(key(name)));
+      const kept =
+        version &&
+        name.endsWith(".safetensors") &&
+        (await optional(async () => (await caches.open(SHELF)).match(key(name))));
       return kept || (name.endsWith(".safetensors") || name === "config.json" ? patient(name, 0) : ask(name));
     },
     again: patient,
@@ -54,7 +76,10 @@ export async function makeSource({ repo, files, version = "" }, stalled) {
 }
 
 function dropped(files, name) {
-  if (!files.has(name)) throw new Error(`The folder has no ${name}: drop the whole folder that training wrote, for instance out/best.`);
+  if (!files.has(name))
+    throw new Error(
+      `The folder has no ${name}: drop the whole folder that training wrote, for instance out/best.`,
+    );
   return new Response(files.get(name));
 }
 
@@ -63,25 +88,38 @@ async function revision(repo) {
   return (await (await fetch(`${HUB}/api/models/${repo}`)).json()).sha;
 }
 
-/** Writes pieces to the browser's storage as they arrive. It may fail at any time: then nothing is kept, and that is all. */
+/**
+ * Writes pieces to the browser's storage as they arrive. It may fail at any time: then nothing is kept, and
+ * that is all.
+ */
 function keeper(key, response) {
-  const { readable, writable } = new TransformStream(undefined, { highWaterMark: 64 }), writer = writable.getWriter();
+  const { readable, writable } = new TransformStream(undefined, { highWaterMark: 64 }),
+    writer = writable.getWriter();
   let alive = true;
-  const fail = () => { alive = false; };
+  const fail = () => {
+    alive = false;
+  };
   writer.closed.catch(fail);
   const headers = { "Content-Length": response.headers.get("Content-Length") ?? "" };
   optional(async () => {
     const shelf = await caches.open(SHELF);
     await shelf.put(key, new Response(readable, { headers }));
-    for (const { url } of await shelf.keys()) if (url !== key && url.split("?")[0] === key.split("?")[0]) await shelf.delete(url);
-  }).then((kept) => { if (kept === null) fail(); });
+    for (const { url } of await shelf.keys())
+      if (url !== key && url.split("?")[0] === key.split("?")[0]) await shelf.delete(url);
+  }).then((kept) => {
+    if (kept === null) fail();
+  });
   return {
     async write(piece) {
       if (!alive) return;
       await Promise.race([writer.ready, sleep(2000).then(fail)]).catch(fail);
       if (alive) writer.write(piece.slice()).catch(fail);
     },
-    close() { if (alive) writer.close().catch(fail); },
-    drop() { writer.abort().catch(fail); },
+    close() {
+      if (alive) writer.close().catch(fail);
+    },
+    drop() {
+      writer.abort().catch(fail);
+    },
   };
 }

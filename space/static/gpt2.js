@@ -1,17 +1,18 @@
 // gpt2.js: GPT-2 in plain JavaScript. Read it beside model_gpt2.py: the same names in the same order.
 //
 // Shapes in the comments, with GPT-2 small's numbers. There is no batch: B = 1.
-//     T positions worked on at once (64 while reading, 1 while writing), S positions seen so far, at most block_size
+//     T positions worked on at once (64 while reading, 1 while writing), S positions seen, at most block_size
 //     V vocab_size, C n_embd = 768, nh n_head = 12, hs head size = 64, so nh * hs = C
 //
-// Everything lies in one heap (kernels.js). A Tensor is an address in it; row(t) is the address of its row t. A matrix of
-// weights, and each head's keys and values, lie in panels of eight columns: spot(i, j, rows) says where.
+// Everything lies in one heap (kernels.js). A Tensor is an address in it; row(t) is the address of its row t.
+// A matrix of weights, and each head's keys and values, lie in panels of eight columns: spot(i, j, rows) says
+// where.
 
 import { hasWasm, makeKernels, spot } from "./kernels.js";
 import { openSafetensors } from "./safetensors.js";
 import { speculate } from "./speculate.js";
 
-const CHUNK = 64;                                            // positions read at once: a weight fetched once serves all
+const CHUNK = 64;  // positions read at once: a weight fetched once serves all
 
 export class GPTConfig {
   /** hf: the content of config.json. Throws one sentence for anything but a GPT-2. */
@@ -19,7 +20,8 @@ export class GPTConfig {
     for (const [name, ours] of FIXED) {
       const n_inner = name === "n_inner" && hf[name] === 4 * hf.n_embd;
       if ((hf[name] ?? ours) !== ours && !n_inner) {
-        throw new Error(`config.json describes another model than GPT-2: ${name} is ${JSON.stringify(hf[name])}.`);
+        const value = JSON.stringify(hf[name]);
+        throw new Error(`config.json describes another model than GPT-2: ${name} is ${value}.`);
       }
     }
     this.block_size = hf.n_positions;
@@ -32,10 +34,13 @@ export class GPTConfig {
     this.epsilon = hf.layer_norm_epsilon ?? 1e-5;
     for (const name of ["block_size", "vocab_size", "n_layer", "n_head", "n_embd"]) {
       if (!(Number.isInteger(this[name]) && this[name] > 0)) {
-        throw new Error(`config.json gives ${name} as ${this[name]}: save the model again with save_pretrained.`);
+        const todo = "save the model again with save_pretrained";
+        throw new Error(`config.json gives ${name} as ${this[name]}: ${todo}.`);
       }
     }
-    if (this.n_embd % this.n_head) throw new Error("config.json has an n_embd that n_head does not divide: save the model again.");
+    if (this.n_embd % this.n_head) {
+      throw new Error("config.json has an n_embd that n_head does not divide: save the model again.");
+    }
   }
 }
 
@@ -91,7 +96,8 @@ class CausalSelfAttention {
     this.layer = Number(name.split(".")[1]);
     this.c_attn = new Conv1D(params, name + ".c_attn");      // query, key, value in one
     this.c_proj = new Conv1D(params, name + ".c_proj");
-    // for each head, keys as a matrix (hs, block_size) and values as one (block_size, hs): what a score and a sum want
+    // for each head, keys as a matrix (hs, block_size) and values as one (block_size, hs): what a score and a
+    // sum want
     const hs = config.n_embd / config.n_head;
     this.S = pad8(config.block_size);
     this.k = params.room(config.n_head * this.S, hs);
@@ -112,7 +118,8 @@ class CausalSelfAttention {
   /** The cache is appended to: keys and values of positions start..start+T-1. */
   remember(qkv, T, start) {
     const C = qkv.cols / 3, hs = C / this.n_head;
-    const keys = this.k.data(0, this.n_head * this.S * hs), values = this.v.data(0, this.n_head * this.S * pad8(hs));
+    const keys = this.k.data(0, this.n_head * this.S * hs);
+    const values = this.v.data(0, this.n_head * this.S * pad8(hs));
     for (let t = 0; t < T; t++) {
       const row = qkv.data(t * 3 * C, 3 * C), s = start + t;
       for (let c = 0; c < C; c++) {
@@ -128,7 +135,8 @@ class CausalSelfAttention {
     const { qkv, y, pattern } = room, { heap } = qkv, C = y.cols, hs = C / this.n_head, S = pad8(start + n);
     const k = this.k.row(h * this.S), v = this.v.address + 4 * h * this.S * pad8(hs);
     for (let i = 0; i < n; i++) pattern.data(i * pattern.cols, S).fill(0);
-    heap.matmul(pattern.address, qkv.row(t) + 4 * h * hs, k, n, hs, S, false, 3 * C, pattern.cols);      // scores (n, S)
+    // scores (n, S)
+    heap.matmul(pattern.address, qkv.row(t) + 4 * h * hs, k, n, hs, S, false, 3 * C, pattern.cols);
     for (let i = 0; i < n; i++) softmax(pattern, i, start + i + 1, S, 1 / Math.sqrt(hs));
     if (t + n === look.T) look.patterns?.push(pattern.data((n - 1) * pattern.cols, start + n).slice());
     if (look.off?.(this.layer, h)) return;                   // it says nothing: its part of y stays 0
@@ -159,7 +167,7 @@ class Block {
 
   forward(room, x, T, start, look) {
     const station = () => look.path?.push(x.data((T - 1) * x.cols, x.cols).slice());
-    add(x, this.attn.forward(room, this.ln_1.forward(room.ln, x, T), T, start, look), T);          // look back
+    add(x, this.attn.forward(room, this.ln_1.forward(room.ln, x, T), T, start, look), T);  // look back
     station();
     add(x, this.mlp.forward(room, this.ln_2.forward(room.ln, x, T), T), T);                        // think
     station();
@@ -170,7 +178,7 @@ export class GPT {
   constructor(config, params) {
     this.config = config;
     this.wte = params("wte.weight");                         // (V, C)  what: a vector for each id
-    this.wpe = params("wpe.weight");                         // (block_size, C)  where: a vector for each position
+    this.wpe = params("wpe.weight");  // (block_size, C)  where: a vector for each position
     this.h = Array.from({ length: config.n_layer }, (_, layer) => new Block(config, params, `h.${layer}`));
     this.ln_f = new LayerNorm(params, "ln_f", config.epsilon);
     this.lm_head = config.tie_weights ? this.wte : params("lm_head.weight");                       // (V, C)
@@ -184,11 +192,13 @@ export class GPT {
 
   /**
    * Run ids, at most CHUNK of them, behind the `start` positions that are in the cache.
-   * Returns the logits (V) of the last one. What `look` holds is filled: patterns, n_layer * nh of the last position;
-   * path, the last position's vector after each station; each(logits, position) is called for every position.
+   * Returns the logits (V) of the last one. What `look` holds is filled: patterns, n_layer * nh of the last
+   * position; path, the last position's vector after each station; each(logits, position) is called for every
+   * position.
    */
   forward(ids, start = 0, look = {}) {
-    const { config, room } = this, C = config.n_embd, T = ids.length, off = this.off.size ? this.is_off : null;
+    const { config, room } = this, C = config.n_embd, T = ids.length;
+    const off = this.off.size ? this.is_off : null;
     ids.forEach((id, t) => embed(room.x.data(t * C, C), this.wte, id, this.wpe, start + t));       // (T, C)
     look.path?.push(room.x.data((T - 1) * C, C).slice());
     for (const block of this.h) block.forward(room, room.x, T, start, { ...look, T, off });
@@ -198,26 +208,34 @@ export class GPT {
       logits = this.head(t, Math.min(4, T - t));
       if (look.each) logits.forEach((row, i) => look.each(row, start + t + i));
     }
-    if (ids.some((id, t) => this.window[start + t] !== id)) this.window = [...this.window.slice(0, start), ...ids];
+    const known = ids.every((id, t) => this.window[start + t] === id);
+    if (!known) this.window = [...this.window.slice(0, start), ...ids];
     return logits.at(-1);
   }
 
   /** [logits (V)] of n rows of room.ln from row t on, at most four. They are overwritten by the next call. */
   head(t, n) {
-    const { room: { logits, ln }, config, lm_head: { heap, address, half } } = this;
+    const { logits, ln } = this.room, { n_embd: C, vocab_size: V } = this.config;
+    const { heap, address, half } = this.lm_head;
     logits.data(0, n * logits.cols).fill(0);
-    heap.matmul(logits.address, ln.row(t), address, n, ln.cols, config.vocab_size, half, ln.cols, logits.cols);
-    return Array.from({ length: n }, (_, i) => logits.data(i * logits.cols, config.n_tokens));
+    heap.matmul(logits.address, ln.row(t), address, n, C, V, half, C, logits.cols);
+    return Array.from({ length: n }, (_, i) => logits.data(i * logits.cols, this.config.n_tokens));
   }
 
-  /** What a vector (C) from the middle of the model would say: straight through the last norm and the head ("logit lens"). */
+  /**
+   * What a vector (C) from the middle of the model would say: straight through the last norm and the head
+   * ("logit lens").
+   */
   lens(vector) {
     this.room.out.data(0, vector.length).set(vector);
     this.ln_f.forward(this.room.ln, this.room.out, 1);
     return this.head(0, 1)[0].slice();
   }
 
-  /** Switch heads off: a Set of layer * n_head + head. What the cache holds came through other heads, so it is dropped. */
+  /**
+   * Switch heads off: a Set of layer * n_head + head. What the cache holds came through other heads, so it is
+   * dropped.
+   */
   switch_off(heads) {
     this.off = heads;
     this.window = [];
@@ -233,11 +251,13 @@ export class GPT {
   is_off = (layer, head) => this.off.has(layer * this.config.n_head + head);
 
   /**
-   * Make the cache hold `window`, reusing what it has in common with it. Yields after each chunk; returns the logits.
-   * look: as in forward; patterns and path are of the last position; each sees every position from look.from on.
+   * Make the cache hold `window`, reusing what it has in common with it. Yields after each chunk; returns the
+   * logits. look: as in forward; patterns and path are of the last position; each sees every position from
+   * look.from on.
    */
   *read(window, look = {}) {
-    const first = Math.min(window.length - 1, look.each ? look.from ?? 0 : Infinity), one = look.patterns || look.path;
+    const first = Math.min(window.length - 1, look.each ? look.from ?? 0 : Infinity);
+    const one = look.patterns || look.path;
     let start = 0, logits;
     while (start < first && start < this.window.length && this.window[start] === window[start]) start++;
     while (start < window.length) {
@@ -249,23 +269,27 @@ export class GPT {
       start = stop;
       if (start < window.length) yield { read: start, of: window.length };
     }
-    if (!logits.every(Number.isFinite)) throw new Error("model.safetensors holds numbers that are not finite: upload the file again.");
+    if (!logits.every(Number.isFinite)) {
+      throw new Error("model.safetensors holds numbers that are not finite: upload the file again.");
+    }
     return logits;
   }
 
   /**
-   * Sample ids one step at a time. Yields { id, window, logits } for each, and { read, of } while it still reads.
-   * temperature 0 is greedy; top_k: among the k likeliest, 0 for all; top_p: among the fewest that hold this probability.
-   * The same seed gives the same text in every browser. It is not torch's generator: Python's text differs.
-   * Positions are learned, so a full window starts afresh from its last block_size // 2 ids.
-   * draft: a smaller GPT over the same ids, which proposes `ahead` of them at once (speculate.js). The law of the text
-   * stays this model's own; which text a seed gives changes.
+   * Sample ids one step at a time. Yields { id, window, logits } for each, and { read, of } while it still
+   * reads. temperature 0 is greedy; top_k: among the k likeliest, 0 for all; top_p: among the fewest that
+   * hold this probability. The same seed gives the same text in every browser. It is not torch's generator:
+   * Python's text differs. Positions are learned, so a full window starts afresh from its last block_size //
+   * 2 ids. draft: a smaller GPT over the same ids, which proposes `ahead` of them at once (speculate.js). The
+   * law of the text stays this model's own; which text a seed gives changes.
    */
-  *stream(idx, max_new_tokens, { temperature = 1, top_k = 0, top_p = 1, seed = 1, draft = null, ahead = 3 } = {}) {
+  *stream(idx, max_new_tokens, settings = {}) {
+    const { temperature = 1, top_k = 0, top_p = 1, seed = 1, draft = null, ahead = 3 } = settings;
     const random = generator(seed);
     const pick = (probs) => draw(probs, random());
-    const law = (logits) => (temperature === 0 ? certain(logits) : filter_probs(logits, temperature, top_k, top_p));
-    let window = [...idx].slice(-this.config.block_size);                    // a long prompt: its last ids, as in Python
+    const drawn = (logits) => filter_probs(logits, temperature, top_k, top_p);
+    const law = temperature === 0 ? certain : drawn;
+    let window = [...idx].slice(-this.config.block_size);  // a long prompt: its last ids, as in Python
     if (!window.length) throw new Error("The prompt is empty: give at least one character.");
     if (draft) return yield* speculate(this, draft, window, max_new_tokens, { law, pick, ahead });
     for (let n = 0; n < max_new_tokens; n++) {
@@ -289,13 +313,16 @@ export class GPT {
    * Throws one sentence for a missing or damaged file.
    */
   static async from_pretrained(open, { line = () => ({}), kernels = "auto", half = true } = {}) {
-    const config = new GPTConfig(await readJSON(open, "config.json")), response = await open("model.safetensors");
+    const asked = [readJSON(open, "config.json"), open("model.safetensors")];
+    const [json, response] = await Promise.all(asked);
+    const config = new GPTConfig(json);
     const file = await openSafetensors(response, "model.safetensors", line(response));
     try {
       return await load(config, file, kernels, half);
     } catch (error) {
       file.cancel();
-      if (error instanceof RangeError && half) return GPT.from_pretrained(open, { line, kernels, half: false });
+      const large = error instanceof RangeError && half;     // a weight above 64, which scale16 cannot lift
+      if (large) return GPT.from_pretrained(open, { line, kernels, half: false });
       throw error;
     }
   }
@@ -307,26 +334,36 @@ export class GPT {
 
 export async function readJSON(open, name) {
   const text = await (await open(name)).text();
-  try { return JSON.parse(text); } catch { throw new Error(`${name} is not JSON: upload the file again, whole.`); }
+  try { return JSON.parse(text); } catch {
+    throw new Error(`${name} is not JSON: upload the file again, whole.`);
+  }
 }
 
 /** OpenAI's own file lacks the prefix. */
 const plainName = (name) => name.replace(/^transformer\./, "");
-const isMask = (name) => /\.attn\.(masked_)?bias$/.test(name);             // OpenAI's file carries the causal mask
+const isMask = (name) => /\.attn\.(masked_)?bias$/.test(name);  // OpenAI's file carries the causal mask
 
 /** The shape that each tensor of this config must have. */
 function shapes({ n_layer, n_embd: C, vocab_size, block_size, tie_weights }) {
-  const want = { "wte.weight": [vocab_size, C], "wpe.weight": [block_size, C], "ln_f.weight": [C], "ln_f.bias": [C] };
+  const want = { "wte.weight": [vocab_size, C], "wpe.weight": [block_size, C] };
+  const norm = (name) => Object.assign(want, { [`${name}.weight`]: [C], [`${name}.bias`]: [C] });
+  const linear = (name, rows, cols) =>
+    Object.assign(want, { [`${name}.weight`]: [rows, cols], [`${name}.bias`]: [cols] });
+  norm("ln_f");
   for (let layer = 0; layer < n_layer; layer++) {
-    for (const ln of ["ln_1", "ln_2"]) for (const kind of ["weight", "bias"]) want[`h.${layer}.${ln}.${kind}`] = [C];
-    for (const [name, rows, cols] of [["attn.c_attn", C, 3 * C], ["attn.c_proj", C, C], ["mlp.c_fc", C, 4 * C], ["mlp.c_proj", 4 * C, C]]) {
-      want[`h.${layer}.${name}.weight`] = [rows, cols];
-      want[`h.${layer}.${name}.bias`] = [cols];
-    }
+    const h = `h.${layer}`;
+    norm(`${h}.ln_1`);
+    norm(`${h}.ln_2`);
+    linear(`${h}.attn.c_attn`, C, 3 * C);
+    linear(`${h}.attn.c_proj`, C, C);
+    linear(`${h}.mlp.c_fc`, C, 4 * C);
+    linear(`${h}.mlp.c_proj`, 4 * C, C);
   }
   if (!tie_weights) want["lm_head.weight"] = [vocab_size, C];
   return want;
 }
+
+const BOTH = "upload both files of one model";
 
 async function load(config, file, kernels, half) {
   const want = shapes(config), found = new Map();
@@ -334,41 +371,47 @@ async function load(config, file, kernels, half) {
     const name = plainName(tensor.name);
     if (want[name]?.join() === tensor.shape.join()) found.set(name, tensor);
     else if (!isMask(name) && name !== "lm_head.weight") {
-      throw new Error(`model.safetensors does not fit config.json at ${tensor.name}: upload both files of one model.`);
+      throw new Error(`model.safetensors does not fit config.json at ${tensor.name}: ${BOTH}.`);
     }
   }
   const missing = Object.keys(want).find((name) => !found.has(name));
-  if (missing) throw new Error(`model.safetensors lacks ${missing}, which config.json asks for: upload both files of one model.`);
+  if (missing) throw new Error(`model.safetensors lacks ${missing}, which config.json asks for: ${BOTH}.`);
 
   const hs = config.n_embd / config.n_head;
   const fits = hs % 8 === 0 && hasWasm();                    // the WebAssembly takes eight columns at a time
   if (kernels === "auto") kernels = fits ? "wasm" : "plain";
   const plan = new Plan();
   for (const [name, tensor] of found) {
-    tensor.turned = name === "wte.weight" || name === "lm_head.weight";    // (V, C): lies as the head uses it, (C, V)
+    // (V, C): lies as the head uses it, (C, V)
+    tensor.turned = name === "wte.weight" || name === "lm_head.weight";
     tensor.panels = tensor.shape.length === 2 && name !== "wpe.weight";
     tensor.half = half && kernels === "wasm" && tensor.dtype === "F16" && tensor.panels;
     tensor.address = plan.take(size_of(tensor));
   }
-  // build the model twice: first only to learn how much room it wants beside its weights, then on the real heap
+  // build the model twice: first only to learn how much room it wants beside its weights, then on the real
+  // heap
   new GPT(config, parameters(config, null, found, plan));
   const heap = await makeRoom(plan.bytes, kernels);
   plan.rewind();
   const model = new GPT(config, parameters(config, heap, found, plan));
   await file.read((tensor) => tensor.address ?? null, heap);
-  model.parameters = [...found.values()].reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  model.parameters = [...found.values()].reduce((sum, { shape }) => sum + count(shape), 0);
   return Object.assign(model, { kernels: heap.kind, bytes: plan.bytes, file_bytes: file.bytes });
 }
 
 /** The bytes that a tensor takes on the heap: panels are eight columns wide. */
 function size_of({ shape, half, panels, turned }) {
   const [rows, cols] = turned ? [shape[1], shape[0]] : shape;
-  return (half ? 2 : 4) * (panels ? rows * pad8(cols) : shape.reduce((a, b) => a * b, 1));
+  return (half ? 2 : 4) * (panels ? rows * pad8(cols) : count(shape));
 }
+
+const count = (shape) => shape.reduce((a, b) => a * b, 1);
 
 async function makeRoom(bytes, kernels) {
   try { return await makeKernels(bytes, kernels); } catch {
-    throw new Error(`The model needs ${(bytes / 1e6).toFixed(0)} MB of memory and this browser did not give them: close other tabs, or use a smaller model.`);
+    const need = `${(bytes / 1e6).toFixed(0)} MB`;
+    throw new Error(`The model needs ${need} of memory and this browser did not give them: ` +
+      "close other tabs, or use a smaller model.");
   }
 }
 
@@ -387,6 +430,8 @@ function parameters(config, heap, found, plan) {
     return new Tensor(heap, address, shape.at(-1), half);
   };
   params.room = (rows, cols) => new Tensor(heap, plan.room(4 * rows * cols), cols);
+  const strip = params.room(4 * config.n_embd, 8);           // a panel of the tallest matrix
+  if (heap) heap.strip = strip.address;
   return params;
 }
 
@@ -429,7 +474,9 @@ function softmax(pattern, i, n, S, scale) {
 
 // ---------------------------------------------------------------- sampling
 
-/** logits (V) -> the probabilities (V) that sampling draws from, as model_gpt2.filter_probs. temperature > 0. */
+/**
+ * logits (V) -> the probabilities (V) that sampling draws from, as model_gpt2.filter_probs. temperature > 0.
+ */
 export function filter_probs(logits, temperature = 1, top_k = 0, top_p = 1) {
   const max = logits.reduce((a, b) => Math.max(a, b), -Infinity);
   let probs = Float64Array.from(logits, (z) => Math.exp((z - max) / temperature));
@@ -440,7 +487,7 @@ export function filter_probs(logits, temperature = 1, top_k = 0, top_p = 1) {
   normalize(probs);
   if (top_p < 1) {
     const order = [...probs.keys()].sort((a, b) => probs[b] - probs[a]);
-    let before = 0;                                          // what the likelier ones hold; 0 for the first, so one always stays
+    let before = 0;  // what the likelier ones hold; 0 for the first, so one always stays
     for (const i of order) {
       const p = probs[i];
       if (before >= top_p) probs[i] = 0;
@@ -485,7 +532,7 @@ export function draw(probs, u) {
 export function generator(seed) {
   let counter = seed >>> 0;
   return () => {
-    counter = (counter + 0x9e3779b9) >>> 0;                  // the golden ratio: visits every 32-bit number once
+    counter = (counter + 0x9e3779b9) >>> 0;  // the golden ratio: visits every 32-bit number once
     let z = counter;
     z = Math.imul(z ^ (z >>> 16), 0x85ebca6b);               // MurmurHash3's finalizer
     z = Math.imul(z ^ (z >>> 13), 0xc2b2ae35);

@@ -1,22 +1,24 @@
 // kernels.js: the inner loops of GPT-2, once in plain JavaScript and once in WebAssembly.
 //
 //   one(y, x, w, rows, cols, next)          y[j] += sum_i x[i] w[i][j]: a vector times a matrix
-//   four(y, x, w, rows, cols, next, ...)    the same for four rows of x and y at once: each weight is fetched once for all
+//   four(y, x, w, rows, T, xs, ys)          the same for one panel of w and four rows of x at once
 //   exp(x, n), gelu(x, n)                   in place
 //
-// A matrix lies in panels: eight columns side by side, all rows of them, then the next eight (spot() says where). So a
-// product walks through memory in one direction, and the sums of eight columns stay in the processor's registers.
-// y, x and w are byte addresses in one shared heap; x and y are float32, w is float32 or (names ending in 16) float16.
-// The WebAssembly is the text below: this file assembles it when the page loads, so the source is what runs and there
-// is nothing to build. It needs rows % 4 == 0; GPT picks `plain` where that does not hold.
+// A matrix lies in panels: eight columns side by side, all rows of them, then the next eight (spot() says
+// where). So a product walks through memory in one direction, and the sums of eight columns stay in the
+// processor's registers. y, x and w are byte addresses in one shared heap; x and y are float32, w is float32
+// or (names ending in 16) float16. The WebAssembly is the text below: this file assembles it when the page
+// loads, so the source is what runs and there is nothing to build. It needs rows % 4 == 0; GPT picks `plain`
+// where that does not hold.
 
 /** The number whose float32 has these bits, and the other way round. */
 const bits_of = (x) => new Int32Array(new Float32Array([x]).buffer)[0];
 const constant = (x) => `i32.const ${bits_of(x)}  i32x4.splat`;
 
-// A float16 is s eeeee mmmmmmmmmm. Sign-extended to 32 bits, moved 13 up and masked, it is a float32 with the right sign
-// and mantissa and an exponent that is 112 too small: `up` lifts it, less what scale16 lifted when the file was read.
-const SCALE = 10;                    // float16 weights are kept 2^10 too large: then none of them is subnormal,
+// A float16 is s eeeee mmmmmmmmmm. Sign-extended to 32 bits, moved 13 up and masked, it is a float32 with the
+// right sign and mantissa and an exponent that is 112 too small: `up` lifts it, less what scale16 lifted when
+// the file was read.
+const SCALE = 10;  // float16 weights are kept 2^10 too large: then none of them is subnormal,
                                      // which many processors multiply a hundred times slower
 const MASK = "i32.const -1879056384  i32x4.splat", UP = constant(2 ** (112 - SCALE));
 const load32 = (p, k) => `get ${p}  v128.load ${4 * k}`;
@@ -65,7 +67,8 @@ const four = (size, load) => String.raw`
       loop rows_
         ${each(4, (k) => `${load("p", 8 * k)}  ${size === 16 ? "get up  f32x4.mul" : ""}  set u
         ${load("p", 8 * k + 4)}  ${size === 16 ? "get up  f32x4.mul" : ""}  set v
-        ${each(4, (t) => `get x${t}  v128.load32_splat ${4 * k}  tee s  get u  f32x4.mul  get a${t}  f32x4.add  set a${t}
+        ${each(4, (t) => `get x${t}  v128.load32_splat ${4 * k}  set s
+        get s  get u  f32x4.mul  get a${t}  f32x4.add  set a${t}
         get s  get v  f32x4.mul  get b${t}  f32x4.add  set b${t}`)}`)}
         ${each(4, (t) => `get x${t}  i32.const 16  i32.add  set x${t}`)}
         get p  i32.const ${4 * size}  i32.add  tee p
@@ -77,8 +80,26 @@ const four = (size, load) => String.raw`
     end
   end`;
 
-// exp(z) = 2^n exp(r), n whole and |r| at most ln 2 / 2: exp(r) by its series up to r^7, 2^n into the exponent's bits.
-// ln 2 is taken away in two parts, so that r keeps its digits.
+/**
+ * A panel of float16 as float32, `count` numbers: for many positions that is cheaper than doing it for each
+ * four.
+ */
+const WIDEN = String.raw`
+  func widen param i32 y i32 w i32 count
+    local i32 yend v128 mask v128 up
+    ${MASK}  set mask  ${UP}  set up
+    get y  get count  i32.const 4  i32.mul  i32.add  set yend
+    loop numbers
+      get y  ${load16("w", 0)}  get up  f32x4.mul  v128.store 0
+      get y  ${load16("w", 4)}  get up  f32x4.mul  v128.store 16
+      get w  i32.const 16  i32.add  set w
+      get y  i32.const 32  i32.add  tee y
+      get yend  i32.lt_u  br_if numbers
+    end
+  end`;
+
+// exp(z) = 2^n exp(r), n whole and |r| at most ln 2 / 2: exp(r) by its series up to r^7, 2^n into the
+// exponent's bits. ln 2 is taken away in two parts, so that r keeps its digits.
 const EXP = `
   get z  ${constant(-87)}  f32x4.max  ${constant(87)}  f32x4.min  tee z
   ${constant(Math.LOG2E)}  f32x4.mul  f32x4.nearest  set n
@@ -105,10 +126,11 @@ const inPlace = (title, code) => `
 // GPT-2's GELU, with tanh: 0.5 (1 + tanh t) is 1 / (1 + exp(-2t))
 const CUBE = "get u  get u  f32x4.mul  get u  f32x4.mul";
 const GELU = `
-  get u  ${CUBE}  ${constant(0.044715)}  f32x4.mul  f32x4.add  ${constant(-2 * Math.sqrt(2 / Math.PI))}  f32x4.mul  set z
+  get u  ${CUBE}  ${constant(0.044715)}  f32x4.mul  f32x4.add
+  ${constant(-2 * Math.sqrt(2 / Math.PI))}  f32x4.mul  set z
   get u  ${EXP}  ${constant(1)}  f32x4.add  f32x4.div`;
 
-export const SOURCE = [one(32, load32), one(16, load16), four(32, load32), four(16, load16),
+export const SOURCE = [one(32, load32), one(16, load16), four(32, load32), four(16, load16), WIDEN,
   inPlace("exp", `get u  set z  ${EXP}`), inPlace("gelu", GELU)].join("\n");
 
 // ---------------------------------------------------------------- the assembler: words in, bytes out
@@ -120,7 +142,8 @@ const OPS = {       // word: [bytes of the opcode, what follows it, log2 of the 
   "br_if": [[0x0d], LABEL], "i32.const": [[0x41], SIGNED], "f32.const0": [[0x43, 0, 0, 0, 0]],
   "f32.const": [[0x43], FLOAT], "f32.load": [[0x2a], OFFSET, 2], "f32.max": [[0x97]], "f32.mul": [[0x94]],
   "f32.div": [[0x95]], "f32.sqrt": [[0x91]],
-  "i32.add": [[0x6a]], "i32.mul": [[0x6c]], "i32.lt_u": [[0x49]], "f32.add": [[0x92]], "f32.store": [[0x38], OFFSET, 2],
+  "i32.add": [[0x6a]], "i32.mul": [[0x6c]], "i32.lt_u": [[0x49]],
+  "f32.add": [[0x92]], "f32.store": [[0x38], OFFSET, 2],
   "v128.load": [[0xfd, 0x00], OFFSET, 2], "v128.load16x4_s": [[0xfd, 0x03], OFFSET, 2],
   "v128.load32_splat": [[0xfd, 0x09], OFFSET, 2], "v128.store": [[0xfd, 0x0b], OFFSET, 2],
   "i32x4.splat": [[0xfd, 0x11]], "f32x4.splat": [[0xfd, 0x13]], "f32x4.extract_lane": [[0xfd, 0x1f], LANE],
@@ -177,10 +200,14 @@ function assembleFunction(words) {
   return { name: words[1], type: [0x60, ...vector(types), 0], body: [...leb(body.length), ...body] };
 }
 
-/** The text of SOURCE as a WebAssembly module (Uint8Array). It imports its memory, of these limits, as `page.memory`. */
+/**
+ * The text of SOURCE as a WebAssembly module (Uint8Array). It imports its memory, of these limits, as
+ * `page.memory`.
+ */
 export function assemble(source, limits = [0, 0]) {
   const plain = source.replace(/;;.*/g, "");
-  const functions = plain.split(/\bfunc\b/).slice(1).map((text) => assembleFunction(["func", ...text.trim().split(/\s+/)]));
+  const texts = plain.split(/\bfunc\b/).slice(1);
+  const functions = texts.map((text) => assembleFunction(["func", ...text.trim().split(/\s+/)]));
   return new Uint8Array([
     0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
     ...section(1, functions.map((f) => f.type)),
@@ -195,7 +222,10 @@ export function assemble(source, limits = [0, 0]) {
 
 const LARGEST16 = 0x5400;            // 64 in float16: 2^10 times more would no longer fit
 
-/** One float16 (16 bits) times 2^10, as a float16 again: exact, because 2^10 lifts the smallest subnormal to a normal. */
+/**
+ * One float16 (16 bits) times 2^10, as a float16 again: exact, because 2^10 lifts the smallest subnormal to a
+ * normal.
+ */
 export function scale16(half) {
   const sign = half & 0x8000, size = half & 0x7fff;
   if (size >= LARGEST16) throw new RangeError("a float16 weight is larger than 64");
@@ -231,13 +261,13 @@ export async function makeKernels(bytes, kind = "auto") {
       const pages = Math.ceil(bytes / 65536);
       const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
       const { instance } = await WebAssembly.instantiate(assemble(SOURCE), { page: { memory } });
-      return { kind: "wasm", ...views(memory.buffer), ...instance.exports, matmul: product(instance.exports) };
+      return with_product({ kind: "wasm", ...views(memory.buffer), ...instance.exports });
     } catch (error) {
       if (kind === "wasm") throw error;
     }
   }
-  const heap = views(new ArrayBuffer(Math.ceil(bytes / 8) * 8)), loops = plainLoops(heap.f32);
-  return { kind: "plain", ...heap, ...loops, matmul: product(loops) };
+  const heap = views(new ArrayBuffer(Math.ceil(bytes / 8) * 8));
+  return with_product({ kind: "plain", ...heap, ...plainLoops(heap.f32) });
 }
 
 /** True where the browser runs our WebAssembly: SIMD is in every browser since 2023. */
@@ -248,16 +278,24 @@ export function hasWasm() {
 const views = (buffer) => ({ buffer, f32: new Float32Array(buffer), u16: new Uint16Array(buffer) });
 
 /**
- * matmul(y, x, w, T, rows, cols, half, xs, ys, next): y (T, cols) += x (T, rows) @ w (rows, cols).
- * xs, ys: numbers from one row of x and y to the next; next: numbers from one panel of w to the next.
- * T = 1, or as many positions as the next multiple of 4: there must be room for them.
+ * Add to a heap matmul(y, x, w, T, rows, cols, half, xs, ys, next): y (T, cols) += x (T, rows) @ w (rows,
+ * cols). xs, ys: numbers from one row of x and y to the next; next: numbers from one panel of w to the next.
+ * T = 1, or as many positions as the next multiple of 4: there must be room for them. heap.strip, where it is
+ * set: the address of room for one panel in float32.
  */
-const product = ({ one32, one16, four32, four16 }) =>
-  (y, x, w, T, rows, cols, half = false, xs = rows, ys = cols, next = 8 * rows) => {
-    const size = half ? 2 : 4, four = half ? four16 : four32;
+function with_product(heap) {
+  const { one32, one16, four32, four16, widen } = heap;
+  heap.matmul = (y, x, w, T, rows, cols, half = false, xs = rows, ys = cols, next = 8 * rows) => {
+    const size = half ? 2 : 4, T4 = (T + 3) & ~3, wide = half && T > 8 && heap.strip !== undefined;
     if (T === 1) return (half ? one16 : one32)(y, x, w, rows, cols, size * next);
-    for (let j = 0; j < cols; j += 8) four(y + 4 * j, x, w + size * (j >> 3) * next, rows, (T + 3) & ~3, 4 * xs, 4 * ys);
+    const four = half && !wide ? four16 : four32;
+    for (let j = 0; j < cols; j += 8, w += size * next) {
+      if (wide) widen(heap.strip, w, 8 * rows);
+      four(y + 4 * j, x, wide ? heap.strip : w, rows, T4, 4 * xs, 4 * ys);
+    }
   };
+  return heap;
+}
 
 /** The same in plain JavaScript, on an array of float32. */
 function plainLoops(f32) {
@@ -294,7 +332,8 @@ function plainLoops(f32) {
     },
     exp(x, n) { at(x, n).forEach((z, i, all) => { all[i] = Math.exp(z); }); },
     gelu(x, n) {
-      at(x, n).forEach((u, i, all) => { all[i] = u / (1 + Math.exp(-1.5957691216057308 * (u + 0.044715 * u * u * u))); });
+      const t2 = (u) => -2 * Math.sqrt(2 / Math.PI) * (u + 0.044715 * u * u * u);
+      at(x, n).forEach((u, i, all) => { all[i] = u / (1 + Math.exp(t2(u))); });
     },
   };
 }

@@ -1,35 +1,68 @@
-// page.js: what the visitor touches. The model works in worker.js; this file sends it messages and draws what comes back.
+// page.js: what the visitor touches. The model works in worker.js; this file sends it messages and draws what
+// comes back.
 
-import { $, app, in_words, learned_text, make, megabytes, mean, plural, problem, set_state, status, taught_by } from "./shared.js";
-import { choose, draw_inside, fill_heads, most_surprising, on_heads, redraw_arcs } from "./inside.js";
+import {
+  $,
+  app,
+  in_words,
+  learned_text,
+  make,
+  megabytes,
+  mean,
+  plural,
+  problem,
+  set_state,
+  status,
+  taught_by,
+} from "./shared.js";
+import {
+  choose,
+  draw_inside,
+  fill_heads,
+  most_surprising,
+  on_heads,
+  redraw_arcs,
+  show_table,
+} from "./inside.js";
 import { offer_game, offer_past, on_counted, on_judged, on_moment, set_up_play } from "./play.js";
 import { kept } from "./train_store.js";
 
-const FULL_SURPRISE = 6;                                     // nats drawn at full height: one chance in 400
-const LARGE = 30e6;                                          // bytes that a phone should not fetch unasked
-const LONGEST_LINK = 1500;                                   // letters of a beginning that an address can carry
+const FULL_SURPRISE = 6; // nats drawn at full height: one chance in 400
+const LARGE = 30e6; // bytes that a phone should not fetch unasked
+const LONGEST_LINK = 1500; // letters of a beginning that an address can carry
 
-let job = 0, ask = 0, pending = null, spoken = 0, typed = false, after = null;    // after: what happens once the text is whole
+let job = 0,
+  ask = 0,
+  pending = null,
+  spoken = 0,
+  typed = false,
+  after = null; // after: what happens once the text is whole
+let idle = null; // a worker that waits for a model
 const query = new URLSearchParams(location.search);
 const no = () => {};
-const NAME = /^[\w.-]+\/[\w.-]+$/;                           // owner/name
+const NAME = /^[\w.-]+\/[\w.-]+$/; // owner/name
 
 // ---------------------------------------------------------------- loading
 
 async function start() {
+  idle = new_worker(); // it fetches its own files while this one asks what the model is
   set_up_play(load);
   if (query.has("trained")) return open_trained();
   const repo = query.get("model") ?? window.huggingface?.variables?.MODEL;
-  app.site = await fetch("site.json").then((response) => (response.ok ? response.json() : {})).catch(() => ({}));
+  app.site = await fetch("site.json")
+    .then((response) => (response.ok ? response.json() : {}))
+    .catch(() => ({}));
   if (repo) {
-    if (!NAME.test(repo)) return on.failed({ what: "load", message: `${repo} is no model's name: give owner/name.` });
+    if (!NAME.test(repo))
+      return on.failed({ what: "load", message: `${repo} is no model's name: give owner/name.` });
     app.site = { title: repo.split("/")[1] };
   }
   if (app.site.title) document.title = $("title").textContent = app.site.title;
   add_links(app.site.links ?? []);
   const { opening } = app.site;
   add_examples(app.site.examples ?? []);
-  if (opening && !query.has("p")) {                          // made when the page was built: there before the model is
+  if (opening && !query.has("p")) {
+    // made when the page was built: there before the model is
     app.n_prompt = opening.n_prompt;
     add([...opening.text].map((piece, i) => ({ piece, nats: opening.nats[i] })));
     $("seed_text").value = opening.text.slice(0, opening.n_prompt);
@@ -57,55 +90,105 @@ function own(repo) {
 
 /** place: { repo, files, version, draft }, as fetching.js takes it. A second call replaces the model. */
 function load(place) {
-  if (app.about) { clear(); $("seed_text").value = ""; $("examples").replaceChildren(); app.site = {}; }
+  if (app.about) {
+    clear();
+    $("seed_text").value = "";
+    $("examples").replaceChildren();
+    app.site = {};
+  }
   app.worker?.terminate();
-  app.about = null;
+  app.worker = idle ?? new_worker();
+  [app.about, idle] = [null, null];
   set_state("loading");
   problem("");
   status("Fetching the model.");
-  // a worker made from a blob lives under this page's content security policy; one made from an address would not
-  const script = new Blob([`import ${JSON.stringify(new URL("worker.js", import.meta.url).href)};`], { type: "text/javascript" });
-  app.worker = new Worker(URL.createObjectURL(script), { type: "module" });
-  app.worker.onmessage = ({ data }) => on[data.type](data);
-  app.worker.onerror = (event) => { event.preventDefault(); on.failed({ what: "load", message: "The page's own files could not be loaded: reload the page." }); };
   app.worker.postMessage({ type: "load", kernels: query.get("kernels") ?? "auto", place });
+}
+
+/** A worker made from a blob lives under this page's content security policy; one from an address would not. */
+function new_worker() {
+  const address = JSON.stringify(new URL("worker.js", import.meta.url).href);
+  const script = new Blob([`import ${address};`], { type: "text/javascript" });
+  const worker = new Worker(URL.createObjectURL(script), { type: "module" });
+  worker.onmessage = ({ data }) => on[data.type](data);
+  worker.onerror = (event) => {
+    event.preventDefault();
+    on.failed({ what: "load", message: "The page's own files could not be loaded: reload the page." });
+  };
+  return worker;
 }
 
 /** Only addresses that open a page: a site.json cannot run anything. */
 function add_links(links) {
   for (const [text, address] of links) {
     const url = URL.canParse(address, location.href) ? new URL(address, location.href) : null;
-    if (/^https?:$/.test(url?.protocol)) $("links").append(make("a", text, { href: url.href, target: "_blank", rel: "noopener" }), " ");
+    if (/^https?:$/.test(url?.protocol))
+      $("links").append(make("a", text, { href: url.href, target: "_blank", rel: "noopener" }), " ");
   }
 }
 
 /** The model in words that a friend understands; what is exact and long stands folded. */
-function describe({ parameters, bytes, card, n_layer, n_head, n_embd, block_size, unit, n, draft }) {
-  const text = learned_text(card), { machine = {}, seconds } = card ?? {};
-  const time = !(seconds > 0) ? "" : seconds < 90 ? ` in ${in_words(Math.round(seconds), "second")}`
-    : seconds < 5400 ? ` in ${in_words(Math.round(seconds / 60), "minute")}` : ` in ${in_words(Math.round(seconds / 3600), "hour")}`;
-  const where = machine.device === "cpu" ? ` on ${in_words(machine.threads, "processor core")}` : machine.device ? " on a GPU" : "";
+function describe({ parameters, bytes, card, n_layer, n_head, n_embd, block_size, unit, draft }) {
+  const text = learned_text(card),
+    { machine = {}, seconds } = card ?? {};
+  const time = !(seconds > 0)
+    ? ""
+    : seconds < 90
+      ? ` in ${in_words(Math.round(seconds), "second")}`
+      : seconds < 5400
+        ? ` in ${in_words(Math.round(seconds / 60), "minute")}`
+        : ` in ${in_words(Math.round(seconds / 3600), "hour")}`;
+  const where =
+    machine.device === "cpu"
+      ? ` on ${in_words(machine.threads, "processor core")}`
+      : machine.device
+        ? " on a GPU"
+        : "";
   const share = (p) => make("b", `${(100 * p).toFixed(1)}%`);
-  $("card").replaceChildren(text ? `Learned ${text}${time}${time && where}${taught_by(card)}, ${unit} by ${unit}. ` : `It writes one ${unit} at a time. `);
-  if (card?.accuracy > 0) $("card").append(`It guesses the next ${unit} right `, share(card.accuracy), " of the time");
-  if (card?.accuracy > 0 && card.ngram_accuracy > 0) $("card").append(`; counting ${in_words(n ?? 5, "letter")}: `, share(card.ngram_accuracy));
+  $("card").replaceChildren(
+    text
+      ? `Learned ${text}${time}${time && where}${taught_by(card)}, ${unit} by ${unit}. `
+      : `It writes one ${unit} at a time. `,
+  );
+  if (card?.accuracy > 0)
+    $("card").append(`It guesses the next ${unit} right `, share(card.accuracy), " of the time");
+  if (card?.accuracy > 0 && card.ngram_accuracy > 0)
+    $("card").append(`; counting ${in_words(5, "letter")}: `, share(card.ngram_accuracy));
   $("card").append(`${card?.accuracy > 0 ? ". " : ""}It runs on this device: nothing you type leaves it.`);
-  const loss = card?.val_loss_char ?? card?.val_loss, counts = card?.ngram5_val_loss;
-  $("facts").textContent = `${(parameters / 1e6).toFixed(parameters < 1e7 ? 2 : 1)} million parameters in ${megabytes(bytes)}: ${n_layer} layers, `
-    + `${plural(n_head, "head")} each, vectors of ${n_embd} numbers, ${block_size} ${unit}s of memory.`
-    + (Number.isFinite(loss) ? ` Its average surprise on text that it never saw is ${loss.toFixed(3)} nats a character` : "")
-    + (Number.isFinite(loss) && Number.isFinite(counts) ? `; the table's is ${counts.toFixed(3)}.` : Number.isFinite(loss) ? "." : "")
-    + (draft ? ` A model of ${(draft / 1e6).toFixed(1)} million proposes ${unit}s to it, and it keeps or replaces them: faster, and still its own text.` : "")
-    + " A nat is the unit of surprise: minus the logarithm of the chance that was given to what came.";
+  const loss = card?.val_loss_char ?? card?.val_loss,
+    counts = card?.ngram5_val_loss;
+  $("facts").textContent =
+    `${(parameters / 1e6).toFixed(parameters < 1e7 ? 2 : 1)} million parameters in ${megabytes(bytes)}: ` +
+    `${n_layer} layers, ` +
+    `${plural(n_head, "head")} each, vectors of ${n_embd} numbers, ${block_size} ${unit}s of memory.` +
+    (Number.isFinite(loss)
+      ? ` Its average surprise on text that it never saw is ${loss.toFixed(3)} nats a character`
+      : "") +
+    (Number.isFinite(loss) && Number.isFinite(counts)
+      ? `; the table's is ${counts.toFixed(3)}.`
+      : Number.isFinite(loss)
+        ? "."
+        : "") +
+    (draft
+      ? ` A model of ${(draft / 1e6).toFixed(1)} million proposes ${unit}s to it, ` +
+        "and it keeps or replaces them: faster, and still its own text."
+      : "") +
+    " A nat is the unit of surprise: minus the logarithm of the chance that was given to what came.";
 }
 
 /** Beginnings of the text that the model was tested on: a click runs one. */
 function add_examples(examples) {
-  $("examples").replaceChildren(...examples.slice(0, 6).map((example) => {
-    const button = make("button", example.trim(), { type: "button" });
-    button.onclick = () => { $("seed_text").value = example; grow(); generate(); };
-    return button;
-  }));
+  $("examples").replaceChildren(
+    ...examples.slice(0, 6).map((example) => {
+      const button = make("button", example.trim(), { type: "button" });
+      button.onclick = () => {
+        $("seed_text").value = example;
+        grow();
+        generate();
+      };
+      return button;
+    }),
+  );
 }
 
 const on = {
@@ -125,7 +208,10 @@ const on = {
     app.about = about;
     $("bar").hidden = true;
     describe(about);
-    if (!app.site.examples) add_examples((about.card?.corpus?.examples ?? []).filter((e) => typeof e === "string" && e.length < 60));
+    if (!app.site.examples)
+      add_examples(
+        (about.card?.corpus?.examples ?? []).filter((e) => typeof e === "string" && e.length < 60),
+      );
     fill_heads();
     offer_game();
     offer_past(app.site.moments);
@@ -133,8 +219,10 @@ const on = {
     status("Ready.");
     if (pending) generate(...pending.splice(0));
     else if (query.has("p")) from_address();
-    else if (app.pieces.length) { read(app.pieces.join(""), app.n_prompt); choose(most_surprising()); }
-    else if ($("seed_text").value) typing();
+    else if (app.pieces.length) {
+      read(app.pieces.join(""), app.n_prompt);
+      choose(most_surprising());
+    } else if ($("seed_text").value) typing();
     else first_text();
     keep_for_offline();
   },
@@ -143,7 +231,7 @@ const on = {
     if (written_by !== undefined ? written_by !== job : from !== ask) return;
     show_dropped(dropped);
     if (written_by !== undefined) app.n_prompt = pieces.length;
-    if (pieces.join("\0") === app.pieces.join("\0")) return;  // the opening is on the page already
+    if (pieces.join("\0") === app.pieces.join("\0")) return; // the opening is on the page already
     const known = app.nats;
     clear();
     spoken = written_by === undefined ? Infinity : pieces.length;
@@ -154,7 +242,9 @@ const on = {
 
   nats({ nats, counts }) {
     [app.nats, app.counts] = [nats, counts];
-    nats.forEach((n, i) => { if ($("text").children[i]) shade($("text").children[i], n); });
+    nats.forEach((n, i) => {
+      if ($("text").children[i]) shade($("text").children[i], n);
+    });
     if (typed) draw_verdict();
   },
 
@@ -174,16 +264,33 @@ const on = {
     if (from !== job) return;
     const speed = /, [\d,]+ a second/.exec($("status").textContent)?.[0] ?? "";
     set_writing(false);
-    status(`${stopped ? "Stopped after" : "Done:"} ${plural(tokens, app.about.unit)}${speed}, seed ${app.used.seed}.`);
+    status(
+      `${stopped ? "Stopped after" : "Done:"} ${plural(tokens, app.about.unit)}${speed}, ` +
+        `seed ${app.used.seed}.`,
+    );
     speak(true);
     after();
   },
 
-  inside(message) { draw_inside(message); },
-  heads({ names }) { on_heads(names); },
-  counted(message) { on_counted(message); },
-  judged(message) { on_judged(message); },
-  moment(message) { on_moment(message); },
+  table({ n }) {
+    show_table(n);
+  },
+
+  inside(message) {
+    draw_inside(message);
+  },
+  heads({ names }) {
+    on_heads(names);
+  },
+  counted(message) {
+    on_counted(message);
+  },
+  judged(message) {
+    on_judged(message);
+  },
+  moment(message) {
+    on_moment(message);
+  },
 
   failed({ what, message }) {
     problem(message);
@@ -205,7 +312,10 @@ function keep_for_offline() {
 
 const number = (id, otherwise) => ($(id).value === "" ? otherwise : Math.trunc(Number($(id).value)));
 
-const show_surprise = () => { tell_address(); if (app.chosen < 0) choose(most_surprising()); };
+const show_surprise = () => {
+  tell_address();
+  if (app.chosen < 0) choose(most_surprising());
+};
 
 /**
  * swap: { at, id }: that id replaces the letter at `at`, and the model writes on from there.
@@ -218,15 +328,28 @@ function generate(swap = null, how = {}, next = show_surprise) {
     if (app.state === "waiting") load(own());
     return;
   }
-  if (!$("ask").reportValidity()) { $("settings").open = true; return; }
-  if (!swap) { clear(); app.n_prompt = 0; }
+  if (!$("ask").reportValidity()) {
+    $("settings").open = true;
+    return;
+  }
+  if (!swap) {
+    clear();
+    app.n_prompt = 0;
+  }
   problem("");
   [typed, after] = [false, next];
   $("verdict").hidden = true;
   set_writing(true);
   status("Writing.");
-  app.used = { seed: number("seed", crypto.getRandomValues(new Uint32Array(1))[0] % 1e6), max: number("max", 300), top_k: number("top_k", 0),
-    temperature: Number($("temperature").value), to_line: $("to_line").checked, fast: $("fast").checked, ...how };
+  app.used = {
+    seed: number("seed", crypto.getRandomValues(new Uint32Array(1))[0] % 1e6),
+    max: number("max", 300),
+    top_k: number("top_k", 0),
+    temperature: Number($("temperature").value),
+    to_line: $("to_line").checked,
+    fast: $("fast").checked,
+    ...how,
+  };
   app.worker.postMessage({ type: "generate", job: ++job, text: $("seed_text").value, swap, ...app.used });
 }
 
@@ -246,9 +369,9 @@ function stop() {
 }
 
 function set_writing(now) {
-  if (!now && document.activeElement === $("stop")) $("go").focus();                    // Stop goes, the focus stays
+  if (!now && document.activeElement === $("stop")) $("go").focus(); // Stop goes, the focus stays
   set_state(now ? "writing" : "ready");
-  $("go").setAttribute("aria-disabled", now);                // never `disabled`: that would throw the focus away
+  $("go").setAttribute("aria-disabled", now); // never `disabled`: that would throw the focus away
 }
 
 function clear() {
@@ -259,11 +382,17 @@ function clear() {
   choose(-1);
 }
 
-function shade(span, n) { span.style.setProperty("--h", n === null || n === undefined ? "0%" : `${Math.min(100, (100 * n) / FULL_SURPRISE).toFixed(0)}%`); }
+function shade(span, n) {
+  span.style.setProperty(
+    "--h",
+    n === null || n === undefined ? "0%" : `${Math.min(100, (100 * n) / FULL_SURPRISE).toFixed(0)}%`,
+  );
+}
 
 /** Put new characters on the page; it scrolls along as long as the visitor has not scrolled up. */
 function add(items) {
-  const paper = $("paper"), along = paper.scrollHeight - paper.scrollTop - paper.clientHeight < 60;
+  const paper = $("paper"),
+    along = paper.scrollHeight - paper.scrollTop - paper.clientHeight < 60;
   const fragment = document.createDocumentFragment();
   for (const { piece, nats } of items) {
     const kind = `${app.pieces.length < app.n_prompt ? " seed" : ""}${piece.includes("\n") ? " nl" : ""}`;
@@ -289,10 +418,14 @@ function speak(all = false) {
 
 function show_dropped(dropped) {
   $("dropped").hidden = !dropped.length;
-  const shown = (c) => (/^[\p{L}\p{N}\p{P}\p{S}]$/u.test(c) ? c : `U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`);
+  const shown = (c) =>
+    /^[\p{L}\p{N}\p{P}\p{S}]$/u.test(c)
+      ? c
+      : `U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
   const more = dropped.length > 12 ? ` and ${dropped.length - 12} more` : "";
-  $("dropped").textContent = `Left out, because the model never saw ${dropped.length === 1 ? "it" : "them"} in training: `
-    + `${dropped.slice(0, 12).map(shown).join(", ")}${more}.`;
+  $("dropped").textContent =
+    `Left out, because the model never saw ${dropped.length === 1 ? "it" : "them"} in training: ` +
+    `${dropped.slice(0, 12).map(shown).join(", ")}${more}.`;
 }
 
 // ---------------------------------------------------------------- typing: every letter is shaded as it comes
@@ -305,59 +438,85 @@ function read(text, n_prompt) {
 function typing() {
   grow();
   stop();
-  job++;                                                     // what the model still says of the text before is not heard
+  job++; // what the model still says of the text before is not heard
   if (!app.about) return;
   typed = true;
   status("Ready.");
   read($("seed_text").value, 0);
-  if (!$("seed_text").value) { clear(); $("empty").hidden = false; $("verdict").hidden = true; }
+  if (!$("seed_text").value) {
+    clear();
+    $("empty").hidden = false;
+    $("verdict").hidden = true;
+  }
 }
 
 /** The field is as tall as its text, up to a few lines. */
 function grow() {
   const field = $("seed_text");
   field.style.height = "auto";
-  if (field.value.trimEnd().length < 24 && !field.value.trim().includes("\n")) return; // a name and its line end: one row
+  // a name and its line end: one row
+  if (field.value.trimEnd().length < 24 && !field.value.trim().includes("\n")) return;
   field.style.height = `${Math.min(field.scrollHeight + 2, 130)}px`;
 }
 
 /** How much like its own text the model finds what was typed: nats a letter, lower is more alike. */
 function draw_verdict() {
-  const nats = app.nats.filter((n) => n !== null), counts = app.counts.filter((n) => n !== null), { card, vocab_size, unit } = app.about;
+  const nats = app.nats.filter((n) => n !== null),
+    counts = app.counts.filter((n) => n !== null),
+    { card, vocab_size, unit } = app.about;
   $("verdict").hidden = nats.length < 8;
   if (nats.length < 8) return;
-  const text = learned_text(card), unseen = card?.val_loss_char ?? card?.val_loss, own = mean(nats), widest = Math.log(vocab_size);
+  const text = learned_text(card),
+    unseen = card?.val_loss_char ?? card?.val_loss,
+    own = mean(nats),
+    widest = Math.log(vocab_size);
   const scale = make("div", "", { class: "scale", "aria-hidden": "true" });
-  for (const [kind, n] of [["unseen", unseen], ["yours", own]]) {
+  for (const [kind, n] of [
+    ["unseen", unseen],
+    ["yours", own],
+  ]) {
     if (!Number.isFinite(n)) continue;
     const mark = make("i", "", { class: kind });
     mark.style.setProperty("--x", `${Math.min(100, (100 * n) / widest).toFixed(1)}%`);
     scale.append(mark);
   }
-  $("verdict").replaceChildren(make("b", text ? `How much like ${text}? ` : "How much like what it learned? "),
-    `${own.toFixed(2)} nats of surprise a ${unit}${counts.length ? `; the table of counts: ${mean(counts).toFixed(2)}` : ""}.`
-    + (Number.isFinite(unseen) && text ? ` ${text[0].toUpperCase()}${text.slice(1)} that it never saw: ${unseen.toFixed(2)}.` : "")
-    + ` Blind guessing: ${widest.toFixed(2)}.`, scale);
+  $("verdict").replaceChildren(
+    make("b", text ? `How much like ${text}? ` : "How much like what it learned? "),
+    `${own.toFixed(2)} nats of surprise a ${unit}` +
+      `${counts.length ? `; the table of counts: ${mean(counts).toFixed(2)}` : ""}.` +
+      (Number.isFinite(unseen) && text
+        ? ` ${text[0].toUpperCase()}${text.slice(1)} that it never saw: ${unseen.toFixed(2)}.`
+        : "") +
+      ` Blind guessing: ${widest.toFixed(2)}.`,
+    scale,
+  );
 }
 
-// ---------------------------------------------------------------- sharing: the address carries what made the text
+// ---------------------------------------------------------------- sharing: the address carries what made the
+// text
 
 /** What makes this text again. Null where the beginning is too long for an address. */
 function address() {
-  const prompt = app.pieces.slice(0, app.n_prompt).join(""), { seed, temperature, top_k, max, to_line } = app.used;
+  const prompt = app.pieces.slice(0, app.n_prompt).join(""),
+    { seed, temperature, top_k, max, to_line } = app.used;
   if (prompt.length > LONGEST_LINK) return null;
   const shared = new URLSearchParams({ p: prompt, s: seed, t: temperature, n: max });
   if (top_k) shared.set("k", top_k);
   if (to_line === false) shared.set("l", 0);
   if (app.chosen >= 0) shared.set("at", app.chosen);
-  for (const name of ["model", "draft", "kernels", "trained"]) if (query.has(name)) shared.set(name, query.get(name));
+  for (const name of ["model", "draft", "kernels", "trained"])
+    if (query.has(name)) shared.set(name, query.get(name));
   return shared.toString();
 }
 
 function tell_address() {
   const shared = address();
   if (shared === null || app.state === "loading") return;
-  try { history.replaceState(null, "", `?${shared}`); } catch { /* a frame without an address of its own */ }
+  try {
+    history.replaceState(null, "", `?${shared}`);
+  } catch {
+    /* a frame without an address of its own */
+  }
   if (window.parent !== window) window.parent.postMessage({ queryString: shared }, "https://huggingface.co");
 }
 
@@ -370,34 +529,64 @@ function from_address() {
   const at = Number(query.get("at") ?? -1);
   const fits = () => Number.isInteger(at) && at > 0 && at < app.pieces.length;
   generate(null, { fast: true }, () => choose(fits() ? at : most_surprising()));
-  $("seed").value = "";                                      // the next text is a new one
+  $("seed").value = ""; // the next text is a new one
 }
 
 async function put_on_clipboard(button, text) {
   const words = button.textContent;
   await navigator.clipboard.writeText(text).catch(() => getSelection().selectAllChildren($("text")));
   button.textContent = "Copied";
-  setTimeout(() => { button.textContent = words; }, 1500);
+  setTimeout(() => {
+    button.textContent = words;
+  }, 1500);
 }
 
 // ---------------------------------------------------------------- what the visitor does
 
-$("ask").onsubmit = (event) => { event.preventDefault(); if (app.state !== "writing") generate(); };
-$("ask").addEventListener("invalid", () => { $("settings").open = true; }, true);      // a browser cannot point at what is folded
-document.addEventListener("swap", ({ detail }) => {                                    // a bar was chosen: what if?
+$("ask").onsubmit = (event) => {
+  event.preventDefault();
+  if (app.state !== "writing") generate();
+};
+$("ask").addEventListener(
+  "invalid",
+  () => {
+    $("settings").open = true;
+  },
+  true,
+); // a browser cannot point at what is folded
+document.addEventListener("swap", ({ detail }) => {
+  // a bar was chosen: what if?
   const left = Math.max(100, app.pieces.length - detail.at);
   $("seed_text").value = app.pieces.slice(0, detail.at).join("") + detail.piece;
   grow();
-  generate(detail, { seed: app.used.seed, max: left }, () => { tell_address(); choose(detail.at); });
+  generate(detail, { seed: app.used.seed, max: left }, () => {
+    tell_address();
+    choose(detail.at);
+  });
   $("text").focus({ preventScroll: true });
 });
-document.addEventListener("chosen", () => { if (!typed && app.state === "ready" && location.search) tell_address(); });
+document.addEventListener("chosen", () => {
+  if (!typed && app.state === "ready" && location.search) tell_address();
+});
 $("stop").onclick = stop;
-$("retry").onclick = () => { problem(""); status("Fetching the model."); app.worker.postMessage({ type: "retry" }); };
+$("retry").onclick = () => {
+  problem("");
+  status("Fetching the model.");
+  app.worker.postMessage({ type: "retry" });
+};
 $("seed_text").oninput = typing;
-$("seed_text").onkeydown = (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); $("ask").requestSubmit(); } };
-document.onkeydown = (event) => { if (event.key === "Escape") stop(); };
-$("temperature").oninput = () => { $("temperature_out").textContent = Number($("temperature").value).toFixed(2); };
+$("seed_text").onkeydown = (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    $("ask").requestSubmit();
+  }
+};
+document.onkeydown = (event) => {
+  if (event.key === "Escape") stop();
+};
+$("temperature").oninput = () => {
+  $("temperature_out").textContent = Number($("temperature").value).toFixed(2);
+};
 $("shade").onchange = () => $("text").classList.toggle("shade", $("shade").checked);
 $("text").classList.add("shade");
 $("copy").onclick = () => put_on_clipboard($("copy"), app.pieces.join(""));

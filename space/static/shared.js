@@ -1,25 +1,59 @@
-// shared.js: what the page's files have in common: the state, words for letters and numbers, and making elements.
+// shared.js: what the page's files have in common: the state, words for letters and numbers, and making
+// elements.
 
 export const $ = (id) => document.getElementById(id);
 
-/** The page's state. pieces[i], nats[i], counts[i]: a letter and what it cost the model and the 5-gram (null: not known). */
+/**
+ * The page's state. pieces[i], nats[i], counts[i]: a letter and what it cost the model and the 5-gram (null:
+ * not known).
+ */
 export const app = {
-  worker: null, about: null, site: {}, state: "loading",     // state: loading, ready, writing, failed
-  pieces: [], nats: [], counts: [], n_prompt: 0, chosen: -1,
-  used: { seed: 1, temperature: 0.7, top_k: 0, max: 300 },   // how the text on the page was written
+  worker: null,
+  about: null,
+  site: {},
+  state: "loading", // state: loading, ready, writing, failed
+  pieces: [],
+  nats: [],
+  counts: [],
+  n_prompt: 0,
+  chosen: -1,
+  used: { seed: 1, temperature: 0.7, top_k: 0, max: 300 }, // how the text on the page was written
 };
 
-export function set_state(state) { document.body.dataset.state = app.state = state; }
+export function set_state(state) {
+  document.body.dataset.state = app.state = state;
+}
 
 const GLYPHS = { " ": "\u2423", "\n": "\u23CE", "\t": "\u21E5" };
 const NAMES = { " ": "space", "\n": "new line", "\t": "tab" };
-const NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"];
+const NUMBERS = [
+  "no",
+  "one",
+  "two",
+  "three",
+  "four",
+  "five",
+  "six",
+  "seven",
+  "eight",
+  "nine",
+  "ten",
+  "eleven",
+  "twelve",
+];
 
 /** A piece of text as a person would call it: 'e', space, new line. */
 export const name_of = (piece) => NAMES[piece] ?? `\u2018${glyphs(piece)}\u2019`;
 export const glyphs = (text) => [...text].map((c) => GLYPHS[c] ?? c).join("");
 
-export const percent = (p) => p >= 0.995 ? "over 99%" : p >= 0.0995 ? `${(100 * p).toFixed(0)}%` : p >= 0.001 ? `${(100 * p).toFixed(1)}%` : "under 0.1%";
+export const percent = (p) =>
+  p >= 0.995
+    ? "over 99%"
+    : p >= 0.0995
+      ? `${(100 * p).toFixed(0)}%`
+      : p >= 0.001
+        ? `${(100 * p).toFixed(1)}%`
+        : "under 0.1%";
 export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
 export const plural = (n, unit) => `${n.toLocaleString("en")} ${unit}${n === 1 ? "" : "s"}`;
 export const in_words = (n, unit) => `${NUMBERS[n] ?? n} ${unit}${n === 1 ? "" : "s"}`;
@@ -34,7 +68,9 @@ export function make(tag, text = "", attributes = {}, ...children) {
   return element;
 }
 
-export function status(message) { if ($("status").textContent !== message) $("status").textContent = message; }
+export function status(message) {
+  if ($("status").textContent !== message) $("status").textContent = message;
+}
 
 export function problem(message) {
   $("problem").hidden = !message;

@@ -1,11 +1,11 @@
 // speculate.js: a small model proposes several ids, the large one checks them all in one pass. Read it beside
 // gpt2/speculative.py: the same steps.
 //
-// Fetching a large model's weights from memory takes most of the time of a step, and a pass over four ids fetches them
-// once, as a pass over one does. A proposal x, drawn from the small model's law q, is kept with probability
-// min(1, p(x) / q(x)), p being the large model's; the first that is refused is replaced by a draw from max(p - q, 0),
-// scaled to sum 1. The text then has exactly the large model's law, whatever the small one proposes (Leviathan et al.
-// 2023, Chen et al. 2023); a better small model only makes it faster.
+// Fetching a large model's weights from memory takes most of the time of a step, and a pass over four ids
+// fetches them once, as a pass over one does. A proposal x, drawn from the small model's law q, is kept with
+// probability min(1, p(x) / q(x)), p being the large model's; the first that is refused is replaced by a draw
+// from max(p - q, 0), scaled to sum 1. The text then has exactly the large model's law, whatever the small
+// one proposes (Leviathan et al. 2023, Chen et al. 2023); a better small model only makes it faster.
 
 /**
  * Yields { id, window, logits } as GPT.stream does: logits are the large model's.
@@ -27,12 +27,15 @@ export function* speculate(large, small, window, max_new_tokens, { law, pick, ah
   }
 }
 
-/** A model reading a text that grows at its end and may be taken back: its window moves on only where it must. */
+/**
+ * A model reading a text that grows at its end and may be taken back: its window moves on only where it must.
+ */
 function Reader(model) {
   const { block_size } = model.config;
   let start = 0;
   return function* read(ids) {
-    const full = ids.length - start > block_size, fresh = ids.length <= start;         // fresh: the large one's window moved on
+    // fresh: the large one's window moved on
+    const full = ids.length - start > block_size, fresh = ids.length <= start;
     if (full || fresh) start = Math.max(0, ids.length - Math.max(1, block_size >> 1));
     return yield* model.read(ids.slice(start));
   };
@@ -55,7 +58,10 @@ function* check(large, ids, n) {
   return logits.slice(-n);
 }
 
-/** [{ id, at }]: the proposals that are kept, and one id more: the correction, or the next one if all were kept. */
+/**
+ * [{ id, at }]: the proposals that are kept, and one id more: the correction, or the next one if all were
+ * kept.
+ */
 function verdict(proposed, q, p, pick) {
   const kept = [];
   for (const [at, id] of proposed.entries()) {
