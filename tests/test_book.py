@@ -9,21 +9,27 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 from conftest import ROOT
+from filelock import FileLock
 
 from lab import book
+from lab.book_pages import terms
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH (apt-get install chromium)")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
 PAGES = ["index.html", "gpt_dev.html", "gpt2_training.html", "exercises.html", "notebooks/speed.html"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """The book of the committed notebooks; a warning of Sphinx is an error."""
-    out = tmp_path_factory.mktemp("book") / "Bob's book"
-    book.build(out, strict=True)
+    """The book of the committed notebooks, built once for all workers; a warning of Sphinx is an error."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out = base / "book" / "Bob's book"
+    with FileLock(base / "book.lock"):
+        if not (out / "index.html").exists():
+            book.build(out, strict=True)
     return out
 
 
@@ -62,8 +68,9 @@ def test_no_dead_link_inside(built):
 def test_pictures_keep_their_words_and_folds(built):
     """Catches alt text lost on the way, a folded cell in full sight, and a page without its run."""
     nb = nbformat.read(ROOT / "gpt_dev.ipynb", as_version=4)
-    alts = [" ".join(o.metadata["image/png"]["alt"].split()) for cell in nb.cells for o in cell.get("outputs", [])
-            if "image/png" in o.get("data", {})]
+    outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    alts = [" ".join(o.metadata["image/png"]["alt"].split()) for o in pictures]
     page = (built / "gpt_dev.html").read_text(encoding="utf-8")
     shown = [picture.get("alt") for picture in Page(built / "gpt_dev.html").pictures]
     assert alts and [alt for alt in alts if alt not in shown] == []
@@ -76,7 +83,8 @@ def test_every_exercise_is_listed(built):
     page = (built / "exercises.html").read_text(encoding="utf-8")
     known = page.lower().replace("_", "-")
     for path in book.notebooks():
-        cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+        nb = nbformat.read(path, as_version=4)
+        cells = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
         for number in re.findall(r"^(?:#+ |\*\*)Exercise (\w+)", "\n".join(cells), re.MULTILINE):
             link = f"{path.stem}.html#{path.stem}-exercise-{number}"
             assert link.lower().replace("_", "-") in known, link
@@ -119,7 +127,8 @@ def visit(chromium, built):
         page.set_viewport_size({"width": width, "height": 900})
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or errors.append(request.url))
+        local = ("file:", "data:")
+        page.on("request", lambda request: request.url.startswith(local) or errors.append(request.url))
         page.goto((built / name.split("#")[0]).as_uri() + ("#" + name.split("#")[1] if "#" in name else ""))
         return page
 
@@ -142,7 +151,8 @@ def test_a_bet_comes_before_the_answer(visit):
     """Catches an answer in sight before the bet, a bet that is forgotten, and a tally that miscounts."""
     page = visit("gpt_dev.html")
     first = page.locator(".bet").first
-    after, next_section = first.locator("xpath=following-sibling::*").first, page.locator("section > section").nth(2)
+    after = first.locator("xpath=following-sibling::*").first
+    next_section = page.locator("section > section").nth(2)
     assert not after.is_visible() and not next_section.is_visible()
     first.get_by_text("(b)").click()  # gpt_dev's first answer is (b)
     assert after.is_visible()
@@ -153,26 +163,67 @@ def test_a_bet_comes_before_the_answer(visit):
     assert deep.locator("#gpt-dev-exercise-9").is_visible()
 
 
+def fill_pictures(page):
+    """Place all bets and bring each place of a live picture near the screen, until it is filled."""
+    page.evaluate("document.querySelectorAll('.bet').forEach(show)")
+    for place in page.locator("[data-live]").all():
+        place.evaluate("(place) => place.scrollIntoView()")
+        playwright.expect(place).to_have_class(re.compile(r"\bon\b"), timeout=60_000)
+
+
+def by_keyboard(picture, label, *keys):
+    picture.get_by_label(label).focus()
+    for key in keys:
+        picture.page.keyboard.press(key)
+
+
+LIVE = {  # picture: (what a reader does, what they then read)
+    "strip": (lambda p: p.get_by_label("Your line").fill("qqq€"), "The models know no €: left out."),
+    "strip-counts": (lambda p: p.get_by_label("Your line").fill("o§"), "The models know no §: left out."),
+    "table": (lambda p: p.get_by_label("A few letters").fill("zzq"), "“zzq”: never seen in train."),
+    "arcs": (lambda p: (p.get_by_label("Model").select_option("one_head"),
+                        by_keyboard(p, "shuffle", "Space")), "The shuffle changed nothing."),
+    "dials": (lambda p: by_keyboard(p, "Temperature", "Home"), "1 letter to draw from"),
+    "ladder": (lambda p: p.get_by_role("button", name="neural bigram").press("Enter"), "wrote:"),
+    "head": (lambda p: by_keyboard(p, "a, vowel", "Home"), "0.00 10.00"),
+    "steps": (lambda p: by_keyboard(p, "Step", "End"), "After 1500 steps"),
+}
+
+
 @needs_chromium
-def test_words_are_explained_by_tap(visit, monkeypatch):
+def test_live_pictures_work(visit):
+    """Catches a picture that stays empty, that only a mouse can move, or that the notebook no longer has."""
+    page = visit("gpt_dev.html", width=390)
+    fill_pictures(page)
+    assert {place.get_attribute("data-live") for place in page.locator("[data-live]").all()} == set(LIVE)
+    for name, (act, read) in LIVE.items():
+        picture = page.locator(f"[data-live='{name}']")
+        act(picture)
+        playwright.expect(picture).to_contain_text(read, timeout=60_000)
+    shown = page.locator(".cell:has(+ .live.replaces) .cell_output img").first
+    assert not shown.is_visible()
+    page.emulate_media(media="print")
+    assert shown.is_visible() and not page.locator(".live").first.is_visible()
+
+
+@needs_chromium
+def test_words_are_explained_by_tap(visit):
     """Catches a term that only a mouse can open, or that the keyboard cannot reach."""
-    if not book.terms():
-        pytest.skip("there is no glossary yet")
     page = visit("gpt2_gradio.html", width=390)
     word = page.locator(".term").first
     word.click()
-    assert page.inner_text("#term-box") in book.terms().values()
+    assert page.inner_text("#term-box") in terms().values()
     page.keyboard.press("Escape")
     assert page.locator("#term-box").count() == 0
 
 
 @needs_chromium
-@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize("width", [360, 768, 1440])
 def test_nothing_is_wider_than_the_screen(visit, width):
     """Catches a table or a picture that makes a phone scroll sideways."""
     for name in PAGES:
         page = visit(name, width)
-        page.evaluate("document.querySelectorAll('.bet').forEach((box) => box.classList.add('placed'))")
+        fill_pictures(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width + 1, name
 
 
@@ -184,10 +235,11 @@ def test_axe_finds_nothing(visit, theme):
     for name in PAGES:
         page = visit(name)
         page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-        page.evaluate("document.querySelectorAll('.bet').forEach(show)")
+        fill_pictures(page)
         page.wait_for_timeout(500)  # the theme looks for boxes that scroll
         for violation in axe.Axe().run(page).response["violations"]:
-            found.append((name, violation["id"], len(violation["nodes"]), violation["nodes"][0]["html"][:200]))
+            nodes = violation["nodes"]
+            found.append((name, violation["id"], len(nodes), nodes[0]["html"][:200]))
     assert found == []
 
 
