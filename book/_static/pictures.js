@@ -81,7 +81,8 @@ export function make(tag, attributes = {}, ...children) {
 
 export const visible = (text) => text.replaceAll("\n", "\u23CE").replaceAll(" ", "\u2423");
 export const named = (letter) => ({ " ": "space", "\n": "new line" }[letter] ?? letter);
-export const percent = (p) => p > 0 && p < 0.001 ? "under 0.1%" : `${(100 * p).toFixed(p < 0.0995 ? 1 : 0)}%`;
+export const percent = (p) => p > 0 && p < 0.001 ? "under 0.1%"
+  : `${(100 * p).toFixed(p > 0 && p < 0.0995 ? 1 : 0)}%`;
 
 /** A labelled text, of one line or of `rows`; change(text) is called as it is typed. */
 export function field(label, value, maxlength, change, rows = 1) {
