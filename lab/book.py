@@ -24,6 +24,7 @@ from lab.project import ROOT, notebooks, project_path
 
 PAGES = ["bench/README.md", "data/README.md", "ARCHITECTURE.md", "AGENTS.md"]  # those that exist
 LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")
+WORD = re.compile(r"(glossary\.md)#[\w-]+")  # a word of the glossary has no place of its own: the page is meant
 
 
 class BookError(Exception):
@@ -113,7 +114,7 @@ def laid_out(nb, path):
     for cell in nb.cells:
         tags = cell.metadata.setdefault("tags", [])
         if cell.cell_type == "markdown":
-            titles, cell.source = one_title(titles, cell.source)
+            titles, cell.source = one_title(titles, WORD.sub(r"\1", cell.source))
         elif "folded" in tags:
             tags.append("hide-input")
         for number, output in enumerate(cell.get("outputs", [])):
