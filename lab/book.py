@@ -24,7 +24,7 @@ from lab.project import ROOT, notebooks, project_path
 
 PAGES = ["bench/README.md", "data/README.md", "ARCHITECTURE.md", "AGENTS.md"]  # those that exist
 LINK = re.compile(r"\]\(([^)\s#]+)[^)]*\)")
-WORD = re.compile(r"(glossary\.md)#[\w-]+")  # a word of the glossary has no place of its own: the page is meant
+WORD = re.compile(r"(glossary\.md)#[\w-]+")  # a word has no place of its own there: the page is meant
 
 
 class BookError(Exception):
