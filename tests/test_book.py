@@ -163,6 +163,53 @@ def test_a_bet_comes_before_the_answer(visit):
     assert deep.locator("#gpt-dev-exercise-9").is_visible()
 
 
+def fill_pictures(page):
+    """Place all bets and bring each place of a live picture near the screen, until it is filled."""
+    page.evaluate("document.querySelectorAll('.bet').forEach(show)")
+    for place in page.locator("[data-live]").all():
+        place.evaluate("(place) => place.scrollIntoView()")
+        playwright.expect(place).to_have_class(re.compile(r"\bon\b"), timeout=60_000)
+
+
+def by_keyboard(picture, label, *keys):
+    picture.get_by_label(label).focus()
+    for key in keys:
+        picture.page.keyboard.press(key)
+
+
+def type_line(picture, text):
+    picture.get_by_label("Your line", exact=True).fill(text)
+
+
+LIVE = {  # picture: (what a reader does, what they then read)
+    "strip": (lambda p: type_line(p, "qqq€"), "The models know no €: left out."),
+    "strip-counts": (lambda p: type_line(p, "o§"), "The models know no §: left out."),
+    "table": (lambda p: p.get_by_label("A few letters").fill("zzq"), "“zzq”: never seen in train."),
+    "arcs": (lambda p: (p.get_by_label("Model").select_option("one_head"),
+                        by_keyboard(p, "shuffle", "Space")), "The shuffle changed nothing."),
+    "dials": (lambda p: by_keyboard(p, "Temperature", "Home"), "1 letter to draw from"),
+    "ladder": (lambda p: p.get_by_role("button", name="neural bigram").press("Enter"), "wrote:"),
+    "head": (lambda p: by_keyboard(p, "a, vowel", "Home"), "-10.00"),
+    "steps": (lambda p: by_keyboard(p, "Step", "End"), "After 1500 steps"),
+}
+
+
+@needs_chromium
+def test_live_pictures_work(visit):
+    """Catches a picture that stays empty, that only a mouse can move, or that the notebook no longer has."""
+    page = visit("gpt_dev.html", width=390)
+    fill_pictures(page)
+    assert {place.get_attribute("data-live") for place in page.locator("[data-live]").all()} == set(LIVE)
+    for name, (act, read) in LIVE.items():
+        picture = page.locator(f"[data-live='{name}']")
+        act(picture)
+        playwright.expect(picture).to_contain_text(read, timeout=60_000)
+    shown = page.locator(".cell:has(+ .live.replaces) .cell_output img").first
+    assert not shown.is_visible()
+    page.emulate_media(media="print")
+    assert shown.is_visible() and not page.locator(".live").first.is_visible()
+
+
 @needs_chromium
 def test_words_are_explained_by_tap(visit):
     """Catches a term that only a mouse can open, or that the keyboard cannot reach."""
@@ -180,7 +227,7 @@ def test_nothing_is_wider_than_the_screen(visit, width):
     """Catches a table or a picture that makes a phone scroll sideways."""
     for name in PAGES:
         page = visit(name, width)
-        page.evaluate("document.querySelectorAll('.bet').forEach(show)")
+        fill_pictures(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width + 1, name
 
 
@@ -192,7 +239,7 @@ def test_axe_finds_nothing(visit, theme):
     for name in PAGES:
         page = visit(name)
         page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-        page.evaluate("document.querySelectorAll('.bet').forEach(show)")
+        fill_pictures(page)
         page.wait_for_timeout(500)  # the theme looks for boxes that scroll
         for violation in axe.Axe().run(page).response["violations"]:
             nodes = violation["nodes"]
