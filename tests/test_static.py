@@ -730,6 +730,7 @@ def test_against_counting_the_game_and_the_time_machine(visit, site):
     ids = tokenizer.encode(HELDOUT[: start + 10])
     assert rows[2].endswith(f"{table.losses(ids)[-10:].mean():.2f} nats")
     past = GPT.from_pretrained(site[1].parent / "m/moments/20")
+    assert page.inner_text("#when_out") == "the whole training"
     for key, model in (("Home", past), ("End", site[2])):
         page.press("#when", key)
         wait(page, "document.getElementById('past_note').textContent.includes('never saw')")

@@ -121,9 +121,11 @@ let steps = []; // of the moments; the last place is the model itself
 export function offer_past(found = []) {
   steps = [...found].sort((a, b) => a - b);
   $("past").hidden = !steps.length;
-  $("when").max = $("when").value = steps.length;
+  $("when").max = steps.length; // before the value, which it would hold down
+  $("when").value = steps.length;
   $("when").oninput();
   $("past_note").textContent = "";
+  $("past_text").textContent = "Move the slider to its left end: that is where it began.";
 }
 
 const step_at = (place) => steps[place] ?? null;
