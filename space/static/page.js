@@ -105,7 +105,7 @@ function load(place) {
   app.worker.postMessage({ type: "load", kernels: query.get("kernels") ?? "auto", place });
 }
 
-/** A worker made from a blob lives under this page's content security policy; one from an address would not. */
+/** Made from a blob, a worker lives under this page's security policy; one from an address would not. */
 function new_worker() {
   const address = JSON.stringify(new URL("worker.js", import.meta.url).href);
   const script = new Blob([`import ${address};`], { type: "text/javascript" });

@@ -86,6 +86,7 @@ export function learned_text(card) {
 
 /** " from what four other models would guess", where their probabilities were its targets; "" otherwise. */
 export function taught_by(card) {
-  const named = card?.config?.teacher, n = typeof named === "string" ? named.split(",").filter(Boolean).length : 0;
+  const named = card?.config?.teacher;
+  const n = typeof named === "string" ? named.split(",").filter(Boolean).length : 0;
   return n ? ` from what ${in_words(n, "other model")} would guess` : "";
 }
