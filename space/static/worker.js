@@ -7,7 +7,8 @@
 //     count {n_prompt, max, temperature, top_k, seed} · judge {text, last} · moment {step, prompt, unseen}
 //   worker -> page
 //     progress {done, total} · stalled {message} · ready {...} · table {n}
-//     pieces {ask?, job?, pieces, dropped} · nats {from, nats, counts} · reading {read, of} · tokens {items, seconds, count} · heads {names}
+//     pieces {ask?, job?, pieces, dropped} · nats {from, nats, counts} · reading {read, of}
+//     tokens {items, seconds, count} · heads {names}
 //     done {stopped, tokens} · inside {...} · counted {pieces} · judged {rounds}
 //     moment {step, prompt, text, nats} · failed {what, message}
 
