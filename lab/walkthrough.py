@@ -60,7 +60,8 @@ def walk(paths, in_place=False, publish=False):
         executed[path.name] = out
         if in_place and not run["quick"]:
             note_minutes(path.stem, run)
-            keep_results(run)
+            if path.stem == MAIN[0]:  # the ladder is Build's
+                keep_results(run)
     if in_place:
         readme.main([])
     page = book.build(BUILD / "book", executed)
