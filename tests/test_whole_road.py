@@ -23,7 +23,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 LEFT_OUT = (".git", ".venv", "build", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", "node_modules")
 ROAD = ("gpt_dev", "gpt2_training", "gpt2_gradio")
 SHAKESPEARE = re.compile(r"ROMEO|PROSPERO|KATHARINA|Shakespeare|\b65 (symbols|letters|choices)")
-OURS = re.compile(r"^our run on Tiny Shakespeare|^expect on Tiny Shakespeare|^our twelve layers|^YOUR TEXT", re.MULTILINE)
+OURS = re.compile(r"^our (run|twelve layers)|^expect on Tiny Shakespeare|^YOUR TEXT", re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
