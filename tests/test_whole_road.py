@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import NO_TEXT, ROOT
 
+from data.text import load_text
 from lab.notebook import NotebookError, read, write
 from lab.project import notebooks
 from lab.run import execute
@@ -23,7 +24,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 LEFT_OUT = (".git", ".venv", "build", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", "node_modules")
 ROAD = ("gpt_dev", "gpt2_training", "gpt2_gradio")
 SHAKESPEARE = re.compile(r"ROMEO|PROSPERO|KATHARINA|Shakespeare|\b65 (symbols|letters|choices)")
-OURS = re.compile(r"^our (run|twelve layers)|^expect on Tiny Shakespeare|^YOUR TEXT", re.MULTILINE)
+OURS = re.compile(r"^our run on Tiny Shakespeare|^our twelve layers, which read Tiny Shakespeare"
+                  r"|^expect on Tiny Shakespeare|^YOUR TEXT", re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +57,7 @@ def doubled(nb):
 
 
 IN_THE_SUITE = ("gpt2_gradio", "smoothing")
-TOO_LONG = "three quick runs of this notebook take minutes: set WHOLE_ROAD=1 to run it"
+TOO_LONG = "this takes minutes: set WHOLE_ROAD=1 to run it"
 
 
 @pytest.mark.skipif(bool(NO_TEXT), reason=NO_TEXT or "the text is here")
@@ -158,14 +160,19 @@ def foreign(words):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
-@pytest.mark.parametrize("kind", ["cyrillic", "han"])
+@pytest.mark.parametrize("kind", TEXTS)
 def test_a_text_of_ones_own_from_file_to_page(kind, project, tmp_path):
     """Catches what stops another alphabet, or thousands of symbols, and words that are not of it."""
+    if kind not in ("cyrillic", "han") and not os.environ.get("WHOLE_ROAD"):
+        pytest.skip(TOO_LONG)
     words, page = walk(kind, project, tmp_path)
     assert not foreign("\n".join(words))
     shown, written = visit(page, tmp_path / "page.png")
-    own = set(TEXTS[kind]())
-    assert len(written) > 50 and set(written) <= own and not foreign(shown)
+    assert len(written) > 50 and not foreign(shown)
+    if kind == "han":  # pieces of letters, of a model that hardly learned: some bytes make no letter, and say so
+        assert written.count("\ufffd") < len(written) / 4
+        written = written.replace("\ufffd", "")
+    assert set(written) <= set(load_text(tmp_path / f"my {kind}.txt", quiet=True).text)
 
 
 # ---- from one machine to another
