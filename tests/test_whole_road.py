@@ -169,7 +169,7 @@ def test_a_text_of_ones_own_from_file_to_page(kind, project, tmp_path):
     assert not foreign("\n".join(words))
     shown, written = visit(page, tmp_path / "page.png")
     assert len(written) > 50 and not foreign(shown)
-    if kind == "han":  # pieces of letters, of a model that hardly learned: some bytes make no letter, and say so
+    if kind == "han":  # pieces, of a model that hardly learned: some bytes make no letter
         assert written.count("\ufffd") < len(written) / 4
         written = written.replace("\ufffd", "")
     assert set(written) <= set(load_text(tmp_path / f"my {kind}.txt", quiet=True).text)
