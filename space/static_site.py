@@ -88,6 +88,7 @@ def build_static(model_folder, out_folder, links: dict[str, str] | None = None, 
              "app_file": "index.html", "pinned": False, "license": license,
              "short_description": "A GPT-2 trained from scratch, run by your browser",
              "custom_headers": ISOLATED, "models": [model_repo] if model_repo else None,
+             "hf_oauth": True, "hf_oauth_scopes": ["manage-repos", "write-repos"],  # "Make it yours"
              "thumbnail": f"{address}{CARD}" if address else None}
     write_atomic(out / "README.md", front_matter(front) + README.read_text(encoding="utf-8"))
     return out

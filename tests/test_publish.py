@@ -214,6 +214,8 @@ def test_a_static_space_is_the_default_and_is_called_once(hub, folder, capsys, m
     model(hub, folder)
     done, repo = space(hub), hub.repo("spaces", "reader/app")
     assert repo.sdk == "static" and {"index.html", "model/model.safetensors", "README.md"} <= set(repo.files)
+    front = yaml.safe_load(repo.files["README.md"].decode().split("---\n")[1])
+    assert front["hf_oauth"] is True and front["hf_oauth_scopes"] == ["manage-repos", "write-repos"]
     assert "GET /live/reader/app/index.html 200" in hub.seen and "2 layers, width 32" in done.answer
     assert done.duplicate.endswith("/spaces/reader/app?duplicate=true")
     assert done.duplicate in capsys.readouterr().out
