@@ -20,8 +20,7 @@ from train_gpt2 import TrainConfig, train
 RESULT = ROOT / "results" / "distil.json"
 STEPS = 12_000  # of 2,048 letters: 24 passes over the text
 SETTINGS = dict(minutes=0.0, max_steps=STEPS, teacher_weight=1.0, eval_every=1000, best_dtype="fp16",
-                resume="auto",
-                log_every=0, bar=False, tensorboard=False)
+                resume="auto", log_every=0, bar=False, tensorboard=False)
 
 
 def row(name, folder):
@@ -29,8 +28,7 @@ def row(name, folder):
     m = read_json(folder / "best" / "metrics.json")
     return {"name": name, "val_loss": m["val_loss"], "step": m["step"],
             "tokens": m["tokens"], "seconds": m["seconds"], "parameters": m["parameters"],
-            "date": m["machine"]["date"],
-            "commit": m["machine"]["commit"],
+            "date": m["machine"]["date"], "commit": m["machine"]["commit"],
             "validations": [[r["step"], r["val_loss"]] for r in read_history(folder) if "val_loss" in r]}
 
 

@@ -14,10 +14,11 @@ import matplotlib.pyplot as plt
 
 from data.files import say
 from data.shakespeare import load_corpus
-from lab.machine import write_result
-from lab.project import ROOT
+from lab.machine import markdown, write_result
+from lab.project import ROOT, read_json
 from train_gpt2 import TrainConfig, train
 
+RESULT = ROOT / "results" / "fp16.json"
 SHAPE = dict(n_layer=12, n_head=12, n_embd=192, block_size=64, batch_size=4, tokens_per_step=512, minutes=0.0,
              eval_every=10**6, tensorboard=False, sample_chars=0, log_every=10, bar=False, warmup_steps=10)
 
@@ -34,8 +35,8 @@ def run(precision, steps, corpus):
 
 def figure(runs, path):
     fig, (top, bottom) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=[2, 1])
-    for r in runs:
-        top.plot(range(1, len(r["loss"]) + 1), r["loss"], label=r["precision"])
+    for r, style in zip(runs, ("-", "--"), strict=True):
+        top.plot(range(1, len(r["loss"]) + 1), r["loss"], style, label=r["precision"])
     for step in runs[0]["skipped"]:
         top.axvline(step, color="0.8", zorder=0)
     top.set_ylabel("training loss, nats a character")
@@ -43,8 +44,22 @@ def figure(runs, path):
     bottom.step(range(1, len(runs[0]["scale"]) + 1), runs[0]["scale"], where="post")
     bottom.set_yscale("log", base=2)
     bottom.set_ylabel("scale")
-    bottom.set_xlabel("step (grey: skipped, the gradient was not finite)")
+    skipped = " (grey: skipped, the gradient was not finite)" if runs[0]["skipped"] else ", none was skipped"
+    bottom.set_xlabel(f"step{skipped}")
     fig.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def table_markdown():
+    """Both training losses at some steps, and what the scaler did."""
+    found = read_json(RESULT)
+    if not found:
+        return "Not yet measured."
+    fp16, bf16 = found["runs"]
+    steps = [1, *range(10, len(fp16["loss"]) + 1, 10)]
+    rows = [[r["precision"], *(f"{r['loss'][step - 1]:.4f}" for step in steps)] for r in (fp16, bf16)]
+    return (markdown(["training loss at step", *map(str, steps)], rows)
+            + f"\n\nAt most {found['largest_difference']:.4f} apart at any step. The scale began at "
+            f"{fp16['scale'][0]:,.0f} and ended at {fp16['scale'][-1]:,.0f}; steps skipped: {len(fp16['skipped'])}.")
 
 
 def main():
@@ -53,7 +68,7 @@ def main():
     steps, corpus = parser.parse_args().steps, load_corpus(quiet=True)
     runs = [run(precision, steps, corpus) for precision in ("fp16", "bf16")]
     apart = max(abs(a - b) for a, b in zip(runs[0]["loss"], runs[1]["loss"], strict=True))
-    write_result(ROOT / "results" / "fp16.json", {**SHAPE, "max_steps": steps}, corpus, runs=runs,
+    write_result(RESULT, {**SHAPE, "max_steps": steps}, corpus, runs=runs,
                  largest_difference=apart)
     figure(runs, ROOT / "results" / "fp16.png")
     say(f"fp16 {runs[0]['loss'][-1]:.4f}, bf16 {runs[1]['loss'][-1]:.4f} after {steps} steps; at most "

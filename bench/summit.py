@@ -4,11 +4,11 @@
     python -m bench.summit --exact FOLDER [FOLDER ...]  the exact validation loss of models, on both cores
     python -m bench.summit --report --out out/summit    results/summit.json again, from the folders
 
-1. SEEDS  four GPT-2 of 4 layers x 192 that differ in the seed alone; windows grow: 128, 256, 1,024 2.
-MORE   the same four again, from where they stand, on windows of 1,024 3. LARGE  --grow-from puts them
-side by side (gpt2/grow.py): 12 heads x 768, 12 layers, 8 of them new and silent.
-          It begins near the loss of the four together. Then LayerNorms and biases are trained, with the mean
-          probabilities of the four as targets: the one thing that the four now share is LayerNorm.
+1. SEEDS  Four GPT-2 of 4 layers x 192 that differ in the seed alone. Windows grow: 128, 256, 1,024.
+2. MORE   The same four again, from where they stand, on windows of 1,024.
+3. LARGE  --grow-from puts them side by side (gpt2/grow.py): 12 heads x 768, 12 layers, 8 of them new and
+          silent. It begins near the loss of the four together. Then LayerNorms and biases are trained, with
+          the mean probabilities of the four as targets: the one thing that the four now share is LayerNorm.
 
 Schedules follow the clock (--minutes): a busy machine means fewer steps, not a later end.
 """
@@ -38,8 +38,7 @@ COMMON = dict(preset="cpu", block_size=1024, eval_every=10**6, sample_chars=0, p
 SEED = dict(COMMON, n_layer=4, n_head=3, n_embd=192, tokens_per_step=2048, batch_size=2, muon_lr=0.025,
             windows="128:0.5,256:0.2,1024:0.3", minutes=34, max_steps=4000)
 MORE = dict(COMMON, n_layer=4, n_head=3, n_embd=192, tokens_per_step=2048, batch_size=2, muon_lr=0.0125,
-            lr=2e-3,
-            minutes=45, max_steps=800, warmup_steps=20)
+            lr=2e-3, minutes=45, max_steps=800, warmup_steps=20)
 LARGE = dict(COMMON, n_layer=12, n_head=12, n_embd=768, tokens_per_step=4096, batch_size=1, optimizer="adamw",
              lr=1e-3, warmup_steps=3, freeze_matrices=True, teacher_weight=1.0, minutes=10, max_steps=40,
              save_every=0)
