@@ -59,7 +59,8 @@ def table_markdown():
     rows = [[r["precision"], *(f"{r['loss'][step - 1]:.4f}" for step in steps)] for r in (fp16, bf16)]
     return (markdown(["training loss at step", *map(str, steps)], rows)
             + f"\n\nAt most {found['largest_difference']:.4f} apart at any step. The scale began at "
-            f"{fp16['scale'][0]:,.0f} and ended at {fp16['scale'][-1]:,.0f}; steps skipped: {len(fp16['skipped'])}.")
+            f"{fp16['scale'][0]:,.0f} and ended at {fp16['scale'][-1]:,.0f}; "
+            f"steps skipped: {len(fp16['skipped'])}.")
 
 
 def main():
