@@ -4,9 +4,6 @@
 tensor for a slice, such as `data.shards.ShardedIds`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -40,7 +37,7 @@ def shuffled_batch(ids, block_size: int, batch_size: int, seed: int, step: int):
 
 
 @lru_cache(maxsize=2)
-def _epoch_starts(windows: int, block_size: int, seed: int, epoch: int) -> np.ndarray:
+def _epoch_starts(windows, block_size, seed, epoch):
     # another counter than batch_starts'
     raw = np.random.Philox(key=seed, counter=[0, epoch, 1, 0]).random_raw(windows + 1)
     return int(raw[0] % block_size) + block_size * np.argsort(raw[1:], kind="stable")
@@ -50,10 +47,8 @@ def batch_starts(length: int, block_size: int, batch_size: int, seed: int, step:
     """(B,) int64 starts of the batch of (seed, step) in a text of `length` symbols."""
     legal = length - block_size  # how many starts leave room for a window and its last target
     if legal < 1:
-        raise DataError(
-            f"the text has {length} symbols, one window of {block_size} and its target need "
-            f"{block_size + 1}: use a longer text or a smaller context"
-        )
+        raise DataError(f"the text has {length} symbols, one window of {block_size} and its target need "
+                        f"{block_size + 1}: use a longer text or a smaller context")
     if seed < 0 or step < 0:
         raise DataError(f"seed and step must be 0 or more, not {seed} and {step}")
     # counter-based, and its raw numbers are promised to stay the same in every version of numpy
@@ -61,7 +56,7 @@ def batch_starts(length: int, block_size: int, batch_size: int, seed: int, step:
     return (random % np.uint64(legal)).astype(np.int64)
 
 
-def cut(ids, starts: np.ndarray, block_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def cut(ids, starts: np.ndarray, block_size: int):
     """(x, y), both (B, T) int64: the windows of `ids` at `starts` (B,), and the same one symbol later.
 
     Rows of numbers instead of ids, (N, V), give (B, T, V).
@@ -75,7 +70,7 @@ def cut(ids, starts: np.ndarray, block_size: int) -> tuple[torch.Tensor, torch.T
     return window[:, :-1].contiguous(), window[:, 1:].contiguous()  # (B, T) each
 
 
-def eval_windows(ids, block_size: int, batch_size: int = 1) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def eval_windows(ids, block_size: int, batch_size: int = 1):
     """Yield (x, y), (B, T) each, that cover all len - 1 targets of `ids` once, in order, without overlap.
 
     B is `batch_size` (less in the last full batch) and T is `block_size`; what is left over comes last

@@ -4,8 +4,6 @@ UTF-8 and the UTF-16 of Windows are certain. Older files say nothing about thems
 Western European, or as Russian, where the bytes look like it, and refused in one sentence where not.
 """
 
-from __future__ import annotations
-
 import codecs
 
 from data.files import DataError
@@ -16,23 +14,17 @@ KINDS = {  # what else a file may be, by its first bytes
     b"{\\rtf": "an RTF document",
     b"\xd0\xcf\x11\xe0": "an old office document (.doc)",
     b"\x1f\x8b": "a gzip archive",
-    b"7z\xbc\xaf": "a 7-Zip archive",
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
-    b"GIF8": "a picture",
-    b"SQLite format 3": "a database",
-    b"\x7fELF": "a program",
 }
 BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
-        (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
+        (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 HINT = "if its letters look wrong, save it as UTF-8"
 ADVICE = "open it in an editor and save it as plain text in UTF-8"
 
 
 def decode(body: bytes, where: str, encoding: str | None = None) -> tuple[str, str]:
-    """(text with plain line ends, what was found, in words). DataError, naming the file by `where`, if it
-    is no plain text.
-    """
+    """(text with plain line ends, what was found, in words). DataError, with `where` in it, for no text."""
     kind = next((kind for start, kind in KINDS.items() if body.startswith(start)), None)
     if kind:
         raise DataError(f"{where} is {kind}, not plain text: save its words as a .txt file in UTF-8")
@@ -50,7 +42,7 @@ def decode(body: bytes, where: str, encoding: str | None = None) -> tuple[str, s
     return text.removeprefix("\ufeff"), found
 
 
-def _guess(body: bytes) -> tuple[str, str]:
+def _guess(body):
     """UnicodeError if nothing fits."""
     for mark, codec in BOMS:
         if body.startswith(mark):
@@ -67,14 +59,14 @@ def _guess(body: bytes) -> tuple[str, str]:
     raise UnicodeError
 
 
-def _strict(body: bytes, codec: str) -> tuple[str, str]:
+def _strict(body, codec):
     """(text, what to say of its end): a download may break off inside a letter."""
     decoder = codecs.getincrementaldecoder(codec)()
     text = decoder.decode(body)
     return text, ", cut off inside its last letter" if decoder.getstate()[0] else ""
 
 
-def _wide(body: bytes) -> tuple[str, str] | None:
+def _wide(body):
     """UTF-16 without its mark: the byte order in which there are spaces or line ends, as in any text."""
     for codec in ("utf-16-le", "utf-16-be"):
         try:
@@ -86,7 +78,7 @@ def _wide(body: bytes) -> tuple[str, str] | None:
     return None
 
 
-def _damaged(body: bytes) -> tuple[str, str] | None:
+def _damaged(body):
     """UTF-8 with a few bytes that are none."""
     text = body.decode("utf-8", "replace")
     bad = text.count("\ufffd")
@@ -95,7 +87,7 @@ def _damaged(body: bytes) -> tuple[str, str] | None:
     return None
 
 
-def _old(body: bytes) -> tuple[str, str]:
+def _old(body):
     """One byte a letter: Western where accents are few, Russian where its commonest letters are there."""
     letters = len(body.translate(None, bytes(b for b in range(128) if not chr(b).isalpha())))
     high = len(body.translate(None, bytes(range(128))))
@@ -112,7 +104,7 @@ def _old(body: bytes) -> tuple[str, str]:
     return body.decode(best), f"{best.upper()} (Cyrillic); {HINT}"
 
 
-def _readable(text: str) -> bool:
+def _readable(text):
     """Whether nearly all of the first 20,000 characters can be printed, as those of a text can."""
     sample = text[:20_000]
     fine = "\n\r\t\x0c\x1b\ufeff\xad\xa0\u3000\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u202f"

@@ -1,7 +1,5 @@
 """What all of data/ leans on: its error, atomic writes, and printing that can never end a run."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
@@ -40,13 +38,10 @@ def safe_name(name: str) -> str:
 def say(line: object, file=None) -> None:
     """Print `line`, whatever the console can show: "?" for letters that it lacks, nothing if it is gone."""
     file = sys.stdout if file is None else file
-    text = f"{line}\n"
-    try:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a closed pipe or stream, none at all
         try:
-            file.write(text)
+            file.write(f"{line}\n")
         except UnicodeEncodeError:
             encoding = getattr(file, "encoding", None) or "ascii"
-            file.write(text.encode(encoding, "replace").decode(encoding))
+            file.write(f"{line}\n".encode(encoding, "replace").decode(encoding))
         file.flush()
-    except (OSError, ValueError, AttributeError):  # a closed pipe, a closed stream, none at all
-        pass

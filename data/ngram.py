@@ -4,8 +4,6 @@ An n-gram guesses a symbol from the n-1 before it, by how often each symbol foll
 numpy only. `python -m bench.marks` measures the whole table on Tiny Shakespeare or the stand-in.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os
@@ -31,26 +29,23 @@ class NGram:
 
     def __init__(self, n: int, vocab_size: int):
         if not 1 <= n <= LONGEST or not 1 <= vocab_size < 2**31 or vocab_size**n >= 2**63:
-            raise ValueError(
-                f"cannot count {n} letters of {vocab_size} symbols: need n from 1 to {LONGEST} and "
-                "vocab_size**n < 2**63"
-            )
+            raise ValueError(f"cannot count {n} letters of {vocab_size} symbols: need n from 1 to {LONGEST} "
+                             "and vocab_size**n < 2**63")
         self.n, self.vocab_size = int(n), int(vocab_size)
         self.corpus_sha256 = ""  # of the text that was counted, where `save` was told
         self._grams: list[tuple] = []  # per order: sorted codes, counts
         self._contexts: list[tuple] = []  # per order: sorted codes, totals, types
 
-    def fit(self, ids) -> NGram:
+    def fit(self, ids):
         """Count the train split `ids` (1-D: list, array or tensor). Returns self."""
         ids = self._check(ids)
         if len(ids) < self.n:
-            raise ValueError(
-                f"a {self.n}-gram needs a text of at least {self.n} symbols, this one has {len(ids)}"
-            )
+            raise ValueError(f"a {self.n}-gram needs a text of at least {self.n} symbols, "
+                             f"this one has {len(ids)}")
         top = np.unique(_codes(ids, self.n, self.vocab_size), return_counts=True)
         return self._set(top, ids[: self.n - 1])
 
-    def _set(self, top, head: np.ndarray) -> NGram:
+    def _set(self, top, head: np.ndarray):
         """All orders from the counts of the longest: its suffixes, plus those that begin the text."""
         V, grams = self.vocab_size, [top]
         for k in range(self.n - 1, 0, -1):
@@ -87,9 +82,7 @@ class NGram:
         return float(self.losses(ids).mean())
 
     def loss_in_windows(self, ids, block_size: int) -> float:
-        """The same mean when every target sees only its own window of `block_size`, as in a model
-        with that context.
-        """
+        """The same mean when every target sees only its own window of `block_size`, as a model does."""
         return float(self._losses(ids, block_size).mean())
 
     def unseen(self, ids) -> float:
@@ -138,9 +131,8 @@ class NGram:
         if ids.size == 0:
             return np.zeros(0, np.int64)
         if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() >= self.vocab_size:
-            raise ValueError(
-                f"ids must be one flat sequence of whole numbers from 0 to {self.vocab_size - 1}"
-            )
+            most = self.vocab_size - 1
+            raise ValueError(f"ids must be one flat sequence of whole numbers from 0 to {most}")
         return ids.astype(np.int64)
 
     # --- files ---
@@ -152,11 +144,11 @@ class NGram:
         """
         codes, counts = self._grams[-1]
         if len(codes) > MOST_STRINGS:
-            raise ValueError(
-                f"{len(codes):,} strings of {self.n} symbols are too many for a file: count fewer letters"
-            )
+            raise ValueError(f"{len(codes):,} strings of {self.n} symbols are too many for a file: "
+                             "count fewer letters")
         arrays = {"head": self._head, "steps": np.diff(codes, prepend=0), "counts": counts}
-        arrays = {name: _small(values) for name, values in arrays.items()}
+        arrays = {name: values.astype(np.min_scalar_type(int(values.max(initial=0))))  # the narrowest type
+                  for name, values in arrays.items()}
         if corpus_sha256 or self.corpus_sha256:
             arrays["corpus"] = np.frombuffer(bytes.fromhex(corpus_sha256 or self.corpus_sha256), np.uint8)
         buffer = io.BytesIO()
@@ -164,14 +156,14 @@ class NGram:
         write_atomic(path, buffer.getvalue())
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> NGram:
+    def load(cls, path: str | os.PathLike):
         """Read what `save` wrote. ValueError in one sentence if the file is missing, damaged or none.
 
         Safe with a stranger's file: its sizes are read first, and what it says is checked.
         """
         try:
             with zipfile.ZipFile(path) as file:  # its directory alone
-                _check_sizes(file)
+                _check_sizes(file.infolist())
             with np.load(path, allow_pickle=False) as data:
                 model = cls(int(data["n"]), int(data["vocab_size"]))
                 steps, counts, head = (data[name].astype(np.int64) for name in ("steps", "counts", "head"))
@@ -185,7 +177,7 @@ class NGram:
             raise ValueError(f"{path} is damaged or no n-gram file ({kind}): make it again") from None
 
 
-def _codes(ids: np.ndarray, k: int, vocab_size: int) -> np.ndarray:
+def _codes(ids, k, vocab_size):
     """Every string of k symbols as one whole number in base `vocab_size`; (len - k + 1,)."""
     size = max(len(ids) - k + 1, 0)
     codes = np.zeros(size, np.int64)
@@ -194,35 +186,28 @@ def _codes(ids: np.ndarray, k: int, vocab_size: int) -> np.ndarray:
     return codes
 
 
-def _look_up(table: tuple, codes: np.ndarray) -> list[np.ndarray]:
+def _look_up(table, codes):
     """The columns of `table` (sorted codes, column, ...) at `codes`, 0 for a code that is not there."""
     keys, *columns = table
     at = np.minimum(np.searchsorted(keys, codes), len(keys) - 1)
     return [np.where(keys[at] == codes, column[at], 0) for column in columns]
 
 
-def _small(values: np.ndarray) -> np.ndarray:
-    """The same whole numbers (none negative) in the narrowest type that holds them."""
-    return values.astype(np.min_scalar_type(int(values.max()) if len(values) else 0))
-
-
-def _check_sizes(file: zipfile.ZipFile) -> None:
+def _check_sizes(files):
     """ValueError for other arrays than ours, or more bytes than the largest table of ours would have."""
-    sizes = {info.filename.removesuffix(".npy"): info.file_size for info in file.infolist()}
-    if len(sizes) != len(file.infolist()) or not ARRAYS <= sizes.keys() <= {*ARRAYS, "corpus"}:
-        raise ValueError
-    if max(sizes.values()) > 8 * MOST_STRINGS + 4096:
+    sizes = {info.filename.removesuffix(".npy"): info.file_size for info in files}
+    ours = len(sizes) == len(files) and ARRAYS <= sizes.keys() <= {*ARRAYS, "corpus"}
+    if not ours or max(sizes.values()) > 8 * MOST_STRINGS + 4096:
         raise ValueError
 
 
-def _check_counts(model: NGram, steps: np.ndarray, counts: np.ndarray, head: np.ndarray) -> None:
+def _check_counts(model, steps, counts, head):
     """ValueError unless these are rising codes of strings of n symbols, each with a count."""
-    codes = model.vocab_size**model.n
-    if not steps.ndim == counts.ndim == head.ndim == 1 or not 0 < len(steps) == len(counts):
+    shapes = steps.ndim == counts.ndim == head.ndim == 1 and 0 < len(steps) == len(counts)
+    if not shapes or len(head) != model.n - 1 or counts.min() < 1 or counts.max() >= 2**40:
         raise ValueError
-    if steps[0] < 0 or (steps[1:] < 1).any() or np.cumsum(steps, dtype=np.float64)[-1] >= codes:
-        raise ValueError
-    if counts.min() < 1 or counts.max() >= 2**40 or len(head) != model.n - 1:
+    last = np.cumsum(steps, dtype=np.float64)[-1]
+    if steps[0] < 0 or (steps[1:] < 1).any() or last >= model.vocab_size**model.n:
         raise ValueError
 
 
@@ -230,32 +215,24 @@ def _check_counts(model: NGram, steps: np.ndarray, counts: np.ndarray, head: np.
 
 
 def table(train, val, vocab_size: int, longest: int = 8) -> list[dict]:
-    """One row for each n from 0 (the even guess) to `longest`: exact losses in nats, share of
-    strings new in val.
+    """Exact losses in nats, and the share of strings new in val: a row for each n from 0 (the even guess)
+    to `longest`.
     """
     even = math.log(vocab_size)
-    rows = [
-        {"n": 0, "name": "uniform", "val_loss": even, "train_loss": even, "unseen": 0.0, "smoothing": "none"}
-    ]
+    rows = [{"n": 0, "name": "uniform", "val_loss": even, "train_loss": even, "unseen": 0.0,
+             "smoothing": "none"}]
     for n in range(1, longest + 1):
         start = time.perf_counter()
         model = NGram(n, vocab_size).fit(train)
-        rows.append({
-            "n": n,
-            "name": {1: "unigram", 2: "bigram"}.get(n, f"{n}-gram"),
-            "val_loss": model.loss(val),
-            "train_loss": model.loss(train),
-            "unseen": model.unseen(val),
-            "smoothing": "add-1" if n < 3 else "Witten-Bell",
-            "seconds": time.perf_counter() - start,
-        })  # fmt: skip
+        rows.append({"n": n, "name": {1: "unigram", 2: "bigram"}.get(n, f"{n}-gram"),
+                     "val_loss": model.loss(val), "train_loss": model.loss(train),
+                     "unseen": model.unseen(val), "smoothing": "add-1" if n < 3 else "Witten-Bell",
+                     "seconds": time.perf_counter() - start})
     return rows
 
 
 def marks(corpus, longest: int = 5) -> dict[int, float]:
-    """{n: nats a character on validation} for 1 to `longest` symbols, as far as whole numbers can
-    count them.
-    """
+    """{n: nats a character on validation} for 1 to `longest` symbols, where whole numbers can count them."""
     V = corpus.tokenizer.vocab_size
     return {n: NGram(n, V).fit(corpus.train).loss(corpus.val) / corpus.chars_per_token
-            for n in range(1, longest + 1) if V**n < 2**63 and len(corpus.train) >= n}  # fmt: skip
+            for n in range(1, longest + 1) if V**n < 2**63 and len(corpus.train) >= n}

@@ -7,22 +7,18 @@ Looks in this order: the path in GPT2_DATA, data/input.txt, a download, the stan
 The file is checked by its SHA-256 each time and is never part of the repository.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys
 from pathlib import Path
 
 from data import files, standin, web
-from data.batches import batch_starts, cut, eval_windows, get_batch, shuffled_batch
-from data.corpus import Corpus, corpus_from_text, split
+from data.batches import eval_windows, get_batch
+from data.corpus import Corpus, corpus_from_text
 from data.files import DataError
 
-__all__ = [  # the notebooks import all they need of a text from here
-    "Corpus", "DataError", "batch_starts", "corpus_from_text", "cut", "eval_windows", "get_batch",
-    "load_corpus", "shuffled_batch", "split",
-]  # fmt: skip
+# the notebooks import all they need of a text from here
+__all__ = ["Corpus", "DataError", "corpus_from_text", "eval_windows", "get_batch", "load_corpus"]
 
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 SIZE = 1_115_394  # bytes and characters: the text is ASCII

@@ -7,8 +7,6 @@ OUT holds train_000.bin, train_001.bin, ... and val_000.bin (uint16 ids, little-
 tokenizer. The last tenth of each file's text goes to validation, so that every file is in both splits.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json
@@ -22,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.corpus import beginnings, split
+from data.corpus import AnyCorpus, beginnings, split
 from data.files import DataError, safe_name, say, write_atomic
 from data.survey import Survey, read
 from data.tokenizer import BPETokenizer, CharTokenizer, TokenizerError, load_tokenizer
@@ -52,12 +50,12 @@ class ShardedIds:
             return self[where : where + 1][0]
         start, stop, _ = where.indices(len(self))
         pieces = [part[max(0, start - begin) : max(0, stop - begin)]
-                  for part, begin in zip(self.parts, self.begins, strict=False)]  # fmt: skip
+                  for part, begin in zip(self.parts, self.begins, strict=False)]
         return torch.from_numpy(np.concatenate(pieces).astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)
-class ShardCorpus:
+class ShardCorpus(AnyCorpus):
     """What a run needs to know of a text, as `data.corpus.Corpus` has it, without the text itself."""
 
     name: str
@@ -69,25 +67,13 @@ class ShardCorpus:
     examples: tuple[str, ...] = ()
 
     @property
-    def tokenizer_kind(self) -> str:
-        return self.tokenizer.kind
+    def split(self) -> int:
+        """In tokens."""
+        return len(self.train)
 
     @property
-    def chars_per_token(self) -> float:
-        return self.val_chars / (len(self.val) - 1)
-
-    @property
-    def identity(self) -> dict:
-        """As of a Corpus: hash, split (in tokens) and vocabulary."""
-        vocabulary = self.tokenizer.fingerprint
-        return {"corpus_sha256": self.sha256, "split": len(self.train), "vocabulary": vocabulary}
-
-    def facts(self) -> dict:
-        """What metrics.json says of the text."""
-        tokens = len(self.train) + len(self.val)
-        return {"name": self.name, "sha256": self.sha256, "floor": None, "tokens": tokens,
-                "tokenizer": self.tokenizer.kind, "speakers": [],
-                "examples": list(self.examples)}  # fmt: skip
+    def sizes(self) -> dict:
+        return {"tokens": len(self.train) + len(self.val)}
 
 
 def open_shards(folder) -> ShardCorpus:
@@ -108,20 +94,19 @@ def open_shards(folder) -> ShardCorpus:
     tokenizer = BPETokenizer() if meta["tokenizer"] == "bpe" else load_tokenizer(folder)
     if tokenizer.vocab_size != meta["vocab_size"]:
         raise DataError(f"{folder / 'tokenizer.json'} is not the one that the shards were made with: {AGAIN}")
-    train, val = (ShardedIds([folder / name for name in sorted(meta["files"][part])])
-                  for part in ("train", "val"))  # fmt: skip
-    examples, val_chars = tuple(meta.get("examples", ())), meta["val_chars"]
-    return ShardCorpus(meta["name"], meta["sha256"], tokenizer, train, val, val_chars, examples)
+    train, val = (ShardedIds([folder / name for name in sorted(files)]) for files in meta["files"].values())
+    examples = tuple(meta.get("examples", ()))
+    return ShardCorpus(meta["name"], meta["sha256"], tokenizer, train, val, meta["val_chars"], examples)
 
 
-def _read_meta(folder: Path) -> dict:
+def _read_meta(folder):
     """meta.json, if it is one of ours; ValueError if not, or OSError."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        parts = [meta["files"].pop(part) for part in ("train", "val")]
+        parts = meta["files"]["train"], meta["files"]["val"]
         numbers = [meta["vocab_size"], meta["val_chars"], *(n for part in parts for n in part.values())]
         good = (
-            not meta["files"]
+            list(meta["files"]) == ["train", "val"]
             and meta["tokenizer"] in ("char", "bpe")
             and all(isinstance(s, str) for s in (meta["name"], meta["sha256"], *meta.get("examples", ())))
             and all(PLAIN.fullmatch(name) for part in parts for name in part)
@@ -132,7 +117,7 @@ def _read_meta(folder: Path) -> dict:
         good = False
     if not good:
         raise ValueError("not a meta.json of ours")
-    return meta | {"files": dict(zip(("train", "val"), parts, strict=True))}
+    return meta
 
 
 # --- making them ---
@@ -153,9 +138,8 @@ def write_shards(folder, out, tokenizer="char", shard_tokens=SHARD_TOKENS, say=s
         raise DataError(f"{folder} has no .txt files with text in them: name a folder with text in it")
     tok = BPETokenizer() if tokenizer == "bpe" else CharTokenizer(sorted(survey.symbols))
     if tok.vocab_size > 2**16:
-        raise DataError(
-            f"{folder} has {tok.vocab_size:,} symbols, more than shards can hold: use --tokenizer bpe"
-        )
+        raise DataError(f"{folder} has {tok.vocab_size:,} symbols, more than shards can hold: "
+                        "use --tokenizer bpe")
     out.mkdir(parents=True, exist_ok=True)
     _remove_parts(out)
     try:
@@ -166,16 +150,14 @@ def write_shards(folder, out, tokenizer="char", shard_tokens=SHARD_TOKENS, say=s
     except BaseException:
         _remove_parts(out)
         raise
-    meta = {
-        "name": safe_name(folder.resolve().name), "tokenizer": tokenizer, "vocab_size": tok.vocab_size,
-        "val_share": 0.1, **facts, "files": {"train": train.files, "val": val.files},
-    }  # fmt: skip
+    meta = {"name": safe_name(folder.resolve().name), "tokenizer": tokenizer, "vocab_size": tok.vocab_size,
+            "val_share": 0.1, **facts, "files": {"train": train.files, "val": val.files}}
     _replace(out, old, tok, meta)
     return meta
 
 
-def _check_places(folder: Path, out: Path) -> dict:
-    """{file of an older set in `out`: its tokens}. DataError if the work could only end badly."""
+def _check_places(folder, out):
+    """The names of an older set's files in `out`. DataError if the work could only end badly."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: name a folder with .txt files in it")
     source = folder.resolve()
@@ -187,25 +169,25 @@ def _check_places(folder: Path, out: Path) -> dict:
     if not os.access(there, os.W_OK):
         raise DataError(f"{there} may not be written to: name another folder")
     if not out.exists() or all(map(_is_part, out.iterdir())):
-        return {}
+        return []
     try:
         files = _read_meta(out)["files"]
     except (OSError, ValueError):
         raise DataError(f"{out} has other files in it: name a new folder") from None
-    return files["train"] | files["val"]
+    return [*files["train"], *files["val"]]
 
 
-def _is_part(path: Path) -> bool:
+def _is_part(path):
     """Whether this is a shard that is being written, or was when a build was cut off."""
     return path.suffix == ".part" and PLAIN.fullmatch(path.stem) is not None
 
 
-def _remove_parts(out: Path) -> None:
+def _remove_parts(out):
     for path in filter(_is_part, list(out.iterdir())):
         path.unlink()
 
 
-def _encode_all(survey: Survey, tok, train: ShardWriter, val: ShardWriter, say) -> dict:
+def _encode_all(survey, tok, train, val, say):
     """Write the ids of every file's two parts; returns what meta.json tells of the text."""
     sha, val_chars, examples = hashlib.sha256(), 0, []
     for path in survey.paths:
@@ -226,7 +208,7 @@ def _encode_all(survey: Survey, tok, train: ShardWriter, val: ShardWriter, say) 
     return {"sha256": sha.hexdigest(), "val_chars": val_chars, "examples": examples}
 
 
-def _replace(out: Path, old: dict, tok, meta: dict) -> None:
+def _replace(out, old, tok, meta):
     """The new set for the old one; meta.json goes first and comes last, so a set is whole or is none."""
     for name in ("meta.json", *old):
         (out / name).unlink(missing_ok=True)

@@ -9,8 +9,6 @@ phrase; a question that ends in "?"; a speaker's own favourite words; nouns take
 who speaks next.
 """
 
-from __future__ import annotations
-
 import math
 import random
 import re
@@ -49,10 +47,8 @@ RECALL, MEMORY = 0.2, 6  # how often a noun is one of the last few different one
 ENDINGS = ("", "s", "st", "th")  # of a verb: after I, a noun, thou, he
 
 # the sounds of invented words
-ONSETS = (
-    "b:7 d:7 g:5 h:4 l:8 m:8 qu:0.8 r:8 s:7 v:4 w:5 y:0.8 z:0.5 bl:2 cl:2 cr:2 dr:2 fl:2 gl:2 gr:2 pl:3 "
-    "pr:3 sk:2 st:4 th:4 tr:3"
-)
+ONSETS = ("b:7 d:7 g:5 h:4 l:8 m:8 qu:0.8 r:8 s:7 v:4 w:5 y:0.8 z:0.5 bl:2 cl:2 cr:2 dr:2 fl:2 gl:2 gr:2 "
+          "pl:3 pr:3 sk:2 st:4 th:4 tr:3")
 VOWELS = "a:6 e:8 i:5 o:6 u:2 ea:1.5 ai:1 ou:1"
 CODAS = ":4 n:5 r:6 l:4 nd:3 rn:2 st:2 th:2 lt:1.5 ft:1 mb:1"
 SYLLABLES = "1:60 2:38 3:2"
@@ -77,11 +73,11 @@ ORDER = {  # where we are -> what may come
 FOLLOWS = {  # what came -> where we are then
     "DET": "NP", "ADJ": "NP_ADJ", "ADV": "VERB_ONLY", "PREP": "AFTER_PREP", "CONJ": "AFTER_CONJ",
     "AUX": "AFTER_AUX", "VERB": "OBJECT", "NAME": "CALLED", "INTJ": "NAMED",
-}  # fmt: skip
+}
 SUBJECTS = {  # the same for what can be a subject, with the verb's ending
     "WE": ("PREDICATE", ""), "THOU": ("PREDICATE", "st"), "HE": ("PREDICATE", "th"),
     "NOUN": ("AFTER_SUBJECT", "s"), "THEM": ("AFTER_SUBJECT", "s"),
-}  # fmt: skip
+}
 ENDS = {"OBJECT": 0.2, "MORE": 0.58, "CALLED": 1.0}  # chance that the clause ends here
 MARKS = {".": {",": 38, ";": 9, ":": 6, ".": 47}, "?": {",": 25, "?": 75}, "!": {",": 30, "!": 70}}
 WORD = re.compile(r"[A-Za-z0-9'$&-]*")
@@ -102,11 +98,11 @@ class Bag:
         self.strings = list(self.items)
 
     @classmethod
-    def words(cls, items: dict[str, float]) -> Bag:
+    def words(cls, items: dict[str, float]):
         return cls({w + END: p for w, p in items.items()})
 
     @cached_property
-    def capital(self) -> Bag:
+    def capital(self):
         """The same words as they stand at the start of a line or sentence."""
         return Bag({s[0].upper() + s[1:]: w for s, w in self.items.items()})
 

@@ -1,11 +1,8 @@
 """A careful walk through a reader's folder: what is text, what is passed over, what is there twice."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from data.corpus import split
@@ -16,21 +13,16 @@ LONG_LINE = 40  # characters; a longer line that comes in train and in validatio
 MUCH_TEXT = 50_000_000  # bytes; of more, some lines will do
 
 
-def find_texts(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """(text files in order, [(what was passed over, why)]): as a careful person would walk."""
-    paths, skipped = [], []
+def walk(folder: Path):
+    """Yield (path, "" or why it is passed over) for all below `folder`, as a careful person would."""
     for place, folders, names in os.walk(folder):
         folders.sort()
-        for path in (Path(place) / name for name in (*folders, *sorted(names))):
-            if why := _passed_over(path):
-                skipped.append((path, why))
-            elif path.is_file():
-                paths.append(path)
+        for path in (Path(place, name) for name in (*folders, *sorted(names))):
+            yield path, _passed_over(path)
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-    return paths, skipped
 
 
-def _passed_over(path: Path) -> str:
+def _passed_over(path):
     if path.name.startswith(".") or (path.is_dir() and path.name.startswith("__")):
         return "hidden"
     if path.is_dir():
@@ -44,31 +36,38 @@ class Survey:
     """A first look at all files: which hold text, its symbols, and the long lines of validation."""
 
     def __init__(self, folder: Path):
-        found, self.skipped = find_texts(folder)
         self.paths, self.symbols = [], set()
+        self.skipped: dict[str, list] = {}  # {why: paths}
         self.lines: dict[int, bool] = {}  # long lines of validation, and whether they are in train too
-        self.every = 1 + sum(path.stat().st_size for path in found) // MUCH_TEXT
-        first_with = {}  # {hash of a text: its file}
-        for path in found:
-            try:
-                text, _ = read(path)
-            except DataError as error:
-                self.skipped.append((path, str(error)))
-                continue
-            twin = first_with.setdefault(hashlib.sha256(text.strip().encode("utf-8")).digest(), path)
-            if not text.strip():
-                self.skipped.append((path, "empty"))
-            elif twin != path:
-                self.skipped.append((path, f"the same text as {twin}"))
-            else:
-                self.paths.append(path)
-                self.symbols |= set(text)
-                self.lines |= dict.fromkeys(self._long_lines(split(text)[1]), False)
+        self._first_with = {}  # {hash of a text: its file}
+        found = [(path, why) for path, why in walk(folder) if why or path.is_file()]
+        size = sum(path.stat().st_size for path, why in found if not why)
+        self._every = 1 + size // MUCH_TEXT
+        for path, why in found:
+            if why := why or self._take(path):
+                self.skipped.setdefault(why, []).append(str(path))
 
-    def _long_lines(self, text: str) -> Iterator[int]:
+    def _take(self, path):
+        """"" for a file that is taken, else why not."""
+        try:
+            text, _ = read(path)
+        except DataError as error:
+            return str(error)
+        words = text.strip()
+        if not words:
+            return "empty"
+        twin = self._first_with.setdefault(hashlib.sha256(words.encode("utf-8")).digest(), path)
+        if twin != path:
+            return f"the same text as {twin}"
+        self.paths.append(path)
+        self.symbols |= set(text)
+        self.lines |= dict.fromkeys(self._long_lines(split(text)[1]), False)
+        return ""
+
+    def _long_lines(self, text):
         for line in map(str.strip, text.split("\n")):
             key = zlib.crc32(line.encode("utf-8"))
-            if len(line) > LONG_LINE and key % self.every == 0:
+            if len(line) > LONG_LINE and key % self._every == 0:
                 yield key
 
     def mark_seen(self, train: str) -> None:
@@ -77,24 +76,16 @@ class Survey:
 
     def report(self) -> list[str]:
         """What was passed over and why, a line for each reason."""
-        reasons: dict[str, list[str]] = {}
-        for path, why in self.skipped:
-            reasons.setdefault(why, []).append(str(path))
-        lines = []
-        for why, paths in reasons.items():
-            more = f" and {len(paths) - 3} more" if paths[3:] else ""
-            lines.append(f"skipped ({why}): {', '.join(paths[:3])}{more}")
-        return lines
+        return [f"skipped ({why}): {', '.join(paths[:3])}" + f" and {len(paths) - 3} more" * bool(paths[3:])
+                for why, paths in self.skipped.items()]
 
     def warning(self) -> str:
         """A sentence where validation's long lines were seen in train, else ""."""
         if not any(self.lines.values()):
             return ""
         share = sum(self.lines.values()) / len(self.lines)
-        return (
-            f"{share:.1%} of validation's long lines come in train too, so its loss will be too good: "
-            "take out what is there twice"
-        )
+        return (f"{share:.1%} of validation's long lines come in train too, so its loss will be too good: "
+                "take out what is there twice")
 
 
 def read(path: Path) -> tuple[str, str]:

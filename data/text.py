@@ -6,8 +6,6 @@
 Nothing is changed in silence: what was recognised, folded or left out stands in `corpus.notes`.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import os
@@ -33,12 +31,7 @@ PATIENCE = 15.0  # seconds until an address answers
 WEB_PAGE = re.compile(r"\s*<(!doctype html|html)", re.IGNORECASE)
 
 
-def load_text(
-    where: str | os.PathLike = "",
-    quiet: bool = False,
-    encoding: str | None = None,
-    tokenizer: BPETokenizer | None = None,
-) -> Corpus:
+def load_text(where: str | os.PathLike = "", quiet=False, encoding=None, tokenizer=None) -> Corpus:
     """The text at a path or an http(s) address as a Corpus; "" is Tiny Shakespeare.
 
     Prints what was read and what was done to it, unless `quiet`. `encoding` overrules what the bytes look
@@ -69,11 +62,11 @@ def describe(corpus: Corpus) -> str:
 # --- finding it ---
 
 
-def _is_address(where: str) -> bool:
+def _is_address(where):
     return where.lower().startswith(("http://", "https://"))
 
 
-def _read(where: str) -> bytes:
+def _read(where):
     path = Path(os.path.expanduser(where))  # not Path.expanduser, which raises for "~notes.txt"
     try:
         size = path.stat().st_size
@@ -92,19 +85,19 @@ def _read(where: str) -> bytes:
     raise DataError(f"{where} {problem}")
 
 
-def _download(where: str, quiet: bool) -> bytes:
+def _download(where, quiet):
     try:
         body = web.fetch(where, LARGEST, PATIENCE, (lambda line: None) if quiet else say)
     except OSError as error:
         problem = f"could not be downloaded ({error}): check the address, or use a file"
         raise DataError(f"{where} {problem}") from None
     if WEB_PAGE.match(body[:200].decode("latin-1")):
-        problem = 'is a web page, not a text: use the address of the text itself ("raw", or .txt)'
-        raise DataError(f"{where} {problem}")
+        raise DataError(f"{where} is a web page, not a text: use the address of the text itself "
+                        '("raw", or .txt)')
     return body
 
 
-def _name(where: str, text: str) -> str:
+def _name(where, text):
     """A safe name, and none of the two that stand for texts with known numbers."""
     if hashlib.sha256(text.encode("utf-8")).hexdigest() == shakespeare.SHA256:
         return "tinyshakespeare"
@@ -115,7 +108,7 @@ def _name(where: str, text: str) -> str:
 # --- what is learned ---
 
 
-def _corpus(text: str, name: str, how_read: str, tokenizer: BPETokenizer | None) -> Corpus:
+def _corpus(text, name, how_read, tokenizer):
     """The Corpus in an alphabet of its own, or in pieces where that would be too large."""
     if not text.strip():
         raise DataError(f"{name} is empty: name a file with text in it")
@@ -125,17 +118,15 @@ def _corpus(text: str, name: str, how_read: str, tokenizer: BPETokenizer | None)
     train, val = split(text)
     notes, symbols = [how_read, *folded], len(set(text))
     if tokenizer is None and symbols > ALPHABET:
-        size = min(max(len(train) // PER_PIECE, PIECES[0]), PIECES[1])
-        tokenizer = BPETokenizer.train(train, size)
+        tokenizer = BPETokenizer.train(train, min(max(len(train) // PER_PIECE, PIECES[0]), PIECES[1]))
         size = tokenizer.vocab_size
         notes.append(f"{symbols:,} different symbols: read in {size:,} pieces learned from it")
     if WEB_PAGE.match(text):
         notes.append("it is a web page: its tags are learned too; save it as text where that is not meant")
     if len(text) < SHORT:
-        notes.append(
-            f"only {len(text):,} characters: expect a model that soon knows them by heart, so the best "
-            f"validation loss comes early, and may move by 0.1 with the seed; {SHORT:,} or more tell more"
-        )
+        notes.append(f"only {len(text):,} characters: expect a model that soon knows them by heart, so the "
+                     "best validation loss comes early, and may move by 0.1 with the seed; "
+                     f"{SHORT:,} or more tell more")
     new = sorted(set(val) - set(train))
     if new and tokenizer is None:
         shown = " ".join(map(ascii, new[:12]))
@@ -153,12 +144,15 @@ def fold(text: str) -> tuple[str, list[str]]:
         return text, []
     kept = CharTokenizer(sorted(ranked[:ALPHABET]))
     change = {c: kept.replacement(c) or "" for c in rarest}
-    told = []
-    for c, new in change.items():
-        shown = c if c.isprintable() else ascii(c)
-        told.append(f"{shown} as {new if new.strip() else 'a space'}" if new else f"{shown} left out")
-    note = f"the {len(change)} rarest symbols ({share:.2%} of the text) do not fit {ALPHABET}: "
-    return text.translate(str.maketrans(change)), [note + ", ".join(told)]
+    told = ", ".join(map(_told, change.items()))
+    note = f"the {len(change)} rarest symbols ({share:.2%} of the text) do not fit {ALPHABET}: {told}"
+    return text.translate(str.maketrans(change)), [note]
+
+
+def _told(change):
+    c, new = change
+    shown = c if c.isprintable() else ascii(c)
+    return f"{shown} as {new if new.strip() else 'a space'}" if new else f"{shown} left out"
 
 
 def main(argv=None) -> int:

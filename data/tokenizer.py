@@ -4,8 +4,6 @@ Needs no torch, and of the project data/files.py alone, so a Space can carry it.
 `tokenizer.json` that `tokenizers`, `transformers.AutoTokenizer` and transformers.js read with the same ids.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import json
@@ -19,20 +17,18 @@ from pathlib import Path
 from data.files import write_atomic
 
 # what to try, in order, for a character that the vocabulary lacks; NFKD and accent stripping come after these
-STAND_FOR = {
-    "\u2018": ["'"], "\u2019": ["'"], "\u201a": ["'", ","], "\u201b": ["'"], "\u2032": ["'"],
-    "`": ["'"], "\u00b4": ["'"], "\u02bc": ["'"], "\u2039": ["'"], "\u203a": ["'"],
-    "\u201c": ['"', "'"], "\u201d": ['"', "'"], "\u201e": ['"', "'"], "\u201f": ['"', "'"],
-    "\u00ab": ['"', "'"], "\u00bb": ['"', "'"], "\u2033": ['"', "'"], '"': ["'"], "\u2010": ["-"],
-    "\u2011": ["-"], "\u2012": ["-"], "\u2013": ["-"], "\u2212": ["-"], "\u2014": ["--", "-"],
-    "\u2015": ["--", "-"], "\u2026": ["...", "."], "\r": ["\n", " "], "\u0085": ["\n", " "],
-    "\u2028": ["\n", " "], "\u2029": ["\n", " "], "\x0b": ["\n", " "], "\x0c": ["\n", " "],
-    "\n": [" "], "\t": [" "], "\u200b": [""], "\ufeff": [""], "\u00ad": [""], "\u00df": ["ss"],
-    "\u1e9e": ["SS"], "\u00e6": ["ae"], "\u00c6": ["Ae", "AE"], "\u0153": ["oe"],
-    "\u0152": ["Oe", "OE"], "\u00f8": ["o"], "\u00d8": ["O"], "\u0142": ["l"], "\u0141": ["L"],
-    "\u0111": ["d"], "\u0110": ["D"], "\u00fe": ["th"], "\u00de": ["Th"], "\u00f0": ["d"],
-    "\u00d0": ["D"], "\u0131": ["i"], "\u017f": ["s"], "\u00bf": ["?"], "\u00a1": ["!"],
-}  # fmt: skip
+SAME = {  # what to try: for which characters
+    ("'",): "\u2018\u2019\u201b\u2032`\u00b4\u02bc\u2039\u203a\"", ("'", ","): "\u201a",
+    ('"', "'"): "\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033",
+    ("-",): "\u2010\u2011\u2012\u2013\u2212", ("--", "-"): "\u2014\u2015", ("...", "."): "\u2026",
+    ("\n", " "): "\r\u0085\u2028\u2029\x0b\x0c", (" ",): "\n\t", ("",): "\u200b\ufeff\u00ad",
+    ("?",): "\u00bf", ("!",): "\u00a1",
+}
+LETTERS = {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "Ae AE", "œ": "oe", "Œ": "Oe OE", "ø": "o", "Ø": "O",
+           "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "þ": "th", "Þ": "Th", "ð": "d", "Ð": "D", "ı": "i",
+           "ſ": "s"}
+STAND_FOR = {c: other for other, many in SAME.items() for c in many}
+STAND_FOR |= {c: tuple(other.split()) for c, other in LETTERS.items()}
 
 # GPT-2's way of cutting text before merging, as tiktoken states it
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
@@ -79,7 +75,7 @@ class CharTokenizer(Tokenizer):
             raise TokenizerError("a character vocabulary needs single characters, each of them once")
 
     @classmethod
-    def from_text(cls, text: str) -> CharTokenizer:
+    def from_text(cls, text: str):
         """The different characters of `text`, sorted; but lone surrogates, which no file can hold."""
         return cls(sorted(c for c in set(text) if not "\ud800" <= c <= "\udfff"))
 
@@ -130,14 +126,12 @@ class CharTokenizer(Tokenizer):
         _write_tokenizer(folder, self._ids, [], None, {"type": "Fuse"}, block_size)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> CharTokenizer:
+    def load(cls, folder: str | os.PathLike):
         """Read what `save` wrote. TokenizerError if the file is missing, damaged or not character-level."""
         path, model = _read_model(folder)
         vocab = model["vocab"]
         if model.get("merges") or not all(len(c) == 1 for c in vocab):
-            raise TokenizerError(
-                f"{path} is not a character-level tokenizer; load_tokenizer() reads both kinds"
-            )
+            raise TokenizerError(f"{path} is not a character-level tokenizer; load_tokenizer() reads both")
         if not vocab or sorted(vocab.values()) != list(range(len(vocab))):
             raise TokenizerError(f"{path} is damaged: its ids are not 0 to {len(vocab) - 1}; save it again")
         return cls(sorted(vocab, key=vocab.get))
@@ -154,15 +148,14 @@ class BPETokenizer(Tokenizer):
         self._enc = encoding or _tiktoken_gpt2()
 
     @classmethod
-    def train(cls, text: str, size: int = 2048) -> BPETokenizer:
+    def train(cls, text: str, size: int = 2048):
         """A vocabulary of `text`'s own: the 256 bytes, and pieces merged from them until there are `size`."""
         tokenizers = _import("tokenizers", "pieces of a text's own need")
         byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
         own = tokenizers.Tokenizer(tokenizers.models.BPE())
         own.pre_tokenizer = byte_level
-        trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=size, initial_alphabet=byte_level.alphabet(), show_progress=False
-        )
+        trainer = tokenizers.trainers.BpeTrainer(vocab_size=size, show_progress=False,
+                                                 initial_alphabet=byte_level.alphabet())
         own.train_from_iterator(text.splitlines(keepends=True), trainer)
         return cls(_encoding(own.get_vocab()))
 
@@ -205,7 +198,7 @@ class BPETokenizer(Tokenizer):
         _write_tokenizer(folder, vocab, merges, byte_level, byte_level, block_size)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> BPETokenizer:
+    def load(cls, folder: str | os.PathLike):
         """Read a folder's byte-level `tokenizer.json`: needs tiktoken the package, but no download."""
         path, model = _read_model(folder)
         _import("tiktoken", "GPT-2's BPE needs")  # its absence is no fault of the file
@@ -263,10 +256,9 @@ def _tiktoken_gpt2():
     try:
         return tiktoken.get_encoding("gpt2")
     except Exception as error:  # requests, ssl, disk and hash errors alike: tiktoken lets them all through
-        raise TokenizerError(
-            f"GPT-2's BPE files could not be read ({type(error).__name__}): turn on internet for the first "
-            "use, or point TIKTOKEN_CACHE_DIR at a folder that has them"
-        ) from None
+        kind = type(error).__name__
+        raise TokenizerError(f"GPT-2's BPE files could not be read ({kind}): turn on internet for the first "
+                             "use, or point TIKTOKEN_CACHE_DIR at a folder that has them") from None
 
 
 def _byte_names() -> dict[int, str]:
@@ -291,26 +283,23 @@ def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     return merges
 
 
-def _write_tokenizer(folder, vocab: dict, merges: list, pre_tokenizer, decoder, block_size: int) -> None:
+def _write_tokenizer(folder, vocab, merges, pre_tokenizer, decoder, block_size):
     affix = "" if merges else None
-    model = {
-        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": affix,
-        "end_of_word_suffix": affix, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-        "vocab": vocab, "merges": merges,
-    }  # fmt: skip
-    tokenizer = {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-        "pre_tokenizer": pre_tokenizer, "post_processor": None, "decoder": decoder, "model": model,
-    }  # fmt: skip
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": affix,
+             "end_of_word_suffix": affix, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+             "vocab": vocab, "merges": merges}
+    tokenizer = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
+                 "normalizer": None, "pre_tokenizer": pre_tokenizer, "post_processor": None,
+                 "decoder": decoder, "model": model}
     # without this class transformers 5 forces its own pre-tokenizer on model_type gpt2 and gives wrong ids
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": block_size,
-              "clean_up_tokenization_spaces": False}  # fmt: skip
+              "clean_up_tokenization_spaces": False}
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, value in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
         write_atomic(Path(folder) / name, json.dumps(value, ensure_ascii=False, indent=1))
 
 
-def _read_model(folder: str | os.PathLike) -> tuple[Path, dict]:
+def _read_model(folder):
     """The path of `tokenizer.json` and its "model" part, or one sentence about what is wrong with it."""
     path = Path(folder) / "tokenizer.json"
     try:

@@ -1,7 +1,5 @@
 """Fetch a file from an address: patient with a slow server, quick to give up on one that is not there."""
 
-from __future__ import annotations
-
 import http.client
 import queue
 import string
@@ -29,15 +27,15 @@ def fetch(address: str, largest: int, patience: float, say) -> bytes:
     """
     for tries_left in (1, 0):
         try:
-            return _fetch(address, largest, patience, say)
+            response = _open(address, patience)
+            say(f"downloading {address}")
+            return _read(response, largest, say)
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, NoAnswer) or not tries_left:
                 raise OSError(str(error) or type(error).__name__) from None
 
 
-def _fetch(address: str, largest: int, patience: float, say) -> bytes:
-    response = _open(address, patience)
-    say(f"downloading {address}")
+def _read(response, largest, say):
     body, end, shown = bytearray(), time.monotonic() + TOTAL_SECONDS, 0
     with response:
         while chunk := response.read1(1 << 16):
@@ -49,22 +47,19 @@ def _fetch(address: str, largest: int, patience: float, say) -> bytes:
             if len(body) // 5_000_000 > shown:
                 shown = len(body) // 5_000_000
                 say(f"  {len(body) / 1e6:.0f} MB")
-        promised = response.headers.get("Content-Length", "")
+    promised = response.headers.get("Content-Length", "")
     if promised.isdigit() and len(body) < int(promised):
         raise http.client.IncompleteRead(bytes(body), int(promised) - len(body))
     return bytes(body)
 
 
-def _open(address: str, patience: float):
-    """An open response, or OSError within `patience` seconds: in a thread, since a name look-up has
-    no time-out.
-    """
-    box: queue.Queue = queue.Queue()
+def _open(address, patience):
+    """An open response within `patience` seconds: in a thread, since a name look-up has no time-out."""
+    box = queue.Queue()
 
     def work():
         try:
-            # a pasted address may have spaces or Cyrillic letters in it
-            plain = urllib.parse.quote(address, safe=string.punctuation)
+            plain = urllib.parse.quote(address, safe=string.punctuation)  # a pasted one may have spaces
             request = urllib.request.Request(plain, headers=AGENT)
             box.put(urllib.request.urlopen(request, timeout=READ_SECONDS))
         except Exception as error:  # handed to the caller, whatever it is

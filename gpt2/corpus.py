@@ -12,8 +12,8 @@ def load_data(config, quiet=False):
     """The corpus that the settings name."""
     if config.data:
         corpus = open_shards(config.data)
-        if corpus.tokenizer_kind != config.tokenizer:
-            kind = corpus.tokenizer_kind
+        if corpus.tokenizer.kind != config.tokenizer:
+            kind = corpus.tokenizer.kind
             raise TrainError(f"The shards in {config.data} were made with the {kind} tokenizer: "
                              f"add --tokenizer {kind}.")
         return corpus
