@@ -18,7 +18,7 @@ from model_gpt2 import GPT
 from space.account import HUB, PublishError
 from space.card import notebook, write_card
 from space.folder import NEEDED, TABLE, check_parts, copy, names_in, read_json, source, start_id
-from space.static_site import HALF_ABOVE, build_static, front_matter, halve
+from space.static_site import build_static, copy_model, front_matter
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = {  # folder: what of it an app needs
@@ -112,14 +112,12 @@ def build_model_folder(folder, out, repo_id: str, **said: str | None) -> Path:
     folder, out = Path(folder), Path(out)
     check(folder)
     prepare(out, folder)
-    for name in names_in(folder):
-        copy(folder, name, out / name)
-    if (out / "model.safetensors").stat().st_size > HALF_ABOVE:
-        halve(out)
+    moments = copy_model(folder, out, names_in(folder))
     settings = read_json(out / "generation_config.json")
     settings["bos_token_id"] = start_id(load_tokenizer(out), out)
     write(out / "generation_config.json", settings)
-    write(out / "metrics.json", without_paths(read_json(out / "metrics.json")))
+    metrics = without_paths(read_json(out / "metrics.json"))
+    write(out / "metrics.json", {**metrics, "moments": moments} if moments else metrics)
     write_card(out, repo_id, project_address(), **said)
     write(out / "notebook.ipynb", notebook(out, repo_id))
     return mark(out)
@@ -201,9 +199,9 @@ def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def project_address() -> str | None:
-    """The project's own address, from the one place where it stands."""
-    return project().get("urls", {}).get("repository")
+def project_address(what: str = "repository") -> str | None:
+    """The address of the project's own repository or page ("space"), from the one place where it stands."""
+    return project().get("urls", {}).get(what)
 
 
 def pins() -> dict[str, str]:

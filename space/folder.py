@@ -11,6 +11,8 @@ from pathlib import Path
 NEEDED = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
           "tokenizer_config.json", "metrics.json"]
 TABLE = "ngram5.npz"  # travels with the model if it is there
+DRAFT = ["draft/config.json", "draft/model.safetensors", "draft/tokenizer.json"]  # proposes letters to it
+MOMENTS = "moments/*/model.safetensors"  # what --keep-steps kept of its training
 NUMBERS = ("val_loss", "val_loss_char", "train_loss", "ngram5_val_loss", "step", "tokens", "seconds",
            "parameters", "accuracy", "ngram_accuracy")
 
@@ -23,7 +25,7 @@ def download(repo: str, revision: str | None = None, **options) -> Path:
     """The folder of a model on the Hub; the client's cache keeps it. Raises whatever the client raises."""
     from huggingface_hub import snapshot_download
 
-    names = [*NEEDED, TABLE, "README.md"]
+    names = [*NEEDED, TABLE, *DRAFT, MOMENTS, "README.md"]
     return Path(snapshot_download(repo, revision=revision, allow_patterns=names, **options))
 
 

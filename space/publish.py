@@ -23,7 +23,15 @@ from pathlib import Path
 
 from data.files import say
 from space.account import HUB, Account, PublishError
-from space.bundle import TARGETS, build_model_folder, build_space_folder, files_in, made_files, show_tree
+from space.bundle import (
+    TARGETS,
+    build_model_folder,
+    build_space_folder,
+    files_in,
+    made_files,
+    project_address,
+    show_tree,
+)
 from space.folder import download
 
 HISTORY_LIMIT = 1_000_000_000  # bytes of a static Space with its history; reported, not documented
@@ -77,6 +85,8 @@ def publish_model(folder, repo_id: str, *, dry_run: bool = False, token: str | N
         make(account, done, standing)
         send(account, done, built, replace)
     say(f"Your model: {done.address}")
+    if not done.private and (page := project_address("space")):
+        say(f"Anyone writes with it at {page}?model={done.repo_id}")
     return done
 
 

@@ -17,19 +17,21 @@ import tempfile
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from data import standin
 from data.files import say, write_atomic
 from data.text import load_text
 from data.tokenizer import load_tokenizer
 from model_gpt2 import GPT
-from space.folder import TABLE, FolderError, copy, read_json, read_metrics, source, start_id
+from space.folder import DRAFT, MOMENTS, TABLE, FolderError, copy, read_json, read_metrics, source, start_id
 from space.opening import opening
 from space.picture import draw_card
 
 PAGE = Path(__file__).resolve().parent / "static"
 PAGE_FILES = sorted(path.name for path in PAGE.iterdir() if path.suffix in (".html", ".css", ".js"))
-NEEDED = ["config.json", "tokenizer.json", "model.safetensors"]
+WEIGHTS = "model.safetensors"
+NEEDED = ["config.json", "tokenizer.json", WEIGHTS]
 OPTIONAL = ["generation_config.json", "metrics.json", TABLE]
 CARD = "card.png"  # what a link to the page shows in a chat
 MOMENTS_BELOW = 16_000_000  # bytes: more than that is not looked at for a minute's play
@@ -63,18 +65,8 @@ def build_static(model_folder, out_folder, links: dict[str, str] | None = None, 
     if text:
         write_atomic(out / "input.txt", load_text(text).text)
     write_atomic(out / "standin.txt", standin.make())
-    for name in [*NEEDED, *OPTIONAL]:
-        if os.path.lexists(folder / name):
-            copy(folder, name, out / "model" / name)
-            if name.endswith(".json"):
-                read_json(out / "model" / name)
-        else:  # left by another model that lay here before
-            (out / "model" / name).unlink(missing_ok=True)
-    if (out / "model" / "model.safetensors").stat().st_size > HALF_ABOVE:
-        halve(out / "model")
-    moments = copy_moments((folder, folder.parent), out / "model" / "moments")
-    copy_draft(folder / "draft", out / "model" / "draft")
-    weights = (out / "model" / "model.safetensors").read_bytes()
+    moments = copy_model(folder, out / "model", [*NEEDED, *OPTIONAL])
+    weights = (out / "model" / WEIGHTS).read_bytes()
     site = {"title": TITLE, "bytes": len(weights), "version": hashlib.sha256(weights).hexdigest()[:16],
             "opening": first_text(out / "model"), "moments": moments,
             "examples": read_metrics(out / "model")["corpus"]["examples"],
@@ -99,29 +91,68 @@ def check_places(folder: Path, out: Path) -> None:
     if missing:
         raise SiteError(f"{folder} has no {' and no '.join(missing)}: give a folder that save_pretrained "
                         "wrote, with the tokenizer saved beside it.")
-    if out.resolve() in (folder.resolve(), PAGE) or (out.exists() and not out.is_dir()):
+    over = folder.resolve() in (out.resolve(), (out / "model").resolve())  # the model would be lost
+    if over or out.resolve() == PAGE or (out.exists() and not out.is_dir()):
         raise SiteError(f"{out} cannot be the target: name another folder.")
 
 
-def copy_draft(draft: Path, out: Path) -> None:
-    """The small model that proposes letters, where one lies inside the folder."""
-    shutil.rmtree(out, ignore_errors=True)
-    if draft.is_dir():
-        for name in NEEDED:
-            copy(draft, name, out / name)
+def copy_model(folder: Path, out: Path, names: list[str]) -> list[int]:
+    """Copy `names` of a model and what belongs to it: a draft that proposes letters, moments of its training.
+
+    A large model and a draft are written in float16. Returns the moments' steps. What an earlier build left
+    in `out` goes.
+    """
+    for name in ("draft", "moments"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in names:
+        if os.path.lexists(folder / name):
+            copy(folder, name, out / name)
+            if name.endswith(".json"):
+                read_json(out / name)
+        else:
+            (out / name).unlink(missing_ok=True)
+    if (out / WEIGHTS).stat().st_size > HALF_ABOVE:
         halve(out)
+    if (folder / "draft").is_dir():
+        for name in DRAFT:
+            copy(folder, name, out / name)
+        halve(out / "draft")
+        settings = out / "generation_config.json"  # where the page looks for its name
+        own = read_json(settings) if settings.exists() else {}
+        write_atomic(settings, json.dumps({**own, "draft": "draft"}))
+    moments = kept_moments(folder)
+    for step, path in moments.items():
+        copy(path.parent, path.name, out / "moments" / str(step) / WEIGHTS)
+    return list(moments)
 
 
-def copy_moments(runs: tuple[Path, ...], out: Path) -> list[int]:
-    """The weights that --keep-steps kept, for the time machine; returns their steps, none if too large."""
-    shutil.rmtree(out, ignore_errors=True)
-    folders = next((found for run in runs if (found := sorted((run / "moments").glob("[0-9]*")))), [])
-    files = {int(folder.name): folder for folder in folders if (folder / "model.safetensors").is_file()}
-    if sum(source(folder, "model.safetensors").stat().st_size for folder in files.values()) > MOMENTS_BELOW:
-        return []
-    for step, folder in files.items():
-        copy(folder, "model.safetensors", out / str(step) / "model.safetensors")
-    return sorted(files)
+def kept_moments(folder: Path) -> dict[int, Path]:
+    """Step -> file with the weights of that step, in the model's folder or beside it; none if too large.
+
+    Raises SiteError for weights that are not this model's at another time.
+    """
+    for run in (folder, folder.parent):
+        names = [path.relative_to(run) for path in run.glob(MOMENTS) if path.parent.name.isdecimal()]
+        if names:
+            break
+    found = {int(name.parts[1]): source(run, name) for name in names}
+    if sum(path.stat().st_size for path in found.values()) > MOMENTS_BELOW:
+        return {}
+    own = shapes(folder / WEIGHTS) if found else None
+    for step, path in found.items():
+        if shapes(path) != own or own is None:
+            raise SiteError(f"{run / 'moments' / str(step)} is not this model at an earlier step: delete "
+                            "that folder.")
+    return dict(sorted(found.items()))
+
+
+def shapes(path: Path) -> dict | None:
+    """Name -> shape of the tensors in a file, by its header; None if it holds none."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}
+    except (OSError, SafetensorError):
+        return None
 
 
 def halve(folder: Path) -> None:
@@ -129,7 +160,7 @@ def halve(folder: Path) -> None:
     model, largest = GPT.from_pretrained(folder), torch.finfo(torch.float16).max
     for name, parameter in model.named_parameters():
         if parameter.abs().max() > largest:
-            raise SiteError(f"{folder / 'model.safetensors'} holds numbers in {name} that float16 cannot: "
+            raise SiteError(f"{folder / WEIGHTS} holds numbers in {name} that float16 cannot: "
                             "train again with weight decay.")
     model.save_pretrained(folder, dtype=torch.float16, start_id=start_id(load_tokenizer(folder), folder))
 

@@ -25,6 +25,7 @@ from tiny_app import ROOT, pieces_folder, running_app, tiny_folder
 from data.tokenizer import load_tokenizer
 from model_gpt2 import GPT
 from space import account, bundle, card, publish
+from space import folder as folder_module
 from space.publish import PublishError, publish_model, publish_space
 
 PUBLISHED = {*bundle.NEEDED, bundle.TABLE, "README.md", "notebook.ipynb", "thumbnail.png"}
@@ -119,11 +120,32 @@ def test_a_dry_run_shows_the_folder_and_asks_nobody(hub, folder, tmp_path, capsy
 
 def test_a_large_model_is_published_in_half_precision(folder, tmp_path, monkeypatch):
     """Catches 344 MB sent where 172 would do, other probabilities, or a start id lost on the way."""
-    monkeypatch.setattr(bundle, "HALF_ABOVE", 1000)
+    monkeypatch.setattr("space.static_site.HALF_ABOVE", 1000)
     out = bundle.build_model_folder(folder, tmp_path / "half", "me/m")
     sizes = [(f / "model.safetensors").stat().st_size for f in (folder, out)]
     assert 1.9 < sizes[0] / sizes[1] < 2.1 and "in float16" in (out / "README.md").read_text()
     same_logits(GPT.from_pretrained(folder), GPT.from_pretrained(out), 0.2)
+
+
+def test_draft_and_moments_go_to_the_hub_and_on_to_the_page(hub, mine, monkeypatch, capsys):
+    """A page of a large model without its draft or its time machine; moments of another model sent along."""
+    monkeypatch.setattr(bundle, "project", lambda: {"urls": {"space": "https://x.y/page"}})
+    shutil.copytree(tiny_folder(mine.parent / "small"), mine / "draft")
+    for step in (5, 40):  # the trainer keeps them beside best/
+        GPT.from_pretrained(mine).save_pretrained(mine.parent / "moments" / str(step), dtype=torch.float16)
+    model(hub, mine)
+    assert "https://x.y/page?model=reader/mine" in capsys.readouterr().out
+    space(hub)
+    repo, app = hub.repo("models", "reader/mine").files, hub.repo("spaces", "reader/app").files
+    for files, home in ((repo, ""), (app, "model/")):
+        assert {f"{home}{name}" for name in folder_module.DRAFT} <= set(files)
+        assert [name for name in sorted(files) if "moments" in name] == [
+            f"{home}moments/{step}/model.safetensors" for step in (40, 5)]
+        assert json.loads(files[f"{home}generation_config.json"])["draft"] == "draft"
+    assert json.loads(repo["metrics.json"])["moments"] == json.loads(app["site.json"])["moments"] == [5, 40]
+    GPT.from_pretrained(mine / "draft").save_pretrained(mine.parent / "moments" / "5")
+    with pytest.raises(PublishError, match="is not this model at an earlier step"):
+        model(hub, mine)
 
 
 # ---- the card
