@@ -69,6 +69,8 @@ def _is_address(where):
 def _read(where):
     path = Path(os.path.expanduser(where))  # not Path.expanduser, which raises for "~notes.txt"
     try:
+        if not path.is_absolute() and not path.exists() and Path("..", path).is_file():
+            path = Path("..", path)  # an upload lies beside the clone, and the notebook works inside it
         size = path.stat().st_size
         if path.is_dir():
             problem = "is a folder: name one text file (python -m data.shards takes a folder)"

@@ -40,7 +40,10 @@ def claim(name, value, shakespeare=None, standin=None, quick=None, always=None):
     bounds = {"tinyshakespeare": shakespeare, "standin": standin, "quick": quick}.get(where)
     bounds = always or bounds
     if bounds is None:
-        print(f"- {name}: {show(value)} ({'a quick run' if QUICK else 'another text'}: nothing is claimed)")
+        why = f"{'a quick run' if QUICK else 'another text'}: nothing is claimed"
+        if shakespeare and not QUICK and not known:
+            why += f"; Shakespeare's: {' to '.join(map(show, shakespeare))}"
+        print(f"- {name}: {show(value)} ({why})")
         return
     low, high = bounds
     if not low <= value <= high:

@@ -5,6 +5,7 @@ Our run is results/summit.json, which bench/summit.py wrote.
 
 from pathlib import Path
 
+from data.files import say
 from data.text import load_text
 from gpt2.device import choose_precision
 from gpt2.plan import PEAK, flops_per_token, model_config, plan_text
@@ -29,7 +30,10 @@ def model_of(text):
     """best/ of the largest model that notebook 2 trained on this text; "" where there is none."""
     corpus = load_text(text, quiet=True)
     folders = [Path(run_folder(corpus, kind), "best") for kind in ("twelve", "notebook")]
-    return next((str(folder) for folder in folders if (folder / "config.json").is_file()), "")
+    found = next((str(folder) for folder in folders if (folder / "config.json").is_file()), "")
+    if not found:
+        say(f"No model here has learned {corpus.name}: run gpt2_training.ipynb with the same TEXT first.")
+    return found
 
 
 def operations(seeds, twelve, corpus):

@@ -18,7 +18,7 @@ LONGEST_CELL, LONGEST_LINE = 35, 120  # lines of a cell, about 25 is the aim; co
 
 SETUP_CELL = '''\
 #@title Set-up: find the project or fetch it, and install what is missing (never torch)
-TEXT = ""  # your own text: a file, a folder or an address; empty is Tiny Shakespeare
+TEXT = ""  # your own text: a file or an address; empty is Tiny Shakespeare
 
 import os
 import re

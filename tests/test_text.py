@@ -118,6 +118,16 @@ def test_a_few_damaged_letters_are_left_out_and_counted(file):
         assert corpus.text == RUSSIAN[:-3] and "cut off inside its last letter" in corpus.notes[0]
 
 
+def test_an_upload_beside_the_clone_is_found(file, tmp_path, monkeypatch):
+    """Catches Colab: the upload lies in /content, the set-up cell has moved on to /content/gpt2."""
+    file(RUSSIAN)
+    (tmp_path / "gpt2").mkdir()
+    monkeypatch.chdir(tmp_path / "gpt2")
+    assert load_text("mine.txt", quiet=True).text == RUSSIAN
+    with pytest.raises(DataError, match="is not there"):
+        load_text("other.txt", quiet=True)
+
+
 def test_the_reader_can_overrule_the_encoding(file):
     """Catches a guess without appeal."""
     greek = "\u03ba\u03b1\u03b9 \u03c4\u03bf \u03c6\u03c9\u03c2\n" * 50
