@@ -112,6 +112,12 @@ def surprise_strip(text, rows, title="Where the surprise sits"):
 
 # ---- the neural bigram
 
+def knows(counted, chars, order, pair):
+    """Whether both letters of a pair are drawn, and the second nearly always follows the first."""
+    places = [chars.index(c) for c in pair if c in chars]
+    return len(places) == 2 and set(places) <= set(order) and counted[places[0]][places[1]] > 0.5
+
+
 def counted_learned(counted, learned, chars, circle="qu"):
     """Two tables of probabilities (V, V), rows: the letter, columns: the next one; and each against each."""
     fig, axes = figure(15.5, 5.4, columns=3)
@@ -126,7 +132,7 @@ def counted_learned(counted, learned, chars, circle="qu"):
         ax.set_xticks(range(len(order)), marks, family=MONO, fontsize=11)
         ax.set_yticks(range(len(order)), marks, family=MONO, fontsize=11)
         ax.tick_params(length=0, pad=1)
-        circled = all(c in chars and chars.index(c) in order for c in circle)
+        circled = knows(counted, chars, order, circle)
         if circled:
             row, column = (order.index(chars.index(c)) for c in circle)
             ax.add_patch(Ellipse((column, row), 3, 3, fill=False, edgecolor=INK, linewidth=2))
@@ -290,7 +296,8 @@ def ladder_picture(ladder, title="From counting letters to a small GPT"):
         ax.text(mark, -0.75, f"{n}", ha="center", va="bottom", color=ACCENT, weight="bold")
     ax.text(ladder.marks[0] + 0.12, -0.75, "← as good as counting this many letters", va="bottom",
             color=ACCENT)
-    ax.set(ylim=(len(rungs) - 0.45, -0.75), xlim=(0, 4.75), xlabel="exact validation loss, nats a character")
+    ax.set(ylim=(len(rungs) - 0.45, -0.75), xlim=(0, 1.14 * max(rung["val_loss"] for rung in rungs)),
+           xlabel="exact validation loss, nats a character")
     ax.set_yticks(range(len(rungs)), [rung["name"] for rung in rungs])
     ax.tick_params(axis="y", length=0)
     ax.set_title(title, pad=24)

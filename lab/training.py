@@ -285,7 +285,9 @@ def run_curve(history, mark, title="The run"):
         ax.plot(*min(val, key=lambda point: point[1]), "*", color=ACCENT, markersize=17)
     ax.axhline(mark, color=INK, linestyle=":")
     ax.text(0.01, mark, f"5-gram {mark:.3f}", va="bottom", transform=ax.get_yaxis_transform())
-    ax.set(xlabel="step", ylabel="loss, nats a character", title=title, ylim=(None, 3.2))
+    seen = [loss for _, loss in val if np.isfinite(loss)]
+    top = 1.3 * max([mark, *seen]) if seen else 2 * mark  # the first steps are not worth the room
+    ax.set(xlabel="step", ylabel="loss, nats a character", title=title, ylim=(None, top))
     ax.legend(frameon=False)
     return fig
 

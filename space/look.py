@@ -44,7 +44,10 @@ def notice_dropped(dropped: list[str], most: int = 12) -> str:
 
 def name_of(piece: str) -> str:
     """A piece of text as a person would call it: ‘e’, space, new line."""
-    return NAMES.get(piece) or f"‘{piece.translate(GLYPHS)}’"
+    glyphs = piece.translate(GLYPHS)
+    if any(unicodedata.bidirectional(c) in ("R", "AL") for c in piece):
+        glyphs = f"\u2068{glyphs}\u2069"  # read from the right, it must not turn the sentence around it
+    return NAMES.get(piece) or f"‘{glyphs}’"
 
 
 def percent(p: float) -> str:

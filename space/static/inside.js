@@ -88,7 +88,7 @@ function draw_came() {
   } else {
     came.replaceChildren(
       "After ",
-      make("q", (at > 18 ? "\u2026" : "") + glyphs(before)),
+      make("q", (at > 18 ? "\u2026" : "") + glyphs(before), { dir: "auto" }),
       " came ",
       make("b", name_of(piece)),
       ". The model gave it ",

@@ -180,7 +180,7 @@ function describe({ parameters, bytes, card, n_layer, n_head, n_embd, block_size
 function add_examples(examples) {
   $("examples").replaceChildren(
     ...examples.slice(0, 6).map((example) => {
-      const button = make("button", example.trim(), { type: "button" });
+      const button = make("button", example.trim(), { type: "button", dir: "auto" });
       button.onclick = () => {
         $("seed_text").value = example;
         grow();

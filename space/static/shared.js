@@ -42,9 +42,13 @@ const NUMBERS = [
   "twelve",
 ];
 
+const FROM_THE_RIGHT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/; // Hebrew, Arabic and their kin
+
 /** A piece of text as a person would call it: 'e', space, new line. */
-export const name_of = (piece) => NAMES[piece] ?? `\u2018${glyphs(piece)}\u2019`;
+export const name_of = (piece) => NAMES[piece] ?? `\u2018${isolated(glyphs(piece))}\u2019`;
 export const glyphs = (text) => [...text].map((c) => GLYPHS[c] ?? c).join("");
+/** A letter that is read from the right must not turn the sentence around it. */
+const isolated = (text) => (FROM_THE_RIGHT.test(text) ? `\u2068${text}\u2069` : text);
 
 export const percent = (p) =>
   p >= 0.995
