@@ -47,7 +47,8 @@ def test_always_holds_on_every_text_and_budget(on, capsys, name, quick):
     known = {"my novel": {"shakespeare": (1, 2), "quick": (1, 2)}, "standin": {"shakespeare": (1, 2)}}
     lab.claim("loss", 99.0, **known.get(name, {}))
     line = capsys.readouterr().out.splitlines()[-1]
-    assert "nothing is claimed" in line and ("Shakespeare's: 1 to 2" in line) == (name[0] == "m" and not quick)
+    theirs = name == "my novel" and not quick
+    assert "nothing is claimed" in line and ("Shakespeare's: 1 to 2" in line) == theirs
 
 
 def test_holds():
