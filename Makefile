@@ -14,7 +14,7 @@ env: ## make the environment that all of these use; they do it themselves when t
 	@if ! "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	echo "Python 3.11 or newer was not found: install it from python.org or by your system's packages, then try again." >&2; \
 	exit 1; fi
-	@"$(PYTHON)" lab/bootstrap.py
+	@"$(PYTHON)" -m lab.bootstrap
 	@$(if $(filter env,$(MAKECMDGOALS)),echo "The environment is ready: source .venv/bin/activate")
 
 run: env ## run all notebooks, print the ladder, make a book of this run (QUICK=1: about a minute each)

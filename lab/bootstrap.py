@@ -1,13 +1,12 @@
 """Make .venv and put the pinned packages of pyproject.toml in it; `make` calls this before everything else.
 
-Standard library only. A second call finds the stamp of the first and does nothing. What goes wrong is
+It needs nothing but Python. A second call finds the stamp of the first and does nothing. What goes wrong is
 said in one sentence.
 """
 
-import contextlib
 import errno
+import fcntl
 import hashlib
-import os
 import platform
 import re
 import shutil
@@ -16,7 +15,9 @@ import sys
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from data.files import say
+from lab.project import ROOT, settings
+
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "installed"
@@ -33,20 +34,9 @@ class SetupError(Exception):
     """The environment cannot be made; the message is the one sentence for the user."""
 
 
-def say(line, file=None):
-    """Print, whatever the console can show; a closed pipe must not end an installation."""
-    file = file or sys.stdout
-    with contextlib.suppress(OSError, ValueError):
-        encoding = getattr(file, "encoding", None) or "ascii"
-        print(str(line).encode(encoding, "replace").decode(encoding), file=file, flush=True)
-
-
 def pins():
     """The exact versions of the `dev` extra, torch first."""
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return sorted(project["optional-dependencies"]["dev"], key=lambda pin: not pin.startswith("torch=="))
+    return sorted(settings()["optional-dependencies"]["dev"], key=lambda pin: not pin.startswith("torch=="))
 
 
 def stamp():
@@ -84,12 +74,10 @@ def usable():
 def make_venv():
     command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if "ensurepip is not available" in done.stdout:
+        raise SetupError("This Python cannot make environments: install its venv package (Debian: "
+                         "python3-venv).")
     if done.returncode:
-        if "ensurepip is not available" in done.stdout:
-            raise SetupError("This Python cannot make environments: install its venv package (Debian: "
-                             "python3-venv).")
-        if shutil.disk_usage(ROOT).free < 50 * 2**20:
-            raise OSError(errno.ENOSPC, "no room for the environment")
         raise SetupError(explain(done.stdout, "the environment"))
 
 
@@ -117,7 +105,7 @@ def answers(address):
 
 
 def install(what, packages, *options):
-    """pip install, its lines in the log and the larger steps on the screen; SetupError in one sentence."""
+    """pip install, its lines in the log and its downloads on the screen; SetupError in one sentence."""
     say(f"  {what}")
     command = [str(PYTHON), "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check"]
     pip = subprocess.Popen([*command, *options, *packages], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -127,11 +115,8 @@ def install(what, packages, *options):
         for line in pip.stdout:
             lines.append(line)
             log.write(line)
-            fetched = re.search(r"Downloading (?:\S*/)?(\S+) \((.* [MG]B)\)", line)
-            if fetched:
+            if fetched := re.search(r"Downloading (?:\S*/)?(\S+) \((.* [MG]B)\)", line):
                 say(f"    {fetched[1].split('-')[0]}, {fetched[2]}")
-            elif line.startswith("Installing collected"):
-                say("    unpacking")
     if pip.wait():
         raise SetupError(explain("".join(lines), what))
 
@@ -143,8 +128,7 @@ def explain(text, what):
     if UNREACHABLE.search(text):
         return ("The package index cannot be reached: check the network, or pip's own settings, then try "
                 "again.")
-    missing = re.search(r"No matching distribution found for (\S+)", text)
-    if missing:
+    if missing := re.search(r"No matching distribution found for (\S+)", text):
         here = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
         return (f"pip finds no {missing[1]} for {here}: check that it reaches an index, "
                 "or use Python 3.11 to 3.13.")
@@ -155,13 +139,11 @@ def explain(text, what):
 
 def main():
     """Make the environment; exit status 0, or 1 with one sentence."""
-    if sys.version_info < (3, 11):
-        say(f"This is Python {platform.python_version()}: the project needs 3.11 or newer.", sys.stderr)
-        return 1
     try:
-        with open(ROOT / "pyproject.toml") as held:
-            one_at_a_time(held)
+        with open(ROOT / "pyproject.toml") as held:  # another `make` that installs is waited for
+            fcntl.flock(held, fcntl.LOCK_EX)
             make_environment()
+        return 0
     except SetupError as error:
         say(error, sys.stderr)
     except OSError as error:
@@ -169,17 +151,7 @@ def main():
         say("The disk is full: make room, then try again." if full else error, sys.stderr)
     except KeyboardInterrupt:
         say("Stopped; the next try goes on from here.", sys.stderr)
-    else:
-        return 0
     return 1
-
-
-def one_at_a_time(file):
-    """Wait while another `make` installs; the lock is on the pins themselves and leaves no file behind."""
-    if os.name == "posix":
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ Each check compares the reader's answer with one worked out in another way, on i
 
 import functools
 
+import torch
+
 
 class WrongAnswer(AssertionError):
     """The answer was tried and is not right; the message names input, result and expectation."""
@@ -38,18 +40,24 @@ def expect(what, given, got, wanted, tolerance=0.0):
                           f"  expected    {short(wanted)}")
 
 
+def expect_each(what, answer, names, cases, tolerance=0.0):
+    """Expect what `answer` gives for each case: its arguments, which are called `names`, what is wanted."""
+    for *given, wanted in cases:
+        got = answer(*given)
+        got = float(got) if isinstance(wanted, float) else got
+        expect(what, dict(zip(names.split(), given, strict=True)), got, wanted, tolerance)
+
+
 def same(got, wanted, tolerance):
-    import torch
-    if isinstance(wanted, torch.Tensor) or isinstance(got, torch.Tensor):
-        try:
-            got, wanted = torch.as_tensor(got), torch.as_tensor(wanted)
-        except (TypeError, ValueError, RuntimeError):
-            return False
-        alike = got.shape == wanted.shape
-        return alike and torch.allclose(got.double(), wanted.double(), rtol=0, atol=tolerance)
     if isinstance(wanted, float):
         return isinstance(got, int | float) and abs(got - wanted) <= tolerance
-    return got == wanted
+    if not isinstance(wanted, torch.Tensor) and not isinstance(got, torch.Tensor):
+        return got == wanted
+    try:
+        got, wanted = torch.as_tensor(got).double(), torch.as_tensor(wanted).double()
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return got.shape == wanted.shape and torch.allclose(got, wanted, rtol=0, atol=tolerance)
 
 
 def short(value):

@@ -5,12 +5,14 @@ Our run is results/summit.json, which bench/summit.py wrote.
 
 from pathlib import Path
 
+import numpy as np
+
 from data.files import say
 from data.text import load_text
 from gpt2.device import choose_precision
 from gpt2.plan import PEAK, flops_per_token, model_config, plan_text
 from lab.claims import QUICK
-from lab.plots import ACCENT, GREY, INK, figure
+from lab.plots import ACCENT, DOT, GREY, lines
 from lab.project import ROOT, read_json
 
 T4, SHARE = 1e12 * PEAK["T4"][0], 0.15  # FLOP/s in fp16 by the data sheet, and what we expect to reach of it
@@ -39,67 +41,59 @@ def model_of(text):
 def operations(seeds, twelve, corpus):
     """Operations of the whole climb: the small models', the large one's, its teachers', who read the text."""
     small, large = (flops_per_token(model_config(c, corpus.tokenizer.vocab_size)) for c in (seeds[0], twelve))
-    steps = [(small, c.max_steps * c.tokens_per_step) for c in seeds]
-    steps += [(large, twelve.max_steps * twelve.tokens_per_step)]
+    learning = small * sum(c.max_steps * c.tokens_per_step for c in seeds)
+    learning += large * twelve.max_steps * twelve.tokens_per_step
     teaching = len(seeds) * small / 3 * 2 * len(corpus.train)  # forward only, in windows that overlap by half
-    return sum(each * tokens for each, tokens in steps) + teaching
+    return learning + teaching
 
 
 def plan(seeds, twelve, corpus, device):
     """What the climb to twelve layers needs and what to expect of it, as text, before it starts."""
-    V, flop = corpus.tokenizer.vocab_size, operations(seeds, twelve, corpus)
+    flop, found, first = operations(seeds, twelve, corpus), our_run(), seeds[0]
+    config = model_config(twelve, corpus.tokenizer.vocab_size)
     dtype, _, _ = choose_precision(twelve, device)
-    found = our_run()
     ends = [run["val_loss"] for run in found["runs"] if run["name"].startswith("more-")]
-    first, minutes = seeds[0], flop / (SHARE * T4) / 60
     return "\n".join([
         f"{len(seeds)} small models: {first.max_steps:,} steps of {first.tokens_per_step:,} tokens each",
         f"then one of {twelve.n_layer} layers: {twelve.max_steps} steps of {twelve.tokens_per_step:,} tokens",
         f"expect on Tiny Shakespeare, from our run: {min(ends):.2f} to {max(ends):.2f} for each small one, "
         f"{found['best']['val_loss']:.2f} at the end (exact validation, nats a character)",
-        f"projection for a T4, not a measurement: {flop / 1e15:.2f} PFLOP, {minutes:.1f} minutes at "
-        f"{SHARE:.0%} of its {T4 / 1e12:.0f} TFLOP/s; small models reach less: perhaps several times as long",
-        "", "the large one:",
-        plan_text(model_config(twelve, V), twelve.batch_size, dtype, twelve.optimizer, twelve.sequences,
-                  device)])
+        f"projection for a T4, not a measurement: {flop / 1e15:.2f} PFLOP, {flop / (SHARE * T4) / 60:.1f} "
+        f"minutes at {SHARE:.0%} of its {T4 / 1e12:.0f} TFLOP/s; small models reach less: perhaps several "
+        "times as long", "", "the large one:",
+        plan_text(config, twelve.batch_size, dtype, twelve.optimizer, twelve.sequences, device)])
 
 
-def rows(found):
-    """Our own run of twelve layers as lines of text: exact losses in windows of 1,024."""
+def stages(found):
+    """Our own run of twelve layers as rows: (stage, letters read, exact loss in windows of 1,024)."""
     runs = {run["name"]: run for run in found["runs"]}
-    lines = []
-    for i in (1, 2, 3, 4):
-        first, second = runs[f"seed-{i}"], runs[f"more-{i}"]
-        tokens = first["tokens"] + second["tokens"]
-        lines.append((f"small model {i}, 4 layers x 192", tokens, second["val_loss"]))
-    lines += [("the four, their probabilities averaged", None, found["exact"]["mean_probabilities"]),
-              ("side by side in one of 12 layers x 768", None, found["exact"]["start"]["val_loss"]),
-              ("the same, trained as one", runs["large"]["tokens"], found["best"]["val_loss"])]
-    return [f"{name:<40} {f'{tokens / 1e6:.1f} M letters read' if tokens else '':<22} {loss:.4f}"
-            for name, tokens, loss in lines]
+    rows = [(f"small model {i}, 4 layers x 192", runs[f"seed-{i}"]["tokens"] + runs[f"more-{i}"]["tokens"],
+             runs[f"more-{i}"]["val_loss"]) for i in (1, 2, 3, 4)]
+    rows += [("the four, their probabilities averaged", None, found["exact"]["mean_probabilities"]),
+             ("side by side in one of 12 layers x 768", None, found["exact"]["start"]["val_loss"]),
+             ("the same, trained as one", runs["large"]["tokens"], found["best"]["val_loss"])]
+    return [(name, f"{n / 1e6:.1f} M" if n else "", f"{loss:.4f}") for name, n, loss in rows]
 
 
 def picture(found):
     """Training loss of the four small models over what they read, their exact ends, and the large model's."""
-    runs = {run["name"]: run for run in found["runs"]}
-    fig, ax = figure(9, 4)
+    runs, curves = {run["name"]: run for run in found["runs"]}, {}
     for i in (1, 2, 3, 4):
         first, second = runs[f"seed-{i}"], runs[f"more-{i}"]
+        read = first["tokens"], first["tokens"] + second["tokens"]
         points = first["curve"] + [[first["tokens"] + n, loss] for n, loss in second["curve"]]
-        ax.plot(*zip(*[(n / 1e6, loss) for n, loss in points], strict=True), color=GREY, linewidth=1,
-                label="four small models, training loss" if i == 1 else None)
-        ends = [(first["tokens"], first["val_loss"]),
-                (first["tokens"] + second["tokens"], second["val_loss"])]
-        ax.plot(*zip(*[(n / 1e6, loss) for n, loss in ends], strict=True), "o", color=INK,
-                label="their exact validation" if i == 1 else None)
+        n, losses = np.array(points).T
+        ends = np.array(read) / 1e6, [first["val_loss"], second["val_loss"]], {**DOT, "marker": "o"}
+        hidden = "_" if i > 1 else ""  # one line of the legend for all four
+        curves[f"{hidden}small model {i}, training loss"] = n / 1e6, losses, {"color": GREY, "linewidth": 1}
+        curves[f"{hidden}small model {i}, exact validation"] = ends
     best = found["best"]["val_loss"]
-    ax.plot(ends[-1][0] / 1e6, best, "*", color=ACCENT, markersize=18, label="the twelve layers, exact")
-    ax.annotate(f"{best:.3f}", (ends[-1][0] / 1e6, best), (10, -4), textcoords="offset points", color=ACCENT)
-    ax.set(xlabel="letters read by each small model, millions", ylabel="loss, nats a character",
-           ylim=(1.0, 2.2), title="Four small models climb, and one large one stands on them")
-    ax.legend(frameon=False)
-    fig.alt = (f"Training loss of four small models over nine million letters each, their exact losses "
-               f"after each stint, and a star at {best:.3f} for the twelve layers.")
+    star = {**DOT, "color": ACCENT, "marker": "*", "markersize": 18}
+    curves["the twelve layers, exact validation"] = [read[1] / 1e6], [best], star
+    fig = lines(curves, size=(9, 4), xlabel="letters read by each small model, millions", ylim=(1.0, 2.2),
+                title="Four small models climb, and one large one stands on them")
+    fig.axes[0].annotate(f"{best:.3f}", (read[1] / 1e6, best), (10, -4), textcoords="offset points",
+                         color=ACCENT)
     return fig
 
 

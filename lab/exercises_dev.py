@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from lab.checks import exercise, expect
+from lab.checks import exercise, expect, expect_each
 from model_gpt2 import GPT, CausalSelfAttention, GPTConfig
 
 
@@ -15,17 +15,15 @@ def noise(*shape, seed=0):
 
 @exercise(0)
 def check_0(never_seen):
-    for alphabet, text, wanted in (("abc", "ab", "c"), ("abc", "cab", ""), ("$&3Xa", "aa3", "$&X")):
-        expect("symbols of the alphabet that the text lacks", (alphabet, text),
-               sorted(never_seen(alphabet, text)), sorted(wanted))
+    cases = [("abc", "ab", ["c"]), ("abc", "cab", []), ("$&3Xa", "aa3", ["$", "&", "X"])]
+    expect_each("symbols of the alphabet that the text lacks", lambda *given: sorted(never_seen(*given)),
+                "alphabet text", cases)
 
 
 @exercise(1)
 def check_1(surprise_add_k):
     cases = ((9, 10, 0, 65, 0.10536), (0, 10, 1, 65, 4.31749), (3, 7, 0.5, 4, 0.94446))
-    for count, total, k, V, wanted in cases:
-        expect("surprise in nats", {"count": count, "total": total, "k": k, "V": V},
-               float(surprise_add_k(count, total, k, V)), wanted, 1e-4)
+    expect_each("surprise in nats", surprise_add_k, "count total k V", cases, 1e-4)
 
 
 @exercise(2)
@@ -39,9 +37,8 @@ def check_2(predict_first_loss):
 
 @exercise(3)
 def check_3(self_and_two_before):
-    for T in (1, 2, 5):
-        wanted = torch.tensor([[t - 2 <= s <= t for s in range(T)] for t in range(T)])
-        expect("mask, True where a position may look", {"T": T}, self_and_two_before(T), wanted)
+    cases = [(T, torch.tensor([[t - 2 <= s <= t for s in range(T)] for t in range(T)])) for T in (1, 2, 5)]
+    expect_each("mask, True where a position may look", self_and_two_before, "T", cases)
 
 
 @exercise(4)
@@ -50,8 +47,7 @@ def check_4(one_head, variance):
     q, k, v = (x @ m for m in w)
     wanted = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     expect("output of one head", "x (2, 5, 8) and three matrices (8, 4)", one_head(x, *w), wanted, 1e-4)
-    for hs in (4, 64):
-        expect("variance of q . k", {"hs": hs}, float(variance(hs)), float(hs), 1e-6)
+    expect_each("variance of q . k", variance, "hs", [(4, 4.0), (64, 64.0)], 1e-6)
 
 
 class _Toy(torch.nn.Module):
@@ -117,35 +113,21 @@ def broken_models(seed=0):
     return models
 
 
-@torch.no_grad()
-def stream_sizes(model, idx):
-    """Standard deviation of the residual stream of a GPT: after the embeddings, then after each block."""
-    x = model.transformer.wte(idx) + model.transformer.wpe.weight[:idx.size(1)]
-    sizes = [x.std().item()]
-    for block in model.transformer.h:
-        x = block(x)
-        sizes.append(x.std().item())
-    return sizes
-
-
 class _Leaks(CausalSelfAttention):
+    scale, first_hidden = 1 / 4, 2  # heads of 16 numbers; the letter after is not hidden
+
     def forward(self, x, cache=None, patterns=None):
-        return _attend(self, x, 1 / 4, 2, patterns)
+        B, T, C = x.size()
+        q, k, v = (y.view(B, T, self.n_head, -1).transpose(1, 2) for y in self.c_attn(x).split(C, dim=2))
+        hidden = torch.ones(T, T, dtype=torch.bool).triu(self.first_hidden)
+        pattern = (q @ k.mT * self.scale).masked_fill(hidden, float("-inf")).softmax(-1)
+        if patterns is not None:
+            patterns.append(pattern)
+        return self.c_proj((pattern @ v).transpose(1, 2).reshape(B, T, C))
 
 
-class _ScaledByWidth(CausalSelfAttention):
-    def forward(self, x, cache=None, patterns=None):
-        return _attend(self, x, 1 / 8, 1, patterns)
-
-
-def _attend(attn, x, scale, first_hidden, patterns):
-    B, T, C = x.size()
-    q, k, v = (y.view(B, T, attn.n_head, -1).transpose(1, 2) for y in attn.c_attn(x).split(C, dim=2))
-    hidden = torch.ones(T, T, dtype=torch.bool).triu(first_hidden)
-    pattern = (q @ k.mT * scale).masked_fill(hidden, float("-inf")).softmax(-1)
-    if patterns is not None:
-        patterns.append(pattern)
-    return attn.c_proj((pattern @ v).transpose(1, 2).reshape(B, T, C))
+class _ScaledByWidth(_Leaks):
+    scale, first_hidden = 1 / 8, 1  # a width of 64
 
 
 @exercise(8)
@@ -159,14 +141,14 @@ def check_8(diagnosis):
 
 @exercise(9)
 def check_9(block_parameters):
-    for C in (64, 768):
-        wanted = sum(p.numel() for p in GPT(GPTConfig(8, 8, 1, 1, C)).transformer.h[0].parameters())
-        expect("parameters of one block", {"C": C}, block_parameters(C), wanted)
+    blocks = ((C, GPT(GPTConfig(8, 8, 1, 1, C)).transformer.h[0]) for C in (64, 768))
+    cases = [(C, sum(p.numel() for p in block.parameters())) for C, block in blocks]
+    expect_each("parameters of one block", block_parameters, "C", cases)
 
 
 @exercise(10)
 def check_10(top_p):
     probs = torch.tensor([0.1, 0.5, 0.1, 0.25, 0.05])
-    for p, wanted in ((0.4, [0, 1.0, 0, 0, 0]), (0.7, [0, 2 / 3, 0, 1 / 3, 0]), (1.0, probs.tolist())):
-        expect("probabilities after top-p", {"probs": probs.tolist(), "p": p}, top_p(probs.clone(), p),
-               torch.tensor(wanted), 1e-5)
+    kept = ((0.4, [0, 1.0, 0, 0, 0]), (0.7, [0, 2 / 3, 0, 1 / 3, 0]), (1.0, probs.tolist()))
+    cases = [(probs.clone(), p, torch.tensor(wanted)) for p, wanted in kept]
+    expect_each("probabilities after top-p", top_p, "probs p", cases, 1e-5)

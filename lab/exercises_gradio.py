@@ -2,33 +2,30 @@
 
 from html.parser import HTMLParser
 
-from lab.checks import WrongAnswer, exercise, expect
+import torch
+
+from gpt2.sampling import KVCache
+from lab.checks import WrongAnswer, exercise, expect, expect_each
+from model_gpt2 import GPTConfig
 
 
 @exercise(0)
 def check_0(file_mb, checkpoint_mb):
     cases = ((85_892_352, 32, 343.569408), (85_892_352, 16, 171.784704), (1000, 8, 0.001))
-    for parameters, bits, wanted in cases:
-        given = {"parameters": parameters, "bits": bits}
-        expect("MB of the weights", given, float(file_mb(parameters, bits)), wanted, 1e-6)
-    expect("MB of the checkpoint", {"parameters": 10**6}, float(checkpoint_mb(10**6)), 12.0, 1e-6)
+    expect_each("MB of the weights", file_mb, "parameters bits", cases, 1e-6)
+    expect_each("MB of the checkpoint", checkpoint_mb, "parameters", [(10**6, 12.0)], 1e-6)
 
 
 @exercise(1)
 def check_1(cache_mb):
-    import torch
-
-    from gpt2.sampling import KVCache
-    from model_gpt2 import GPTConfig
-
+    cases = []
     for n_layer, n_embd, T in ((2, 32, 16), (4, 160, 128)):  # the cache that the model really makes
         config = GPTConfig(block_size=T, vocab_size=8, n_layer=n_layer, n_head=2, n_embd=n_embd)
         cache = KVCache(config, 1, torch.zeros(1))
-        wanted = sum(x.numel() * x.element_size() for x in (cache.k, cache.v)) / 1e6
-        given = {"n_layer": n_layer, "n_embd": n_embd, "T": T}
-        expect("MB of one visitor's cache", given, float(cache_mb(n_layer, n_embd, T)), wanted, 1e-9)
-    given = {"n_layer": 12, "n_embd": 768, "T": 1024, "bytes": 2}
-    expect("MB of one visitor's cache", given, float(cache_mb(12, 768, 1024, 2)), 37.748736, 1e-6)
+        size = sum(x.numel() * x.element_size() for x in (cache.k, cache.v)) / 1e6
+        cases.append((n_layer, n_embd, T, 4, size))
+    cases.append((12, 768, 1024, 2, 37.748736))
+    expect_each("MB of one visitor's cache", cache_mb, "n_layer n_embd T bytes", cases, 1e-6)
 
 
 class _Letters:
@@ -44,9 +41,8 @@ class _Letters:
 @exercise(2)
 def check_2(what_it_sees):
     cases = (("ab", "ab"), ("a2b!", "ab"), ("", "\n"), ("2", "\n"), ("aaaabb", "aabb"), ("abab99", "abab"))
-    for typed, wanted in cases:
-        given = {"typed": typed, "block_size": 4, "alphabet": "newline, a, b"}
-        expect("the text that the model sees", given, what_it_sees(typed, _Letters(), 4), wanted)
+    expect_each("the text that the model sees, block_size 4, alphabet newline, a, b",
+                lambda typed: what_it_sees(typed, _Letters(), 4), "typed", cases)
 
 
 class _Reader(HTMLParser):

@@ -3,6 +3,7 @@
 Each compares the reader's answer with another way to get it: a nudge, torch, or counting on a small text.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -92,9 +93,9 @@ def check_arrives(arrives):
 def check_commonest(commonest):
     """Against counting by eye: every pair of the alphabet, looked for one after the other."""
     for ids in ([1, 2, 3, 1, 2, 1, 2], [5, 4, 5, 4, 5, 3, 1, 3, 1], [7, 7, 7, 2, 2], [2, 9, 9, 2], [3, 1]):
-        pairs = [(a, b) for a in sorted(set(ids)) for b in sorted(set(ids))]
-        counts = [sum(ids[i : i + 2] == [*pair] for i in range(len(ids))) for pair in pairs]
-        expect("the commonest pair", {"ids": ids}, commonest(list(ids)), pairs[counts.index(max(counts))])
+        pairs = itertools.product(sorted(set(ids)), repeat=2)
+        wanted = max(pairs, key=lambda pair: sum(ids[i : i + 2] == [*pair] for i in range(len(ids))))
+        expect("the commonest pair", {"ids": ids}, commonest(list(ids)), wanted)
 
 
 @exercise(2)
@@ -103,9 +104,8 @@ def check_merge(merge):
     cases = (("abcab", "ab"), ("aaaaa", "aa"), ("cba", "ab"), ("abab", "ab"), ("aab", "ab"), ("", "ab"))
     for text, pair in cases:
         ids, wanted = [ord(c) for c in text], [ord(c) for c in text.replace(pair, "Z")]
-        given = {"ids": ids, "pair": tuple(map(ord, pair)), "new": ord("Z")}
-        before = list(ids)
-        expect("the merged row", given, list(merge(ids, tuple(map(ord, pair)), ord("Z"))), wanted)
+        given, before = {"ids": ids, "pair": tuple(map(ord, pair)), "new": ord("Z")}, list(ids)
+        expect("the merged row", given, list(merge(*given.values())), wanted)
         expect("the row that was given, which must stay", given, ids, before)
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from lab.checks import exercise, expect
+from lab.checks import exercise, expect, expect_each
 from model_gpt2 import attention_by_hand
 
 
@@ -24,9 +24,7 @@ def check_1(next_output):
 @exercise(2)
 def check_2(most_letters):
     cases = ((10**6, 4, 20, 5000.0), (10**6, 1, 20, 20000.0), (10**9, 2, 3, 1.5))
-    for parameters, bytes_each, gb_s, wanted in cases:
-        given = {"parameters": parameters, "bytes_each": bytes_each, "gb_s": gb_s}
-        expect("letters a second", given, float(most_letters(parameters, bytes_each, gb_s)), wanted, 1e-6)
+    expect_each("letters a second", most_letters, "parameters bytes_each gb_s", cases, 1e-6)
 
 
 @exercise(3)
@@ -51,6 +49,4 @@ def check_3(to_int8):
 def check_4(whole):
     cases = (([0.5], [2], 4 / 3), ([0.05], [1e9], 1 / 0.95), ([0.5, 0.25], [2, 5], 1 / 0.55), ([], [], 1.0),
              ([1.0], [3], 3.0))
-    for shares, factors, wanted in cases:
-        given = {"shares": shares, "factors": factors}
-        expect("times as fast", given, float(whole(shares, factors)), wanted, 1e-6)
+    expect_each("times as fast", whole, "shares factors", cases, 1e-6)

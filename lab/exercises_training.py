@@ -2,7 +2,7 @@
 
 import torch
 
-from lab.checks import exercise, expect
+from lab.checks import exercise, expect, expect_each
 from lab.training import memorisation
 from model_gpt2 import GPT, GPTConfig
 from train_gpt2 import TrainConfig, evaluate, lr_at
@@ -22,9 +22,9 @@ def check_1(my_lr):
     for warmup, steps, peak, low in ((10, 100, 1e-3, 1e-4), (1, 20, 1.0, 0.0)):
         plan = dict(schedule="cosine", warmup_steps=warmup, max_steps=steps, lr=peak, min_lr=low)
         c = TrainConfig.preset_of("quick", **plan)
-        for step in (0, warmup - 1, warmup, steps // 2, steps - 1):
-            given = {"step": step, "warmup": warmup, "steps": steps, "peak": peak, "low": low}
-            expect("learning rate", given, float(my_lr(*given.values())), lr_at(c, step), 1e-9)
+        cases = [(step, warmup, steps, peak, low, lr_at(c, step))
+                 for step in (0, warmup - 1, warmup, steps // 2, steps - 1)]
+        expect_each("learning rate", my_lr, "step warmup steps peak low", cases, 1e-9)
 
 
 @exercise(2)
@@ -56,6 +56,5 @@ def check_3(accumulated):
 @exercise(4)
 def check_4(longest_copy):
     cases = (("xxabcx", "zabcz"), ("abc", "xyz"), ("", "abc"), ("aabaab", "aabaaab"), ("rain", "rain"))
-    for text, source in cases:
-        expect("length of the longest passage of text that stands in source", (text, source),
-               longest_copy(text, source), memorisation(text, source, least=1))
+    expect_each("length of the longest passage of text that stands in source", longest_copy, "text source",
+                [(text, source, memorisation(text, source, least=1)) for text, source in cases])

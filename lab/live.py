@@ -6,7 +6,6 @@ From a file a browser loads neither a module nor data, so modules become functio
 import base64
 import json
 import re
-from pathlib import Path
 
 from lab.project import ROOT
 
@@ -29,30 +28,17 @@ def imported_first(paths):
     found = {}
     for path in paths:
         names = [name for _, name in IMPORT.findall(path.read_text(encoding="utf-8"))]
-        places = [[folder / f"{name}.js" for folder in (STATIC, ENGINE)] for name in names]
-        near = [next(filter(Path.exists, place)) for place in places]
+        near = [next(STATIC.glob(f"{name}.js"), ENGINE / f"{name}.js") for name in names]
         found.update(dict.fromkeys([*imported_first(near), path]))
     return list(found)
 
 
-def script():
-    """The pictures and what they import as one script; it leaves them in window.LIVE."""
-    paths = imported_first(sorted(STATIC.glob("live_*.js")))
-    return '"use strict";\nglobalThis.LIVE = {};\n' + "".join(map(as_function, paths))
-
-
-def small_gpt():
-    """The folder of the small GPT: the one of Build, or, as there where time is short, the project's."""
-    own = MODELS / "small_gpt"
-    return own if (own / "model.safetensors").exists() else ROOT / "space" / "model"
-
-
 def put_live(folder):
     """Write live.js into `folder`, and a script with its bytes for each model and the 5-letter table."""
-    (folder / "live.js").write_text(script(), encoding="utf-8")
-    paths = {path.name: path for path in [*MODELS.glob("*.*"), ROOT / "space" / "model" / "ngram5.npz"]}
-    paths |= {f"small_gpt/{name}": small_gpt() / name for name in ("config.json", "model.safetensors")}
-    for name, path in paths.items():
+    script = "".join(map(as_function, imported_first(sorted(STATIC.glob("live_*.js")))))
+    (folder / "live.js").write_text(f'"use strict";\nglobalThis.LIVE = {{}};\n{script}', encoding="utf-8")
+    files = {path.relative_to(MODELS).as_posix(): path for path in MODELS.rglob("*.*")}
+    for name, path in {**files, "ngram5.npz": ROOT / "space" / "model" / "ngram5.npz"}.items():
         target = folder / "models" / f"{name}.js"
         target.parent.mkdir(parents=True, exist_ok=True)
         data = base64.b64encode(path.read_bytes()).decode()

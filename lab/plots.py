@@ -22,14 +22,46 @@ MONO = ["DejaVu Sans Mono", *(name for name in WIDE if name in HERE)]  # for tex
 warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # it is drawn as a box
 STYLE = {"font.size": 11, "axes.titlesize": 13, "axes.titleweight": "bold", "axes.titlelocation": "left",
          "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "text.color": INK,
-         "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "figure.dpi": 100}
+         "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "figure.dpi": 100,
+         "legend.frameon": False}
 matplotlib.rcParams.update(STYLE)
+# how a line is drawn
+STRONG, DASHED = {"color": ACCENT, "linewidth": 2.5}, {"color": INK, "linestyle": "--"}
+FAINT, DOT = {"color": PALE, "linewidth": 1}, {"color": INK, "linestyle": "", "marker": "."}
 
 
 def figure(width, height, rows=1, columns=1, **options):
     """A figure in the house style and its axes."""
     fig = Figure(figsize=(width, height), layout="constrained")
     return fig, fig.subplots(rows, columns, **options)
+
+
+def smooth(values, width):
+    """Means of `width` neighbours: (the step at the middle of each, counted from 1; the means)."""
+    width = max(1, min(width, len(values)))
+    means = np.convolve(values, np.ones(width) / width, "valid")
+    return np.arange(len(means)) + width // 2 + 1, means
+
+
+def lines(curves, marks=None, size=(8.5, 3.8), xlabel="step", ylabel="loss, nats a character", **axes):
+    """A figure of curves {name: (xs, ys, style)}, and of marks {text: y} as dotted lines across.
+
+    A name that begins with _ stays out of the legend. The alt text says where each curve begins and ends.
+    """
+    fig, ax = figure(*size)
+    for name, (x, y, style) in curves.items():
+        ax.plot(x, y, **style, label=name)
+    for text, y in (marks or {}).items():
+        ax.axhline(y, color=INK, linestyle=":")
+        ax.text(0.01, y, text, va="bottom", transform=ax.get_yaxis_transform())
+    ax.set(xlabel=xlabel, ylabel=ylabel, **axes)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend()
+    shown = {name.strip("_"): y for name, (_, y, _) in curves.items() if len(y)}
+    ends = [f"{name} from {y[0]:.2f} to {y[-1]:.2f}" for name, y in shown.items()]
+    across = [f"dotted: {text}, {y:.3f}" for text, y in (marks or {}).items()]
+    fig.alt = f"{axes.get('title') or 'A curve'}. {ylabel} against {xlabel}: {'; '.join(ends + across)}."
+    return fig
 
 
 def show(fig, alt=None, path=None):
@@ -52,35 +84,33 @@ def visible(text):
 
 def the_u(rows):
     """rows: dicts with n, train_loss, val_loss, unseen (share of validation's n letters never in train)."""
-    fig, ax = figure(9, 4.6)
-    n = [row["n"] for row in rows]
+    n, train, val = ([row[key] for row in rows] for key in ("n", "train_loss", "val_loss"))
+    curves = {"train": (n, train, DASHED), "validation": (n, val, {**STRONG, "marker": "o"})}
+    fig = lines(curves, size=(9, 4.6), xlabel="letters counted together (n)", ylim=(0, None), xlim=(0.5, 8.7),
+                title="Longer tables know train ever better, and validation only up to a point")
+    ax, best = fig.axes[0], int(np.argmin(val))
+    ax.annotate(f"best: {n[best]} letters, {val[best]:.3f}", (n[best], val[best]),
+                (n[best] - 0.2, val[best] + 0.75), arrowprops={"arrowstyle": "->", "color": INK}, ha="center")
     bars = ax.twinx()
     bars.bar(n, [100 * row["unseen"] for row in rows], color=PALE, width=0.55)
     bars.set(ylim=(0, 100), ylabel="% of validation strings never seen in train")
     bars.spines["right"].set_visible(True)
-    ax.set_zorder(bars.get_zorder() + 1)
+    ax.set_zorder(bars.get_zorder() + 1)  # the lines lie over the bars
     ax.patch.set_visible(False)
-    train, val = ([row[key] for row in rows] for key in ("train_loss", "val_loss"))
-    ax.plot(n, train, "o--", color=INK, label="train")
-    ax.plot(n, val, "o-", color=ACCENT, linewidth=2.5, label="validation")
-    best = int(np.argmin(val))
-    ax.annotate(f"best: {n[best]} letters, {val[best]:.3f}", (n[best], val[best]),
-                (n[best] - 0.2, val[best] + 0.75), arrowprops={"arrowstyle": "->", "color": INK}, ha="center")
-    ax.text(n[-1] + 0.12, train[-1], "train", va="center")
-    ax.text(n[-1] + 0.12, val[-1] + 0.06, "validation", va="bottom", ha="right", color=ACCENT)
-    ax.set(xlabel="letters counted together (n)", ylabel="loss, nats a character", ylim=(0, None),
-           xlim=(0.5, 8.7), title="Longer tables know train ever better, and validation only up to a point")
-    fig.alt = (f"Loss against n, 1 to {n[-1]} letters. Training loss falls all the way to {train[-1]:.2f}. "
-               f"Validation loss falls to {val[best]:.3f} at {n[best]} letters, then rises to {val[-1]:.2f}. "
-               "Grey bars: the share of validation strings never seen in train grows from 0% to "
-               f"{rows[-1]['unseen']:.0%}.")
+    fig.alt += (f" Validation is best at {n[best]} letters, {val[best]:.3f}. Grey bars: the share of "
+                f"validation strings never seen in train grows to {rows[-1]['unseen']:.0%}.")
     return fig
 
 
-def ink_on(color):
-    """White or ink, whichever can be read better on `color` (by its luminance)."""
+def luminance(color):
+    """How bright a colour (red, green, blue from 0 to 1) looks, from 0 to 1."""
     red, green, blue = (c / 12.92 if c <= 0.04 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3])
-    return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.225 else INK
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def ink_on(color):
+    """White or ink, whichever can be read better on `color`."""
+    return "white" if luminance(color) < 0.225 else INK
 
 
 def surprise_strip(text, rows, title="Where the surprise sits"):
@@ -112,29 +142,24 @@ def surprise_strip(text, rows, title="Where the surprise sits"):
 
 # ---- the neural bigram
 
-def knows(counted, chars, order, pair):
-    """Whether both letters of a pair are drawn, and the second nearly always follows the first."""
-    places = [chars.index(c) for c in pair if c in chars]
-    return len(places) == 2 and set(places) <= set(order) and counted[places[0]][places[1]] > 0.5
-
-
 def counted_learned(counted, learned, chars, circle="qu"):
     """Two tables of probabilities (V, V), rows: the letter, columns: the next one; and each against each."""
     fig, axes = figure(15.5, 5.4, columns=3)
-    order = [i for i, c in enumerate(chars) if c.islower() or c in " \n"][:30]
-    if len(order) < 10:  # a script without small letters
-        order = [i for i, c in enumerate(chars) if c.isalpha() or c in " \n"][:30]
-    marks = [{" ": "␣"}.get(chars[i], visible(chars[i])) for i in order]
+    small = [i for i, c in enumerate(chars) if c.islower() or c in " \n"]
+    if len(small) < 10:  # a script without small letters
+        small = [i for i, c in enumerate(chars) if c.isalpha() or c in " \n"]
+    order = small[:30]
+    shown = [chars[i] for i in order]
+    ticks = range(len(order)), [visible(c).replace(" ", "␣") for c in shown]
     tables = [np.asarray(table)[np.ix_(order, order)] for table in (counted, learned)]
     for ax, title, table in zip(axes, ("Counted", "Learned"), tables, strict=False):
         ax.imshow(table**0.5, cmap=SHADES, vmin=0, vmax=1)  # the root: most shares are small
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_ticks(*ticks, family=MONO, fontsize=11)
         ax.set_title(title)
-        ax.set_xticks(range(len(order)), marks, family=MONO, fontsize=11)
-        ax.set_yticks(range(len(order)), marks, family=MONO, fontsize=11)
         ax.tick_params(length=0, pad=1)
-        circled = knows(counted, chars, order, circle)
-        if circled:
-            row, column = (order.index(chars.index(c)) for c in circle)
+        row, column = (shown.index(c) if c in shown else None for c in circle)
+        if None not in (row, column) and tables[0][row, column] > 0.5:  # where it is the rule in this text
             ax.add_patch(Ellipse((column, row), 3, 3, fill=False, edgecolor=INK, linewidth=2))
     axes[0].set_ylabel("the letter")
     axes[1].set_xlabel("the next letter")
@@ -143,9 +168,8 @@ def counted_learned(counted, learned, chars, circle="qu"):
     axes[2].set(xlabel="counted probability", ylabel="learned probability", title="One dot a pair",
                 aspect="equal")
     apart = np.abs(tables[0] - tables[1])
-    fig.alt = (f"Two heat maps, letter by next letter, counted and learned; "
-               f"{f'{circle[0]} followed by {circle[1]} is circled. ' if circled else ''}"
-               f"Right: learned against counted, a dot a pair, along the diagonal; "
+    fig.alt = ("Two heat maps, letter by next letter, counted and learned. Right: learned against counted, a "
+               "dot a pair, along the diagonal; "
                f"mean distance {apart.mean():.4f}, largest {apart.max():.2f}.")
     return fig
 
@@ -243,22 +267,18 @@ def draw_stream(ax, title):
 
 def curve(losses, mark=None, mark_name="", title="", val=None):
     """Training loss by step and its mean over 50; the next mark as a line, the final exact loss as a dot."""
-    fig, ax = figure(9, 3.8)
-    losses = np.asarray(losses)
-    ax.plot(losses, color=PALE, linewidth=1)
-    width = max(1, min(50, len(losses) // 5))
-    smooth = np.convolve(losses, np.ones(width) / width, "valid")
-    ax.plot(np.arange(len(smooth)) + (width - 1) / 2, smooth, color=INK)  # each mean at its own middle
-    if mark is not None:
-        ax.plot([0, 1.02 * len(losses)], [mark, mark], "--", color=ACCENT)
-        ax.text(1.03 * len(losses), mark, f"{mark_name}\n{mark:.3f}", color=ACCENT, va="center")
+    n, mean = len(losses), smooth(losses, min(50, len(losses) // 5))
+    curves = {"_training loss": (range(1, n + 1), losses, FAINT), "_its mean": (*mean, {"color": INK})}
     if val is not None:
-        ax.plot([len(losses)], [val], "o", color=ACCENT)
-        ax.annotate(f"validation {val:.3f}", (len(losses), val), (-10, 22), textcoords="offset points",
-                    ha="right", arrowprops={"arrowstyle": "->"})
-    ax.set(xlabel="step", ylabel="training loss, nats a character", title=title)
-    fig.alt = f"Training loss by step, from {losses[0]:.2f} to about {losses[-width:].mean():.2f}."
-    fig.alt += f" A dashed line marks {mark:.3f}: {mark_name}." if mark is not None else ""
+        curves["_exact validation"] = [n], [val], {**STRONG, "marker": "o"}
+    fig = lines(curves, size=(9, 3.8), ylabel="training loss, nats a character", title=title)
+    if val is not None:
+        fig.axes[0].annotate(f"validation {val:.3f}", (n, val), (-10, 22), textcoords="offset points",
+                             ha="right", arrowprops={"arrowstyle": "->"})
+    if mark is not None:
+        fig.axes[0].plot([0, 1.02 * n], [mark, mark], "--", color=ACCENT)
+        fig.axes[0].text(1.03 * n, mark, f"{mark_name}\n{mark:.3f}", color=ACCENT, va="center")
+        fig.alt += f" A dashed line marks {mark:.3f}: {' '.join(mark_name.split())}."
     return fig
 
 

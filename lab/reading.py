@@ -34,10 +34,8 @@ def read_model(model, corpus, windows=None):
 @torch.no_grad()
 def letter_losses(model, ids):
     """ids (n + 1,), at most block_size + 1 of them -> (n,) nats, one for each id after the first, in fp32."""
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
+    device = next(model.parameters()).device
     logits = model(ids[None, :-1].to(device))[0][0].float()  # (n, V)
-    model.train(was_training)
     return F.cross_entropy(logits, ids[1:].to(device), reduction="none").cpu()
 
 
@@ -101,11 +99,8 @@ def new_name(corpus):
 def mentions_in_ids(corpus, most=10):
     """(name, [(begin, end), ...]): where the first mentions of new_name lie in corpus.val."""
     name, places = new_name(corpus)
-
-    def ids_before(place):
-        return len(corpus.tokenizer.encode(corpus.val_text[:place]))
-
-    return name, [(ids_before(place), ids_before(place + len(name))) for place in places[:most]]
+    texts = [(corpus.val_text[:place], corpus.val_text[:place + len(name)]) for place in places[:most]]
+    return name, [tuple(len(corpus.tokenizer.encode(text)) for text in pair) for pair in texts]
 
 
 def new_name_losses(model, corpus):

@@ -6,17 +6,19 @@ marks `<!-- name -->`. In a clone whose `origin` lies on the web, that address i
 pyproject.toml: a fork's badges open the fork.
 """
 
-import argparse
 import importlib
 import re
 import sys
+from functools import partial
 
 from data.files import say, write_atomic
+from lab import climb
 from lab.machine import markdown
 from lab.notebook import badge_addresses, fill_standard_parts, read, write
 from lab.project import ROOT, address, notebooks, project_path, read_json, remote, settings
 from lab.setup import minutes
 
+RESULTS = ROOT / "results"
 ABOUT = {
     "gpt_dev": ("1 · Build", "count letters, then bigram, attention, block, GPT"),
     "gpt2_training": ("2 · Train", "the 12-layer GPT: mixed precision, resume, overfitting"),
@@ -33,39 +35,33 @@ def clone_block():
 
 def notebooks_block():
     """Table of the notebooks: what, minutes as measured, and badges where the project has an address."""
-    rows, table = [], read_json(ROOT / "results" / "minutes.json")
+    head, rows = ["notebook", "what you do", "2 CPU cores", "T4", "open"], []
     for name, (title, what) in ABOUT.items():
-        runs = table.get(name, {})
+        runs = read_json(RESULTS / "minutes.json").get(name, {})
         times = (minutes(runs[key]) if key in runs else "not yet measured" for key in ("CPU", "Tesla T4"))
-        rows.append([f"[{title}]({name}.ipynb)", what, *times, *open_links(name)])
-    return markdown(["notebook", "what you do", "2 CPU cores", "T4", *(["open"] if address() else [])], rows)
+        places = zip(("Colab", "Kaggle"), badge_addresses(f"{name}.ipynb"), strict=True)
+        badges = [f"[![Open in {place}](.github/badges/{place.lower()}.svg)]({at})" for place, at in places]
+        rows.append([f"[{title}]({name}.ipynb)", what, *times, " ".join(badges)])
+    if not address():
+        return markdown(head[:-1], [row[:-1] for row in rows])
+    return markdown(head, rows)
 
 
-def open_links(name):
-    """A cell with the badges; no cell while the project has no address."""
-    places = zip(("Colab", "Kaggle"), badge_addresses(f"{name}.ipynb"), strict=True)
-    badges = (f"[![Open in {place}](.github/badges/{place.lower()}.svg)]({link})" for place, link in places)
-    return [" ".join(badges)] if address() else []
+def ladder_block(folder=RESULTS):
+    """Table of the ladder in a folder's ladder.json."""
+    rows = [[rung["name"], f"{rung['val_loss']:.3f}", rung.get("mark") or ""]
+            for rung in read_json(folder / "ladder.json")["rungs"]]
+    return markdown(["rung", "nats a character", "as good as"], rows)
 
 
-def ladder_block():
-    """Table of the ladder from results/ladder.json."""
-    rungs = read_json(ROOT / "results" / "ladder.json").get("rungs", [])
-    rows = [[rung["name"], f"{rung['val_loss']:.3f}", rung.get("mark") or ""] for rung in rungs]
-    return markdown(["rung", "nats a character", "as good as"], rows) if rows else "Not yet measured."
-
-
-def sample_block():
-    """The honest sample from results/sample.txt, as it came out."""
-    path = ROOT / "results" / "sample.txt"
-    return f"```\n{path.read_text(encoding='utf-8').strip()}\n```" if path.exists() else "Not yet measured."
+def sample_block(folder=RESULTS):
+    """The honest sample in a folder's sample.txt, as it came out."""
+    return f"```\n{(folder / 'sample.txt').read_text(encoding='utf-8').strip()}\n```"
 
 
 def app_model_block():
     """One sentence about the small model in space/model, from its own metrics.json."""
     facts = read_json(ROOT / "space" / "model" / "metrics.json")
-    if "val_loss" not in facts:
-        return "Not yet measured."
     text = {"tinyshakespeare": "Tiny Shakespeare", "standin": "the stand-in text"}[facts["corpus"]["name"]]
     n = len([t for t in facts["config"].get("teacher", "").split(",") if t])
     taught = f", its targets the mean probabilities of {n} larger models (`python -m bench.distil`)"
@@ -86,7 +82,7 @@ def page_block():
 
 def runs_block():
     """The runs that the project grew from: what was told, and what this code measured, if anybody ran it."""
-    rows, runs = [], read_json(ROOT / "results" / "training_runs.json").get("runs", [])
+    rows, runs = [], read_json(RESULTS / "training_runs.json")["runs"]
     for run in runs:
         got = run["measured"]
         measured = f"{got['val_loss']:.3f} ({got['card']})" if got else "not yet measured"
@@ -98,46 +94,33 @@ def runs_block():
 
 def summit_block():
     """The twelve layers: what each stage reached, from results/summit.json; the first sample, as it came."""
-    found = read_json(ROOT / "results" / "summit.json")
-    if not found:
-        return "Not yet measured."
-    small = [run for run in found["runs"] if run["name"].startswith("more-")]
-    losses = sorted(run["val_loss"] for run in small)
-    letters = sum(run["tokens"] for run in found["runs"] if run["name"] != "large")
-    rows = [[f"four small models, 4 layers x 192, {letters / 1e6:.0f} M letters in all",
-             f"{losses[0]:.4f} to {losses[-1]:.4f}"],
-            ["their probabilities averaged (four models)", f"{found['exact']['mean_probabilities']:.4f}"],
-            ["side by side in one GPT-2 of 12 x 768", f"{found['exact']['start']['val_loss']:.4f}"],
-            ["the same, its LayerNorms and biases trained as one", f"**{found['best']['val_loss']:.4f}**"]]
-    table = markdown(["stage", "exact validation, windows of 1,024"], rows)
+    found = climb.our_run()
+    table = markdown(["stage", "letters read", "exact validation, windows of 1,024"], climb.stages(found))
     sample = found["samples"][0]["text"].strip()
     return f"{table}\n\nThe first sample drawn, as it came:\n\n```\n{sample}\n```"
 
 
 def tab_block():
     """Loss against minutes of a training in the browser, and which counting tables it had passed."""
-    found = read_json(ROOT / "results" / "train_in_tab.json").get("runs")
-    if not found:
-        return "Not yet measured."
-    run = found[0]
+    run = read_json(RESULTS / "train_in_tab.json")["runs"][0]
     rows = [[f"{seconds / 60:.1f}", f"{step:,}", f"{loss:.4f}", sum(loss < mark for mark in run["marks"])]
             for step, loss, seconds in run["validations"]]
+    table = markdown(["minutes", "steps", "exact validation", "letters counted that it beats"], rows)
     c = run["config"]
-    return (markdown(["minutes", "steps", "exact validation", "letters counted that it beats"], rows)
-            + f"\n\n{c['n_layer']} layers x {c['n_embd']}, {run['parameters']:,} parameters, "
+    return (f"{table}\n\n{c['n_layer']} layers x {c['n_embd']}, {run['parameters']:,} parameters, "
             f"{run['workers']} workers in Chromium on two CPU cores; the same weights score "
             f"{run['val_loss_python']:.4f} in Python.")
 
 
 def bench_block(module):
     """A table that a script of bench/ makes from its own results."""
-    return lambda: importlib.import_module(f"bench.{module}").table_markdown()
+    return importlib.import_module(f"bench.{module}").table_markdown()
 
 
 BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_block, "sample": sample_block,
           "page": page_block, "app-model": app_model_block, "summit": summit_block, "runs": runs_block,
           "tab": tab_block}
-BLOCKS |= {mark: bench_block(module) for mark, module in {
+BLOCKS |= {mark: partial(bench_block, module) for mark, module in {
     "recipe": "cpu_recipe", "generate": "generate", "cost": "cost", "predictions": "projection",
     "hypotheses": "hypotheses", "how-low": "how_low", "distil": "distil",
     "fp16": "fp16", "speculation": "summit_speed"}.items()}
@@ -157,13 +140,13 @@ def stale():
     for page in (ROOT / name for name in PAGES):
         old = page.read_text(encoding="utf-8")
         if (new := filled(old)) != old:
-            yield page, lambda page=page, new=new: write_atomic(page, new)
+            yield page, partial(write_atomic, page, new)
     for path in notebooks():
         nb = read(path)
         before = [cell.source for cell in nb.cells]
         fill_standard_parts(nb, project_path(path))
         if [cell.source for cell in nb.cells] != before:
-            yield path, lambda nb=nb, path=path: write(nb, path)
+            yield path, partial(write, nb, path)
 
 
 def adopt_remote():
@@ -176,10 +159,8 @@ def adopt_remote():
         say(f"pyproject.toml: the address is now {here}, this clone's own `origin`")
 
 
-def main(argv=None):
+def main():
     """Rewrite what is stale and name it."""
-    parser = argparse.ArgumentParser(prog="python -m lab.readme", description=__doc__.splitlines()[0])
-    parser.parse_args(argv)
     adopt_remote()
     for path, repair in list(stale()):
         repair()

@@ -1,5 +1,10 @@
-"""Run a notebook from start to end in a kernel of this Python, and record where its outputs come from."""
+"""Run a notebook from start to end in a kernel of this Python, and record where its outputs come from.
 
+The lock between code and committed outputs is a short hash for each piece of code that ran. Comments, layout
+and docstrings do not count, so prose can be mended without a new run.
+"""
+
+import ast
 import hashlib
 import json
 import os
@@ -10,6 +15,7 @@ import time
 from pathlib import Path
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
@@ -17,7 +23,6 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 from data.files import say
 from gpt2.machine import commit, machine
-from lab.lock import lock
 from lab.machine import today
 from lab.notebook import NotebookError, read, write
 from lab.project import ROOT
@@ -46,12 +51,16 @@ def execute(path_in, path_out, quick=False, timeout=1800, stream=None, root=ROOT
     Raises NotebookError with the cell and its error in plain words; the run up to there is written to
     `path_out`, unless that would replace `path_in`.
     """
-    nb = cleared(read(path_in))
+    nb, start = read(path_in), time.monotonic()
     quick = quick or os.environ.get("QUICK") == "1"
     facts = {"machine": machine(), "date": today(), **commit(), "quick": quick}
-    progress, start = Progress(Path(path_in).name, nb, stream or sys.stdout), time.monotonic()
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nb.metadata.pop("walkthrough", None)
     try:
-        found = run_cells(nb, progress, timeout, kernel_environment(quick, publish, env or {}), root)
+        environment = kernel_environment(quick, publish, env or {})
+        found = run_cells(nb, Path(path_in).name, timeout, environment, root, stream or sys.stdout)
     except NotebookError:
         if Path(path_in).resolve() != Path(path_out).resolve():
             write(nb, path_out)
@@ -67,15 +76,6 @@ def execute(path_in, path_out, quick=False, timeout=1800, stream=None, root=ROOT
     return facts
 
 
-def cleared(nb):
-    """The notebook without the outputs and facts of an earlier run."""
-    nb.metadata.pop("walkthrough", None)
-    for cell in nb.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return nb
-
-
 def kernel_environment(quick, publish, changes):
     """This process's environment as a kernel gets it: headless, and without a token unless `publish`."""
     here = {**os.environ, "PYTHONUNBUFFERED": "1", "GPT2_HEADLESS": "1", "QUICK": "1" if quick else None}
@@ -86,8 +86,22 @@ def kernel_environment(quick, publish, changes):
     return {name: value for name, value in {**here, **changes}.items() if value is not None}
 
 
-def run_cells(nb, progress, timeout, env, root):
-    """Run all cells of nb, in place; returns the kernel's own facts."""
+def run_cells(nb, name, timeout, env, root, stream):
+    """Run all cells of nb, in place, and say each section as it begins; returns the kernel's own facts."""
+    start, last, now = time.monotonic(), len(nb.cells), {"section": "", "cell": 0}
+
+    def enter(cell, cell_index):
+        now["cell"] = cell_index
+        heading = cell.cell_type == "markdown" and re.search(r"^##? (.*)", cell.source, re.MULTILINE)
+        if heading:
+            now["section"] = heading[1]
+            minutes, seconds = divmod(int(time.monotonic() - start), 60)
+            say(f"  {minutes:3d}:{seconds:02d}  {heading[1]}", stream)
+
+    def stopped(why):
+        at = f"cell {now['cell'] + 1} of {last} ({nb.cells[now['cell']].id}, in '{now['section']}')"
+        return NotebookError(f"{name} stopped in {at}: {why}")
+
     nb.cells.append(nbformat.v4.new_code_cell(FACTS))
     with tempfile.TemporaryDirectory(prefix="gpt2-") as folder:
         # this very Python, whatever is registered as "python3"; ipc keeps the traffic off the network
@@ -95,23 +109,21 @@ def run_cells(nb, progress, timeout, env, root):
         kernel = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=own, transport="ipc",
                                     ip=os.path.join(folder, "kernel"))
         client = NotebookClient(nb, km=kernel, timeout=timeout, record_timing=False, coalesce_streams=True,
-                                on_cell_start=progress.enter)
+                                on_cell_start=enter)
         try:
             client.execute(env=env, cwd=str(root), cleanup_kc=True)
             return json.loads(nb.cells[-1].outputs[0].text)
         except CellExecutionError as error:
-            raise NotebookError(f"{progress.where()}: {plain_error(error)}") from None
+            raise stopped(plain_error(error)) from None
         except CellTimeoutError:
-            raise NotebookError(f"{progress.where()}: it ran longer than {timeout} seconds") from None
+            raise stopped(f"it ran longer than {timeout} seconds") from None
         except DeadKernelError:
-            what = "the kernel died, most often because memory ran out"
-            raise NotebookError(f"{progress.where()}: {what}") from None
+            raise stopped("the kernel died, most often because memory ran out") from None
         finally:
             nb.cells.pop()
             for cell in nb.cells:
                 if cell.cell_type == "code":
                     cell.outputs = [output for output in cell.outputs if not only_bars(output)]
-            progress.close_section()
 
 
 def project_files(files, root):
@@ -136,31 +148,33 @@ def plain_error(error):
     return f"{error.ename}: {error.evalue}{at}"
 
 
-class Progress:
-    """One line for each section as it ends, and the place where a run stopped."""
+# ---- the lock
 
-    def __init__(self, name, nb, stream):
-        self.name, self.nb, self.stream, self.cells = name, nb, stream, len(nb.cells)
-        self.section, self.cell = "", 0
-        self.start = self.section_start = time.monotonic()
 
-    def enter(self, cell, cell_index):
-        """nbclient's hook on_cell_start: a cell begins; a heading closes the section before it."""
-        self.cell = cell_index
-        lines = cell.source.splitlines() if cell.cell_type == "markdown" else []
-        heading = next((line.lstrip("# ").strip() for line in lines if line.startswith(("# ", "## "))), "")
-        if heading:
-            self.close_section()
-            self.section, self.section_start = heading, time.monotonic()
+def lock(nb, files, root=ROOT):
+    """{"cells": hash, "lab/plots.py": hash, ...} of a notebook's cells and of our files that it imported.
 
-    def close_section(self):
-        now = time.monotonic()
-        if self.section:
-            minutes, seconds = divmod(int(now - self.start), 60)
-            took = f"({now - self.section_start:.0f} s)"
-            say(f"  {minutes:3d}:{seconds:02d}  {self.section}  {took}", self.stream)
-        self.section = ""
+    The set-up cell is left out: its text is checked by itself, and moving the project changes no result.
+    """
+    code = [cell.source for cell in nb.cells if cell.cell_type == "code" and cell.get("id") != "setup"]
+    cells = "\n".join(fingerprint(TransformerManager().transform_cell(source)) for source in code)
+    texts = {name: fingerprint((Path(root) / name).read_text(encoding="utf-8")) for name in sorted(files)}
+    texts = {"cells": cells, **texts}
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:12] for name, text in texts.items()}
 
-    def where(self):
-        cell = f"cell {self.cell + 1} of {self.cells} ({self.nb.cells[self.cell].id}, in '{self.section}')"
-        return f"{self.name} stopped in {cell}"
+
+def what_changed(nb, root=ROOT):
+    """Names of what is no longer as it was when the outputs were made; ["cells"] where nothing is known."""
+    old = nb.metadata.get("walkthrough", {}).get("code") or {"cells": None}
+    new = lock(nb, [name for name in old if (Path(root) / name).is_file()], root)
+    return [name for name in old if old[name] != new.get(name)]
+
+
+def fingerprint(source):
+    """The syntax tree of some code as text, without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
+    return re.sub(r"(, )?\w+=\[\]", "", ast.dump(tree))  # newer versions of Python leave out what is empty

@@ -5,8 +5,8 @@ Writes book/models/NAME.safetensors (F16), and book/models/rungs.json: losses, m
 """
 
 import ast
-import sys
 import time
+from itertools import count
 from types import SimpleNamespace
 
 import torch
@@ -16,7 +16,7 @@ from data.files import say
 from data.ngram import NGram
 from lab.machine import write_result
 from lab.notebook import read
-from lab.project import ROOT, read_json
+from lab.project import ROOT
 
 LINE = "Poor souls, they perish'd."  # the line of the notebook's strip
 FOLDER = ROOT / "book" / "models"
@@ -40,14 +40,12 @@ RUNGS = {  # file: (name on the ladder, how the notebook makes it)
 
 def definitions(path=ROOT / "gpt_dev.ipynb"):
     """Imports, classes, functions and SIZES of a notebook, as a namespace; its experiments are left out."""
-    names = {}
+    names = {"TEXT": ""}
     for cell in read(path).cells:
         if cell.cell_type == "code" and cell.id != "setup":
             tree = ast.parse(cell.source)
             tree.body = [node for node in tree.body if is_definition(node)]
             exec(compile(tree, f"{path.name}: {cell.id}", "exec"), names)
-        elif cell.id == "setup":
-            names["TEXT"] = ""
     return SimpleNamespace(**names)
 
 
@@ -57,72 +55,47 @@ def is_definition(node):
     return isinstance(node, (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef))
 
 
-def snapshots(model, kept):
-    """Keep the table of a bigram before each of the steps SNAPSHOTS while it trains, in the dict `kept`."""
-    step = 0
-
-    def look(*_):
-        nonlocal step
-        if step in SNAPSHOTS:
-            kept[f"step{step}"] = model.table.weight.detach().half()
-        step += 1
-
-    return model.register_forward_hook(look)
-
-
 def train_rung(nb, make):
-    """The trained model, rounded to 16 bits, its exact loss, and its snapshots where it is the bigram."""
+    """The trained model, rounded to 16 bits, and, where it is the bigram, its table at each of SNAPSHOTS."""
     torch.manual_seed(0)
-    model, kept = make(nb), {}
-    if hasattr(model, "table"):
-        hook = snapshots(model, kept)
-        nb.train(model)
-        hook.remove()
-        kept[f"step{nb.STEPS}"] = model.table.weight.detach().half()
-    elif hasattr(model, "config"):
+    model, tables, step = make(nb), {}, count()
+
+    def snapshot(*_):  # before each step, and once more when all is done
+        if hasattr(model, "table") and (at := next(step)) in SNAPSHOTS:
+            tables[f"step{at}"] = model.table.weight.detach().half()
+
+    if hasattr(model, "config"):
         nb.train_longer(model, nb.SUMMIT_STEPS)
     else:
+        hook = model.register_forward_pre_hook(snapshot)
         nb.train(model)
-    model = model.cpu().half().float()
-    block_size = model.config.block_size if hasattr(model, "config") else nb.T
-    return model, nb.exact_loss(model, block_size), kept
+        hook.remove()
+        snapshot()
+    return model.cpu().half().float(), tables
 
 
-def keep(file, model, steps):
-    """Write a model in 16 bits, the small GPT as the folder of files that the Space's page reads."""
-    if hasattr(model, "config"):
-        model.save_pretrained(FOLDER / file, dtype=torch.float16)
-        return
-    state = {key: value.half().contiguous() for key, value in model.state_dict().items()}
-    save_file({**state, **steps}, FOLDER / f"{file}.safetensors")
-
-
-def write_facts(nb, trained):
-    """rungs.json: the alphabet, the line of the strip, the marks of counting, and the losses of all rungs."""
-    kept = {rung["file"]: rung for rung in read_json(FOLDER / "rungs.json").get("rungs", [])}
-    rungs = {**kept, **trained}
-    where = nb.corpus.val_text.index(LINE)
-    write_result(FOLDER / "rungs.json", {"steps": nb.STEPS, "summit_steps": nb.SUMMIT_STEPS}, nb.corpus,
-                 command="python -m lab.rungs", chars=nb.chars,
-                 line=LINE, before=nb.corpus.val_text[where - 60:where],
-                 marks=[NGram(n, nb.V).fit(nb.corpus.train).loss(nb.corpus.val) for n in range(1, 6)],
-                 rungs=[rungs[file] for file in RUNGS if file in rungs])
-
-
-def main(files):
-    """Train and keep the rungs of these files, or all; the others stay as they are."""
-    nb, trained = definitions(), {}
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for file in files or RUNGS:
-        name, make = RUNGS[file]
+def main():
+    """Train and keep all rungs, the small GPT as the folder of files that the Space's page reads."""
+    nb, rungs = definitions(), []
+    for file, (name, make) in RUNGS.items():
         start = time.perf_counter()
-        model, loss, steps = train_rung(nb, make)
-        keep(file, model, steps)
-        trained[file] = {"file": file, "name": name, "val_loss": loss, "seconds": time.perf_counter() - start,
-                         "parameters": sum(p.numel() for p in model.parameters())}
+        model, tables = train_rung(nb, make)
+        if hasattr(model, "config"):
+            model.save_pretrained(FOLDER / file, dtype=torch.float16)
+            loss = nb.exact_loss(model, model.config.block_size)
+        else:
+            state = {key: value.half().contiguous() for key, value in model.state_dict().items()}
+            save_file({**state, **tables}, FOLDER / f"{file}.safetensors")
+            loss = nb.exact_loss(model)
+        rungs.append({"file": file, "name": name, "val_loss": loss, "seconds": time.perf_counter() - start,
+                      "parameters": sum(p.numel() for p in model.parameters())})
         say(f"{name}: {loss:.4f}")
-    write_facts(nb, trained)
+    where = nb.corpus.val_text.index(LINE)
+    marks = [NGram(n, nb.V).fit(nb.corpus.train).loss(nb.corpus.val) for n in range(1, 6)]
+    write_result(FOLDER / "rungs.json", {"steps": nb.STEPS, "summit_steps": nb.SUMMIT_STEPS}, nb.corpus,
+                 command="python -m lab.rungs", chars=nb.chars, line=LINE,
+                 before=nb.corpus.val_text[where - 60:where], marks=marks, rungs=rungs)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -6,8 +6,8 @@ results/minutes.json. Nothing is published unless --publish is typed.
 
 import argparse
 import errno
+import shutil
 import sys
-import time
 from pathlib import Path
 
 from data.files import say
@@ -27,11 +27,12 @@ def main(argv=None):
                         help="put the outputs into the notebooks, to commit them")
     parser.add_argument("--publish", action="store_true",
                         help="let notebook 3 publish for real, with your token")
-    parser.add_argument("notebooks", nargs="*", type=Path, help="only these (default: all three)")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="only these (default: all three)",
+                        default=[ROOT / f"{name}.ipynb" for name in MAIN])
     args = parser.parse_args(argv)
-    paths = args.notebooks or [path for path in (ROOT / f"{name}.ipynb" for name in MAIN) if path.exists()]
     try:
-        return walk(paths, args.in_place, args.publish)
+        walk(args.notebooks, args.in_place, args.publish)
+        return 0
     except (NotebookError, book.BookError) as error:
         say(f"\n{error}", sys.stderr)
     except OSError as error:
@@ -44,80 +45,43 @@ def main(argv=None):
 
 
 def walk(paths, in_place=False, publish=False):
-    """Execute each notebook, then show what came out; returns the exit status."""
-    if not paths:
-        say("There is no notebook here to run.", sys.stderr)
-        return 1
+    """Execute each notebook, then show what came out."""
     BUILD.mkdir(exist_ok=True)
     for name in ("ladder.json", "sample.txt"):  # what is printed at the end must come from this run
         (BUILD / name).unlink(missing_ok=True)
-    start, runs, executed = time.monotonic(), [], {}
+    executed, lines = {}, []
     for path in paths:
         say(f"\n{path.name}")
-        out = path if in_place else BUILD / path.name
+        executed[path.name] = out = path if in_place else BUILD / path.name
         run = execute(path, out, publish=publish)
-        runs.append((path, run))
-        executed[path.name] = out
         if in_place and not run["quick"]:
-            note_minutes(path.stem, run)
-            if path.stem == MAIN[0]:  # the ladder is Build's
-                keep_results(run)
+            keep_results(path.stem, run)
+        about = f", text: {run['corpus']['name']}" if run["corpus"] else ""
+        about += ", QUICK budgets" if run["quick"] else ""
+        lines.append(f"  {path.name}  ({run['seconds'] / 60:.1f} min, at most {run['peak_mb']} MB{about})")
     if in_place:
-        readme.main([])
+        readme.main()
     page = book.build(BUILD / "book", executed)
-    print_summary(runs, time.monotonic() - start)
-    print_ladder()
-    print_sample()
+    say("\n".join(["\nDone:", *lines]))
+    if (BUILD / "ladder.json").exists():
+        say(f"\nThe ladder, on the whole validation text:\n\n{readme.ladder_block(BUILD)}")
+        say(f"\nWhat it writes:\n\n{readme.sample_block(BUILD)}")
     say(f"\nThe book of this run, to read in a browser:\n  {page.as_uri()}")
-    return 0
 
 
-def note_minutes(name, run):
-    """Keep the measured time, so that the set-up cell can say what to expect."""
-    path = ROOT / "results" / "minutes.json"
+def keep_results(name, run):
+    """Keep what the set-up cell and the README say: a notebook's minutes, Build's ladder and sample."""
     here = run["machine"]
     kept = {key: run[key] for key in ("seconds", "peak_mb", "date", "commit", "corpus")}
-    table = read_json(path)
+    table = read_json(ROOT / "results" / "minutes.json")
     table.setdefault(name, {})[here["gpu"] or "CPU"] = {**kept, "cores": here["cores"], "machine": here}
-    write_json(path, dict(sorted(table.items())))
-
-
-def keep_results(run):
-    """The ladder, with what is known of its run, and the sample go where the README takes them from."""
-    if not (BUILD / "ladder.json").exists():
-        return
-    facts = {key: run[key] for key in ("machine", "date", "commit", "corpus", "code_hash", "seconds")}
-    ladder = read_json(BUILD / "ladder.json") | facts | {"command": "make notebooks ONLY=gpt_dev.ipynb"}
-    write_json(ROOT / "results" / "ladder.json", ladder)
-    for name in ("sample.txt", "ladder.png"):
-        if (BUILD / name).exists():
-            (ROOT / "results" / name).write_bytes((BUILD / name).read_bytes())
-
-
-def print_summary(runs, seconds):
-    say(f"\nDone in {seconds / 60:.1f} minutes:")
-    for path, run in runs:
-        text = f", text: {run['corpus']['name']}" if run["corpus"] else ""
-        budget = ", QUICK budgets" if run["quick"] else ""
-        say(f"  {path.name}  ({run['seconds'] / 60:.1f} min, at most {run['peak_mb']} MB{text}{budget})")
-
-
-def print_ladder():
-    rungs = read_json(BUILD / "ladder.json").get("rungs", [])
-    if not rungs:
-        return
-    wide = max(len(rung["name"]) for rung in rungs)
-    say(f"\n{'The ladder':{wide}}  nats a character, whole validation split")
-    for rung in rungs:
-        took = f"{rung['seconds']:6.1f} s" if rung.get("seconds") is not None else " " * 8
-        mark = f"as good as {rung['mark']}" if rung.get("mark") else ""
-        say(f"{rung['name']:{wide}}  {rung['val_loss']:6.3f}  {took}  {mark}".rstrip())
-
-
-def print_sample():
-    path = BUILD / "sample.txt"
-    if path.exists():
-        say("\nWhat it writes:\n\n" + path.read_text(encoding="utf-8").strip())
+    write_json(ROOT / "results" / "minutes.json", dict(sorted(table.items())))
+    if name == MAIN[0]:
+        facts = {key: run[key] for key in ("machine", "date", "commit", "corpus", "code_hash", "seconds")}
+        ladder = read_json(BUILD / "ladder.json") | facts | {"command": "make notebooks ONLY=gpt_dev.ipynb"}
+        write_json(ROOT / "results" / "ladder.json", ladder)
+        for file in ("sample.txt", "ladder.png"):
+            shutil.copy(BUILD / file, ROOT / "results" / file)
 
 
 if __name__ == "__main__":

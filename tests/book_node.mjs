@@ -1,5 +1,5 @@
 // Runs the book's live pictures in node for tests/test_book_live.py: the script of a page, without a page.
-// One JSON job on stdin, one JSON answer on stdout. argv[2]: the folder with live.js and models/.
+// A JSON list of jobs on stdin, one of answers on stdout. argv[2]: the folder with live.js and models/.
 
 import fs from "node:fs";
 import vm from "node:vm";
@@ -44,5 +44,6 @@ const jobs = {
   },
 };
 
-const { job, ...ask } = JSON.parse(fs.readFileSync(0, "utf8"));
-process.stdout.write(JSON.stringify(await jobs[job](ask)));
+const answers = [];
+for (const { job, ...ask } of JSON.parse(fs.readFileSync(0, "utf8"))) answers.push(await jobs[job](ask));
+process.stdout.write(JSON.stringify(answers));

@@ -22,19 +22,22 @@ from model_gpt2 import GPT
 
 NODE = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE is None, reason="needs node to run the pictures' JavaScript")
-CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 LINE = "Poor souls, they perish'd."
+
+
+def close(got, want):
+    np.testing.assert_allclose(got, want, atol=1e-4, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def in_node(tmp_path_factory):
-    """Run one job of book_node.mjs on the files that a page gets."""
+    """Run a list of jobs of book_node.mjs on the files that a page gets; returns their answers."""
     folder = tmp_path_factory.mktemp("live")
     live.put_live(folder)
 
-    def run(**job):
+    def run(jobs):
         command = [NODE, Path(__file__).with_name("book_node.mjs"), folder]
-        done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, input=json.dumps(jobs), capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr[-2000:]
         return json.loads(done.stdout)
 
@@ -50,7 +53,7 @@ def nb(shakespeare):
 def trained(nb, file):
     """A rung as torch has it. A class that has changed its parts does not take the numbers."""
     if file == "small_gpt":
-        return GPT.from_pretrained(live.small_gpt())
+        return GPT.from_pretrained(rungs.FOLDER / "small_gpt")
     model = rungs.RUNGS[file][1](nb)
     state = load_file(rungs.FOLDER / f"{file}.safetensors")
     model.load_state_dict({k: v.float() for k, v in state.items() if not k.startswith("step")})
@@ -61,15 +64,17 @@ def val_ids(nb, n, start=1000):
     return nb.corpus.val[start:start + n].tolist()
 
 
-@pytest.mark.parametrize("file", rungs.RUNGS)
 @torch.no_grad()
-def test_a_rung_gives_torchs_logits(in_node, nb, file):
+def test_a_rung_gives_torchs_logits(in_node, nb):
     """Catches a part read wrongly, a layer left out, a head in another's place: each moves a logit."""
-    model, ids = trained(nb, file), val_ids(nb, 32)
-    want = model(torch.tensor([ids]))[0][0]
-    np.testing.assert_allclose(in_node(job="logits", rung=file, ids=ids), want, **CLOSE)
-    share = in_node(job="ladder", rung=file, ids=ids, V=nb.V)
-    np.testing.assert_allclose(share, want[-1].softmax(-1), **CLOSE)
+    ids = val_ids(nb, 32)
+    jobs = [{"job": job, "rung": file, "ids": ids, "V": nb.V}
+            for job in ("logits", "ladder") for file in rungs.RUNGS]
+    answers = in_node(jobs)
+    for i, file in enumerate(rungs.RUNGS):
+        want = trained(nb, file)(torch.tensor([ids]))[0][0]
+        close(answers[i], want)
+        close(answers[i + len(rungs.RUNGS)], want[-1].softmax(-1))
 
 
 def reference_nats(model, ids, n):
@@ -84,78 +89,77 @@ def reference_nats(model, ids, n):
     return nats
 
 
-@pytest.mark.parametrize("line", [LINE, "x", "To be, or not to be: that is the question: whether it"])
 @torch.no_grad()
-def test_the_strip_is_the_notebooks(in_node, nb, line):
+def test_the_strip_is_the_notebooks(in_node, nb):
     """Catches surprise of the wrong letter, and a long line's letters lost at the seam of two windows."""
-    facts = read_json(rungs.FOLDER / "rungs.json")
-    models = ["bigram", "one_head", "four_heads", "four_blocks", "small_gpt"]
-    got = in_node(job="strip", models=[1, 2, 5, *models], before=facts["before"], line=line)
-    ids = nb.corpus.tokenizer.encode(facts["before"] + line)
-    for file in models:
-        np.testing.assert_allclose(got[file], reference_nats(trained(nb, file), ids, len(line)), **CLOSE)
-    for n in (1, 2, 5):
-        want = NGram(n, nb.V).fit(nb.corpus.train).losses(ids)[-len(line):]
-        np.testing.assert_allclose(got[str(n)], want, **CLOSE)
+    before = read_json(rungs.FOLDER / "rungs.json")["before"]
+    files = ["bigram", "one_head", "four_heads", "four_blocks", "small_gpt"]
+    models = {file: trained(nb, file) for file in files}
+    tables = {n: NGram(n, nb.V).fit(nb.corpus.train) for n in (1, 2, 5)}
+    texts = [LINE, "x", "To be, or not to be: that is the question: whether it"]
+    ask = {"job": "strip", "models": [*tables, *files], "before": before}
+    for line, got in zip(texts, in_node([{**ask, "line": line} for line in texts]), strict=True):
+        ids = nb.corpus.tokenizer.encode(before + line)
+        for file, model in models.items():
+            close(got[file], reference_nats(model, ids, len(line)))
+        for n, table in tables.items():
+            close(got[str(n)], table.losses(ids)[-len(line):])
 
 
-@pytest.mark.parametrize("text", ["aptista", "th", "", "zzzq", "\n"])
-def test_the_table_is_counted(in_node, nb, text):
+def test_the_table_is_counted(in_node, nb):
     """Catches a fallback that takes the wrong share, and counts of another text than the notebook's."""
-    ids = nb.corpus.tokenizer.encode(text)
-    orders = in_node(job="table", ids=ids)
     five = NGram(5, nb.V).fit(nb.corpus.train)
-    np.testing.assert_allclose(orders[0]["probs"], five.next_probs(ids), **CLOSE)
-    for order in orders:
-        context = nb.corpus.tokenizer.decode(order["context"])
-        after = re.findall(f"(?={re.escape(context)}(.))", nb.corpus.train_text, re.DOTALL)
-        assert (order["total"], order["types"]) == (len(after), len(set(after)))
+    jobs = [{"job": "table", "ids": nb.corpus.tokenizer.encode(text)} for text in ("aptista", "", "zzzq")]
+    for ids, orders in zip([job["ids"] for job in jobs], in_node(jobs), strict=True):
+        close(orders[0]["probs"], five.next_probs(ids))
+        for order in orders:
+            context = nb.corpus.tokenizer.decode(order["context"])
+            after = re.findall(f"(?={re.escape(context)}(.))", nb.corpus.train_text, re.DOTALL)
+            assert (order["total"], order["types"]) == (len(after), len(set(after)))
 
 
-@pytest.mark.parametrize("file, positions", [("one_head", True), ("positions", True), ("positions", False),
-                                             ("four_heads", True), ("small_gpt", True), ("small_gpt", False)])
 @torch.no_grad()
-def test_the_arcs_are_the_votes(in_node, nb, file, positions):
+def test_the_arcs_are_the_votes(in_node, nb):
     """Catches a head whose votes are another's, and positions that are said to be off and are not."""
-    model, ids = trained(nb, file), val_ids(nb, 20)
-    idx = torch.tensor([ids])
-    if not positions:
-        (model.transformer.wpe if file == "small_gpt" else model.wpe).weight.zero_()
-    if file == "small_gpt":
-        want = torch.cat(model.attention_maps(idx), dim=1)[0]
-    else:
-        x = model.wte(idx) + (0 if model.wpe is None else model.wpe.weight[:len(ids)])
-        heads = model.mix.heads if hasattr(model.mix, "heads") else [model.mix]
-        want = torch.stack([head.votes(x)[0] for head in heads])
-    got = in_node(job="arcs", rung=file, ids=ids, positions=positions)
-    votes = [[row + [0] * (len(ids) - len(row)) for row in head] for head in got["votes"]]
-    np.testing.assert_allclose(votes, want, **CLOSE)
-    np.testing.assert_allclose(got["probs"], model(idx)[0][0, -1].softmax(-1), **CLOSE)
+    ids = val_ids(nb, 20)
+    jobs = [{"job": "arcs", "rung": file, "ids": ids, "positions": positions} for file, positions in (
+        ("one_head", True), ("positions", False), ("four_heads", True), ("small_gpt", True), ("small_gpt", False))]
+    for job, got in zip(jobs, in_node(jobs), strict=True):
+        model, idx = trained(nb, job["rung"]), torch.tensor([ids])
+        if not job["positions"]:
+            (model.transformer.wpe if job["rung"] == "small_gpt" else model.wpe).weight.zero_()
+        if job["rung"] == "small_gpt":
+            want = torch.cat(model.attention_maps(idx), dim=1)[0]
+        else:
+            x = model.wte(idx) + (0 if model.wpe is None else model.wpe.weight[:len(ids)])
+            heads = model.mix.heads if hasattr(model.mix, "heads") else [model.mix]
+            want = torch.stack([head.votes(x)[0] for head in heads])
+        close([[row + [0] * (len(ids) - len(row)) for row in head] for head in got["votes"]], want)
+        close(got["probs"], model(idx)[0][0, -1].softmax(-1))
 
 
-@pytest.mark.parametrize("temperature, top_k, top_p", [(1, 0, 1), (0, 0, 1), (0.5, 4, 1), (1.7, 0, 0.6)])
 @torch.no_grad()
-def test_the_dials_are_gpt2s(in_node, nb, temperature, top_k, top_p):
+def test_the_dials_are_gpt2s(in_node, nb):
     """Catches a dial that cuts one letter too many, or one that is turned in another order."""
     ids = nb.corpus.tokenizer.encode("ROMEO:\nO, she doth teach the ")
     logits = trained(nb, "small_gpt")(torch.tensor([ids]))[0][:, -1]
-    got = in_node(job="dials", ids=ids, dials={"temperature": temperature, "top_k": top_k, "top_p": top_p})
-    if temperature == 0:
-        want = F.one_hot(logits[0].argmax(), nb.V)
-    else:
-        want = filter_probs(logits, temperature, top_k or None, top_p)[0]
-    np.testing.assert_allclose(got, want, **CLOSE)
+    turned = [(1, 0, 1), (0, 0, 1), (0.5, 4, 1), (1.7, 0, 0.6)]
+    jobs = [{"job": "dials", "ids": ids, "dials": {"temperature": t, "top_k": k, "top_p": p}}
+            for t, k, p in turned]
+    for (temperature, k, p), got in zip(turned, in_node(jobs), strict=True):
+        cut = filter_probs(logits, temperature, k or None, p)[0] if temperature else logits[0]
+        close(got, cut if temperature else F.one_hot(cut.argmax(), nb.V))
 
 
-@pytest.mark.parametrize("x", [[[1, 0], [0, 1], [1, 0]], [[0.3, -0.7], [1.9, 0.2], [-1, 2]]])
-def test_a_head_by_hand(in_node, x):
+def test_a_head_by_hand(in_node):
     """Catches a mask on the wrong side, a score that is not divided by the root of two."""
+    x = [[0.3, -0.7], [1.9, 0.2], [-1, 2]]
     wq, wk, wv = (torch.tensor(w) for w in ([[0., 3], [0, 0]], [[1., 0], [0, 1]], [[1., 0], [0, 10]]))
     q, k, v = (torch.tensor(x).float() @ w for w in (wq, wk, wv))
     votes = (q @ k.T / math.sqrt(2)).masked_fill(torch.ones(3, 3).triu(1).bool(), -math.inf).softmax(-1)
-    got = in_node(job="head", x=x)
+    [got] = in_node([{"job": "head", "x": x}])
     for name, want in {"queries": q, "scores": q @ k.T, "votes": votes, "out": votes @ v}.items():
-        np.testing.assert_allclose(got[name], want, **CLOSE)
+        close(got[name], want)
 
 
 def test_the_steps_come_to_the_counted_table(in_node, nb):
@@ -164,7 +168,7 @@ def test_the_steps_come_to_the_counted_table(in_node, nb):
     pairs = torch.bincount(nb.corpus.train[:-1] * nb.V + nb.corpus.train[1:], minlength=nb.V**2)
     weight = (pairs / pairs.sum()).view(nb.V, nb.V)
     saved = load_file(rungs.FOLDER / "bigram.safetensors")
-    steps = in_node(job="steps")
+    [steps] = in_node([{"job": "steps"}])
     assert [step for step, _ in steps] == sorted(int(name[4:]) for name in saved if name.startswith("step"))
     for step, apart in steps:
         want = (weight * (saved[f"step{step}"].float().softmax(-1) - counted).abs()).sum().item()
@@ -176,8 +180,7 @@ def test_the_rungs_are_those_of_the_notebook():
     """Catches rungs trained otherwise than the ladder says, files that grew, and a picture that did."""
     ladder = {rung["name"]: rung["val_loss"] for rung in read_json(ROOT / "results" / "ladder.json")["rungs"]}
     facts = read_json(rungs.FOLDER / "rungs.json")
-    others = {"even guess"} if live.small_gpt().is_relative_to(rungs.FOLDER) else {"even guess", "small GPT"}
-    assert [rung["name"] for rung in facts["rungs"]] == [name for name in ladder if name not in others]
+    assert ["even guess", *(rung["name"] for rung in facts["rungs"])] == list(ladder)
     for rung in facts["rungs"]:
         assert rung["val_loss"] == pytest.approx(ladder[rung["name"]], abs=0.02), rung["name"]
     assert sum(path.stat().st_size for path in rungs.FOLDER.rglob("*.*")) < 3_000_000
