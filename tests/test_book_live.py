@@ -122,8 +122,9 @@ def test_the_table_is_counted(in_node, nb):
 def test_the_arcs_are_the_votes(in_node, nb):
     """Catches a head whose votes are another's, and positions that are said to be off and are not."""
     ids = val_ids(nb, 20)
-    jobs = [{"job": "arcs", "rung": file, "ids": ids, "positions": positions} for file, positions in (
-        ("one_head", True), ("positions", False), ("four_heads", True), ("small_gpt", True), ("small_gpt", False))]
+    cases = [("one_head", True), ("positions", False), ("four_heads", True), ("small_gpt", True),
+             ("small_gpt", False)]
+    jobs = [{"job": "arcs", "rung": file, "ids": ids, "positions": on} for file, on in cases]
     for job, got in zip(jobs, in_node(jobs), strict=True):
         model, idx = trained(nb, job["rung"]), torch.tensor([ids])
         if not job["positions"]:
