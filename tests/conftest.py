@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+SLOW = os.environ.get("SLOW") == "1"  # also the repetitions whose kind a faster test holds
 
 # before anything imports torch: two workers on two cores, one thread each
 os.environ.setdefault("OMP_NUM_THREADS", "1")
