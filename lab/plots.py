@@ -142,7 +142,7 @@ def surprise_strip(text, rows, title="Where the surprise sits"):
 
 # ---- the neural bigram
 
-def counted_learned(counted, learned, chars, circle="qu"):
+def counted_learned(counted, learned, chars):
     """Two tables of probabilities (V, V), rows: the letter, columns: the next one; and each against each."""
     fig, axes = figure(15.5, 5.4, columns=3)
     small = [i for i, c in enumerate(chars) if c.islower() or c in " \n"]
@@ -158,8 +158,8 @@ def counted_learned(counted, learned, chars, circle="qu"):
             axis.set_ticks(*ticks, family=MONO, fontsize=11)
         ax.set_title(title)
         ax.tick_params(length=0, pad=1)
-        row, column = (shown.index(c) if c in shown else None for c in circle)
-        if None not in (row, column) and tables[0][row, column] > 0.5:  # where it is the rule in this text
+        row, column = (shown.index(c) if c in shown else 0 for c in "qu")
+        if tables[0][row, column] > 0.5:  # where u is the rule after q in this text
             ax.add_patch(Ellipse((column, row), 3, 3, fill=False, edgecolor=INK, linewidth=2))
     axes[0].set_ylabel("the letter")
     axes[1].set_xlabel("the next letter")
