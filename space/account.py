@@ -6,8 +6,8 @@ never appears in what is said, and goes to the Hub alone.
 
 import contextlib
 import os
-import re
 import sys
+from importlib import import_module
 from urllib.parse import urlsplit
 
 from data.files import say
@@ -22,30 +22,16 @@ class PublishError(ValueError):
 
 # ---- the token
 
-
-def colab_secret():
-    from google.colab import userdata
-
-    return userdata.get("HF_TOKEN")
-
-
-def kaggle_secret():
-    from kaggle_secrets import UserSecretsClient
-
-    return UserSecretsClient().get_secret("HF_TOKEN")
-
-
-def stored_token():
-    from huggingface_hub import get_token
-
-    return get_token()
-
-
 def find_token(token: str | None = None) -> tuple[str | None, str]:
     """(token, where it was found): argument, HF_TOKEN, Colab's secret, Kaggle's secret, `hf auth login`."""
-    places = {"the argument": lambda: token, "HF_TOKEN": lambda: os.environ.get("HF_TOKEN"),
-              "Colab's secret HF_TOKEN": colab_secret, "Kaggle's secret HF_TOKEN": kaggle_secret,
-              "hf auth login": stored_token}
+    places = {
+        "the argument": lambda: token,
+        "HF_TOKEN": lambda: os.environ.get("HF_TOKEN"),
+        "Colab's secret HF_TOKEN": lambda: import_module("google.colab").userdata.get("HF_TOKEN"),
+        "Kaggle's secret HF_TOKEN":
+            lambda: import_module("kaggle_secrets").UserSecretsClient().get_secret("HF_TOKEN"),
+        "hf auth login": lambda: import_module("huggingface_hub").get_token(),
+    }
     for where, look in places.items():
         with contextlib.suppress(Exception):  # not there, or not to be read: each place has its own errors
             if found := (look() or "").strip():
@@ -70,7 +56,6 @@ def may_publish(wanted: bool, own_model: bool = True) -> tuple[bool, str]:
 
 
 # ---- the account
-
 
 class Account:
     """The Hub's client, with a token that may write; errors of the Hub become PublishError.
@@ -141,32 +126,32 @@ def leave_closed_pipes() -> None:
 
 
 def check_name(repo_id: str) -> None:
-    """PublishError unless the Hub would take this as a name: owner/name; letters, digits, - _ . in each."""
+    """PublishError unless the Hub would take this as owner/name, by its client's own rules."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
     if len(repo_id) > 96:
         raise PublishError(f"{repo_id[:20]}... is too long for a repo: {len(repo_id)} characters, 96 are "
                            "allowed.")
-    part = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
-    if not re.fullmatch(rf"{part}/{part}", repo_id) or re.search(r"--|\.\.|\.git$", repo_id):
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError:
         raise PublishError(f"{repo_id!r} is no name for a repo: use owner/name with letters, digits, "
-                           "single - and . and _, no spaces.")
+                           "single - and . and _, no spaces.") from None
 
 
 # ---- errors as sentences
-
 
 NO_TOKEN = (
     "No token: make one with the right to write at https://huggingface.co/settings/tokens, then keep it "
     "as the secret HF_TOKEN (Colab: the key on the left; Kaggle: Add-ons, Secrets) or run `hf auth login`."
 )
-HEADLESS = (
-    "Nothing is published by a run without a reader (GPT2_HEADLESS is set): run the notebook by hand, or "
-    "type the command yourself."
-)
+HEADLESS = ("Nothing is published by a run without a reader (GPT2_HEADLESS is set): run the notebook by "
+            "hand, or type the command yourself.")
 CHANGED = "The repo was changed by someone else at the same moment: run this again."
 ANSWERS = {
     400: "The Hub did not take what was sent: look at the folder with --dry-run.",
     401: "The Hub does not know the token from SIGN_IN: it is mistyped or was revoked, make a new one at "
-    f"{HUB}/settings/tokens.",
+         f"{HUB}/settings/tokens.",
     403: "The token from SIGN_IN may not write there: give it the right Write, or publish under your own "
          "name.",
     404: "The Hub has no such repo: check the name's spelling, and that the model is published before its "
@@ -177,17 +162,14 @@ ANSWERS = {
 }
 PAYMENT = {
     "zero-a10g": "The Hub wants a paid plan for this Space (402): ZeroGPU is free only for a verified "
-                 "account "
-    "older than 30 days and for two Spaces; choose target='static', which is free for everybody.",
+                 "account older than 30 days and for two Spaces; choose target='static', which is free for "
+                 "everybody.",
     "static": f"The Hub wants a paid plan even for a static Space (402): see {HUB}/settings/billing for "
-              "what your "
-    "account may still hold; private=True counts there too.",
+              "what your account may still hold; private=True counts there too.",
 }
-OTHER_PAYMENT = (
-    "The Hub wants a paid plan for a Space on TARGET (402): since July 2026 a free account cannot make "
-    "one; choose target='static' (free for everybody) or 'zero-a10g' (free for a verified account older "
-    "than 30 days)."
-)
+OTHER_PAYMENT = ("The Hub wants a paid plan for a Space on TARGET (402): since July 2026 a free account "
+                 "cannot make one; choose target='static' (free for everybody) or 'zero-a10g' (free for a "
+                 "verified account older than 30 days).")
 
 
 def explain(error: Exception, doing: str, where: str | None = None, target: str | None = None) -> str:
@@ -211,9 +193,7 @@ def explain(error: Exception, doing: str, where: str | None = None, target: str 
 
 def is_network(error: BaseException | None) -> bool:
     """Whether a connection failed somewhere behind this error; the client's HTTP library changes its name."""
-    while error is not None:
-        library = type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
-        if library or isinstance(error, (ConnectionError, TimeoutError)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    libraries = ("httpx", "httpcore", "requests", "urllib3")
+    return error is not None and (type(error).__module__.startswith(libraries)
+                                  or isinstance(error, (ConnectionError, TimeoutError))
+                                  or is_network(error.__cause__ or error.__context__))

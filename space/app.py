@@ -34,7 +34,6 @@ PICK = (HERE / "app.js").read_text(encoding="utf-8")  # what a click on a letter
 
 # ---- the endpoint for programs
 
-
 def generate(prompt: str, max_tokens: float = 100, temperature: float = 0.7, top_n: float | None = None,
              seed: float | None = None, request: gr.Request = None) -> dict:
     """Continue a text. Returns {"text", "prompt", "seed", "tokens", "tokens_per_second", "notices"}.
@@ -64,7 +63,6 @@ def who(request: gr.Request | None) -> tuple:
 
 
 # ---- writing on the page
-
 
 WRITING: dict[str, threading.Event] = {}  # session -> set when this visitor presses Stop
 
@@ -107,7 +105,6 @@ def on_stop(request: gr.Request):
 
 # ---- looking inside
 
-
 def text_of(sent) -> tuple[int, list[int]]:
     """(how many ids are the beginning, the ids): what page_of sent and got back, perhaps in another shape."""
     numbers = [i for i in sent if type(i) is int] if isinstance(sent, list) else []
@@ -141,7 +138,6 @@ def on_head(sent, at, event: gr.EventData):
 
 
 # ---- the page
-
 
 def build_app() -> gr.Blocks:
     """The page and its endpoint; the model must be loaded (see `use`)."""
@@ -217,19 +213,20 @@ def connect(text, head, asked, go, stop, status, inside):
 
 def theme() -> gr.Theme:
     """Fonts that every system has: the page asks no other host for anything."""
+    colours = {  # light, dark
+        "body_background_fill": ("#f6f2e9", "#141210"), "block_background_fill": ("#fffdf8", "#1e1b18"),
+        "input_background_fill": ("#f6f2e9", "#141210"), "block_border_color": ("#d9d2c3", "#4a453c"),
+        "button_primary_background_fill": ("#a04504", "#a04504"), "slider_color": ("#a04504", "#f0a35e"),
+    }
+    both = {f"{name}{mode}": colour for name, pair in colours.items()
+            for mode, colour in zip(("", "_dark"), pair, strict=True)}
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     return gr.themes.Base(primary_hue="orange", neutral_hue="stone", **fonts).set(
-        body_background_fill="#f6f2e9", body_background_fill_dark="#141210",
-        block_background_fill="#fffdf8", block_background_fill_dark="#1e1b18",
-        input_background_fill="#f6f2e9", input_background_fill_dark="#141210",
-        block_border_color="#d9d2c3", block_border_color_dark="#4a453c", block_border_width="1px",
-        block_radius="10px", button_large_radius="10px", button_primary_text_color="#ffffff",
-        button_primary_background_fill="#a04504", button_primary_background_fill_dark="#a04504",
-        button_primary_background_fill_hover="#853700", slider_color="#a04504", slider_color_dark="#f0a35e")
+        **both, block_border_width="1px", block_radius="10px", button_large_radius="10px",
+        button_primary_text_color="#ffffff", button_primary_background_fill_hover="#853700")
 
 
 # ---- serving it
-
 
 def launch(port: int | None = None, host: str | None = None, **options):
     """Serve the page; returns (the gr.Blocks, its address). Blocks to the end unless
@@ -248,8 +245,7 @@ def launch(port: int | None = None, host: str | None = None, **options):
     except OSError as error:
         where = f"{host or '127.0.0.1'}, port {port or '7860 to 7959'}"
         raise ValueError(f"The app cannot listen on {where}: it is taken or not to be had here, choose "
-                         "another with "
-                         f"--port ({type(error).__name__}).") from None
+                         f"another with --port ({type(error).__name__}).") from None
     return demo, address
 
 

@@ -21,13 +21,17 @@ from space.folder import NEEDED, TABLE, check_parts, copy, names_in, read_json, 
 from space.static_site import build_static, copy_model, front_matter
 
 ROOT = Path(__file__).resolve().parents[1]
-APP = {  # folder: what of it an app needs
-    "space": ("__init__", "writer", "limits", "look", "folder", "guard"),
-    "gpt2": ("__init__", "sampling", "weights", "fast_cpu", "device", "errors", "machine"),
-    "data": ("__init__", "files", "tokenizer", "ngram"),
+PACKAGES = {  # what of them an app needs
+    "space": "__init__ writer limits look folder guard",
+    "gpt2": "__init__ sampling weights fast_cpu device errors machine",
+    "data": "__init__ files tokenizer ngram",
 }
-TOP = {**{name: f"space/{name}" for name in ("app.py", "app.css", "app.js")},
-       **{name: name for name in ("model_gpt2.py", "LICENSE")}}
+APP = {  # a file of the app -> where it lies here
+    "app.py": "space/app.py", "app.css": "space/app.css", "app.js": "space/app.js",
+    "model_gpt2.py": "model_gpt2.py", "LICENSE": "LICENSE",
+    **{path: path for room, names in PACKAGES.items() for path in (f"{room}/{n}.py" for n in names.split())},
+}
+SPACE_README = ROOT / "space" / "templates" / "space_readme.md"
 MARK = "<!-- made with gpt2-from-scratch: {} -->\n"
 
 
@@ -53,7 +57,6 @@ TARGETS = {
 
 # ---- what is ours
 
-
 def files_in(folder: Path) -> list[str]:
     """Every file under a folder, as plain relative names; links to folders are not followed."""
     found = [Path(place, name).relative_to(folder) for place, _, names in os.walk(folder) for name in names]
@@ -77,12 +80,12 @@ def prepare(out: Path, model: Path | None = None) -> None:
     if out.exists() and not out.is_dir():
         raise PublishError(f"{out} is a file: name a folder that is empty or new.")
     out.mkdir(parents=True, exist_ok=True)
-    readme = out / "README.md"
+    readme, found = out / "README.md", files_in(out)
     ours = made_files(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
-    if foreign := [name for name in files_in(out) if name not in (ours or [])]:
+    if foreign := [name for name in found if name not in (ours or [])]:
         raise PublishError(f"{out} holds {foreign[0]}, which no earlier build put there: name an empty or "
                            "new folder.")
-    for name in files_in(out):
+    for name in found:
         (out / name).unlink()
 
 
@@ -102,7 +105,6 @@ def show_tree(folder: Path) -> str:
 
 # ---- a model's folder
 
-
 def build_model_folder(folder, out, repo_id: str, **said: str | None) -> Path:
     """Write what is published of a model folder into `out`, with its card; a large model in float16.
 
@@ -118,8 +120,7 @@ def build_model_folder(folder, out, repo_id: str, **said: str | None) -> Path:
     write(out / "generation_config.json", settings)
     metrics = without_paths(read_json(out / "metrics.json"))
     write(out / "metrics.json", {**metrics, "moments": moments} if moments else metrics)
-    write_card(out, repo_id, project_address(), **said)
-    write(out / "notebook.ipynb", notebook(out, repo_id))
+    write(out / "notebook.ipynb", notebook(write_card(out, repo_id, project_address(), **said), repo_id))
     return mark(out)
 
 
@@ -128,11 +129,11 @@ def check(folder: Path) -> None:
     if not folder.is_dir():
         raise PublishError(f"There is no folder {folder}: give the folder that training wrote, for "
                            "instance out/best.")
-    for name in {*NEEDED, *names_in(folder)}:
-        path = source(folder, name)
+    paths = {name: source(folder, name) for name in {*NEEDED, *names_in(folder)}}
+    for name in paths:
         if name.endswith(".json"):
-            read_json(path)
-    table = NGram.load(folder / TABLE) if (folder / TABLE).is_file() else None
+            read_json(paths[name])
+    table = NGram.load(paths[TABLE]) if TABLE in paths else None
     check_parts(folder, GPT.from_pretrained(folder), load_tokenizer(folder), table)
 
 
@@ -150,7 +151,6 @@ def without_paths(metrics: dict) -> dict:
 
 # ---- a Space's folder
 
-
 def build_space_folder(repo_id: str, model: str, out, target: str, revision: str | None = None,
                        folder: Path | None = None) -> Path:
     """Write the Space's files into `out`. model: owner/name on the Hub; folder: its files on this machine.
@@ -165,8 +165,7 @@ def build_space_folder(repo_id: str, model: str, out, target: str, revision: str
         build_static(folder, out, links(repo_id, model), model or None, license_of(folder),
                      f"{HUB}/spaces/{repo_id}/resolve/main/")
         return mark(out)
-    parts = {f"{room}/{name}.py": f"{room}/{name}.py" for room, names in APP.items() for name in names}
-    for name, home in {**TOP, **parts}.items():
+    for name, home in APP.items():
         copy(ROOT, home, out / name)
     if model:
         write(out / "model.json", {"model": model, "revision": revision})
@@ -220,21 +219,10 @@ def requirements(target: str) -> str:
 
 def space_readme(repo_id: str, model: str, target: str) -> str:
     """README.md of a Gradio Space: what tells the Hub how to run it, then space/templates/space_readme.md."""
-    spec, models = TARGETS[target], [model] if model else None
-    fields = {
-        "title": "A GPT-2 from scratch", "emoji": "🪶", "colorFrom": "yellow", "colorTo": "red",
-        "sdk": spec.sdk, "sdk_version": pins()["gradio"], "python_version": "3.12", "app_file": "app.py",
-        "license": "mit",
-        "short_description": "A GPT-2 trained from scratch: write and look inside",
-        "suggested_hardware": spec.hardware, "models": models,
-        "preload_from_hub": models,  # fetched once, while the Space is built
-    }
-    address = project_address()
+    models, address = [model] if model else None, project_address()
+    front = front_matter({"sdk_version": pins()["gradio"], "suggested_hardware": TARGETS[target].hardware,
+                          "models": models, "preload_from_hub": models})  # fetched while the Space is built
     story = f"* How it was built, trained and published, in three notebooks: {address}\n" if address else ""
-    words = {"REPO": repo_id, "MODEL": f"[{model}]({HUB}/{model})" if model else "the folder `model`",
-             "COPY": f"{HUB}/spaces/{repo_id}?duplicate=true",
-             "PROJECT": story}
-    text = (ROOT / "space" / "templates" / "space_readme.md").read_text(encoding="utf-8")
-    for word, value in words.items():
-        text = text.replace("{" + word + "}", value)
-    return front_matter(fields) + "\n" + text
+    return SPACE_README.read_text(encoding="utf-8").format(
+        FRONT=front, REPO=repo_id, MODEL=f"[{model}]({HUB}/{model})" if model else "the folder `model`",
+        COPY=f"{HUB}/spaces/{repo_id}?duplicate=true", PROJECT=story)

@@ -14,51 +14,21 @@ from data.files import write_atomic
 from data.tokenizer import load_tokenizer
 from model_gpt2 import GPT
 from space.account import HUB
-from space.folder import (
-    FolderError,
-    exact_loss,
-    is_number,
-    per_letter,
-    read_json,
-    read_metrics,
-    start_id,
-    teachers,
-)
+from space.folder import TABLE, exact_loss, is_number, per_letter, read_json, read_metrics, start_id, teachers
 from space.picture import draw_card
 from space.static_site import first_text
 
-CORPORA = {
-    "tinyshakespeare": {
-        "license": "mit", "language": "en", "dataset": "karpathy/tiny_shakespeare",
-        "rights": "MIT. Shakespeare's text is in the public domain.",
-        "what": "Tiny Shakespeare: 1.1 million characters of Shakespeare's plays, 65 different symbols; "
-                "the first "
-        "90% to train on, the last 10% to measure with",
-        "caveats": [
-            "The split cuts one text in two: the validation tenth is the rest of *The Taming of the "
-            "Shrew* and a part of *The Tempest*, a play that training never shows; 40% of its speeches "
-            "are by speakers that training never shows.",
-            "It knows one digit, `3`: no other occurs in its text.",
-        ],
-    },
-    "standin": {
-        "license": "mit", "rights": "MIT.",
-        "what": "a stand-in text, drawn from a small random process that the project defines, because the "
-                "real text "
-        "could not be had on the machine; its words mean nothing",
-        "caveats": ["It imitates that process and no writer."],
-    },
-}
 UNSTATED = ("Not stated. Nobody said whether the text that it learned from may be used: ask its publisher "
             "first.")
-CARD = Path(__file__).parent / "templates" / "model_card.md"
+TEMPLATES = Path(__file__).parent / "templates"
+CORPORA = read_json(TEMPLATES / "corpora.json")  # what is known of the texts that the project knows
 
 
-def write_card(folder, repo_id: str, project: str | None = None, **said: str | None) -> None:
+def write_card(folder, repo_id: str, project: str | None = None, **said: str | None) -> dict:
     """Write README.md, and thumbnail.png, from the folder's own files and a text that the model writes now.
 
     said: license, language (a code such as "uk"), origin (where the text is from), as the reader states them.
-    Raises FolderError in one sentence if a file is missing or damaged.
+    Returns the facts of read_facts. Raises FolderError in one sentence if a file is missing or damaged.
     """
     folder = Path(folder)
     if first := first_text(folder):
@@ -66,24 +36,19 @@ def write_card(folder, repo_id: str, project: str | None = None, **said: str | N
     facts = read_facts(folder)
     sample = draw_sample(folder, facts["prompt"])
     write_atomic(folder / "README.md", card(facts, repo_id, project, sample, **said))
+    return facts
 
 
 def read_facts(folder: Path) -> dict:
     """What the files say: metrics, shape (config.json), file_bytes, has_table, and a prompt that fits."""
-    for name in ("config.json", "metrics.json", "model.safetensors"):
-        if not (folder / name).exists():
-            raise FolderError(
-                f"{folder} has no {name}: publish the folder that training wrote (best/), where the "
-                "numbers are.")
     tokenizer, metrics = load_tokenizer(folder), read_metrics(folder)
     shape = read_json(folder / "config.json")
     beginnings = [*metrics["corpus"]["examples"], tokenizer.decode([start_id(tokenizer, folder)])]
     lengths, most = {text: len(tokenizer.encode(text)) for text in beginnings}, shape["n_positions"]
     prompt = next((text for text, length in lengths.items() if 0 < length < most), beginnings[-1])
     return {"metrics": metrics, "shape": shape, "file_bytes": (folder / "model.safetensors").stat().st_size,
-            "has_table": (folder / "ngram5.npz").exists(), "picture": (folder / "thumbnail.png").exists(),
-            "prompt": prompt,
-            "room": max(1, min(100, most - lengths[prompt]))}
+            "has_table": (folder / TABLE).exists(), "picture": (folder / "thumbnail.png").exists(),
+            "prompt": prompt, "room": max(1, min(100, most - lengths[prompt]))}
 
 
 def draw_sample(folder: Path, prompt: str, length: int = 300) -> str:
@@ -98,7 +63,7 @@ def card(facts: dict, repo_id: str, project: str | None, sample: str, **said: st
     metrics = facts["metrics"]
     corpus, parameters = CORPORA.get(metrics["corpus"].get("name"), {}), metrics.get("parameters")
     rights = f"{plain(said['license'])}, as its publisher states." if said.get("license") else None
-    return CARD.read_text(encoding="utf-8").format(
+    return (TEMPLATES / "model_card.md").read_text(encoding="utf-8").format(
         front=front_matter(facts, repo_id, sample, **said), name=repo_id.split("/")[-1], repo_id=repo_id,
         shape=facts["shape"], size=f"{parameters / 1e6:.1f} million parameters, " if parameters else "",
         learned=learned(facts, corpus, said.get("origin")),
@@ -154,21 +119,21 @@ def measured(facts: dict) -> list[tuple[str, str]]:
     """(what, value) for everything that is known."""
     m, shape = facts["metrics"], facts["shape"]
     machine, corpus = {key: plain(value) for key, value in m["machine"].items() if value}, m["corpus"]
-    sha = corpus.get("sha256", "")
+    sha, letters = corpus.get("sha256", ""), per_letter(m)
     sha = f"`{sha}`" if re.fullmatch("[0-9a-f]{64}", sha) else "unknown"
     known = [
         ("exact validation loss, the whole split once", nats(exact_loss(m))),
         ("the same for a table of 5-letter counts", nats(m.get("ngram5_val_loss"))),
         ("the lowest that this text allows", nats(corpus.get("floor"))),
-        (f"guesses the next {'letter' if per_letter(m) else 'token'} right", share(m.get("accuracy"))),
+        (f"guesses the next {'letter' if letters else 'token'} right", share(m.get("accuracy"))),
         ("the same for a table of 5-letter counts", share(m.get("ngram_accuracy"))),
-        ("loss on the last training batch", nats(m.get("train_loss")) if per_letter(m) else None),
+        ("loss on the last training batch", letters and nats(m.get("train_loss"))),
         ("text", corpus.get("name") and f"{plain(corpus['name'])}, SHA-256 {sha}"),
-        ("parameters", f"{m['parameters']:,}" if m.get("parameters") else None),
+        ("parameters", m.get("parameters") and f"{m['parameters']:,}"),
         ("vocabulary", f"{shape.get('n_tokens') or shape['vocab_size']:,} tokens"),
-        ("size of the weights", sizes(m.get("parameters"), facts["file_bytes"])),
-        ("recipe", recipe(m)),
-        ("time", f"{m['seconds'] / 60:.1f} minutes" if m.get("seconds") else None),
+        ("size of the weights", m.get("parameters") and sizes(m["parameters"], facts["file_bytes"])),
+        ("recipe", m.get("step") and recipe(m)),
+        ("time", m.get("seconds") and f"{m['seconds'] / 60:.1f} minutes"),
         ("machine", ", ".join(machine[key] for key in ("device", "cpu") if key in machine)),
         ("versions", machine.get("torch")
          and f"torch {machine['torch']}, commit {machine.get('commit', 'unknown')}"),
@@ -185,19 +150,15 @@ def share(value) -> str | None:
     return f"{value:.1%}" if is_number(value) else None
 
 
-def sizes(parameters: int | None, file_bytes: int) -> str | None:
+def sizes(parameters: int, file_bytes: int) -> str:
     """The file here, and what the other precision would take."""
-    if not parameters:
-        return None
     half = file_bytes < 3 * parameters
     here, other, width = ("float16", "float32", 4) if half else ("float32", "float16", 2)
     return f"{file_bytes / 1e6:,.1f} MB in {here} ({parameters * width / 1e6:,.1f} MB in {other})"
 
 
-def recipe(metrics: dict) -> str | None:
+def recipe(metrics: dict) -> str:
     """Steps, tokens and the main settings of the run."""
-    if not metrics.get("step"):
-        return None
     config, said = metrics["config"], [f"{metrics['step']:,} steps"]
     if metrics.get("tokens"):
         said.append(f"{metrics['tokens'] / 1e6:,.1f} million tokens")
@@ -222,9 +183,9 @@ def snippet(facts: dict, repo_id: str) -> str:
     )
 
 
-def notebook(folder: Path, repo_id: str) -> dict:
+def notebook(facts: dict, repo_id: str) -> dict:
     """A notebook of two cells: beside a model, the Hub shows it as buttons for Colab and Kaggle."""
-    lines = snippet(read_facts(folder), repo_id).splitlines(keepends=True)
+    lines = snippet(facts, repo_id).splitlines(keepends=True)
     title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": [f"# Write with {repo_id}"]}
     code = {"cell_type": "code", "id": "write", "metadata": {}, "execution_count": None, "outputs": [],
             "source": lines}
@@ -233,13 +194,13 @@ def notebook(folder: Path, repo_id: str) -> dict:
 
 
 def limits(facts: dict) -> list[str]:
-    lines = ["It writes what looks like its text. It knows no facts, follows no instructions and answers "
-             "no questions."]
-    if per_letter(facts["metrics"]):
-        lines.append("It reads characters; what its vocabulary lacks must be left out or replaced before "
-                     "encoding.")
-    lines.append(f"It sees {facts['shape']['n_positions']} tokens back and nothing before.")
-    if facts["has_table"]:
-        lines.append("`ngram5.npz` beside the weights holds the 5-letter counts that the loss is compared "
-                     "with.")
-    return lines
+    lines = [
+        "It writes what looks like its text. It knows no facts, follows no instructions and answers no "
+        "questions.",
+        per_letter(facts["metrics"]) and "It reads characters; what its vocabulary lacks must be left out or "
+        "replaced before encoding.",
+        f"It sees {facts['shape']['n_positions']} tokens back and nothing before.",
+        facts["has_table"] and f"`{TABLE}` beside the weights holds the 5-letter counts that the loss is "
+        "compared with.",
+    ]
+    return [line for line in lines if line]

@@ -35,10 +35,10 @@ def choose_model(named: str = "", ask=None) -> tuple[Path, bool]:
     return Path(os.path.relpath(OWN)), False  # short, as it is printed
 
 
-def trained(places=("out", "runs")) -> Path | None:
+def trained() -> Path | None:
     """The newest best/ of a run on this machine; small trial runs do not count."""
-    found = [path for place in places for path in Path(place).glob("*/best/model.safetensors")
-             if "quick" not in path.parts[1]] if not without_reader() else []
+    found = [path for place in ("out", "runs") for path in Path(place).glob("*/best/model.safetensors")
+             if "quick" not in path.parts[1] and not without_reader()]
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 

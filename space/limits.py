@@ -7,7 +7,6 @@ import math
 import os
 import random
 import threading
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,28 +39,29 @@ class Ask:
     @classmethod
     def clean(cls, prompt, max_tokens=100, temperature=0.7, top_n=None, seed=None) -> "Ask":
         """Anything at all -> a wish within the limits, and a sentence for each thing that was changed."""
-        notices = []
         text = prompt if isinstance(prompt, str) else "" if prompt is None else str(prompt)
-        if len(text) > MAX_PROMPT:
-            count = f"at least {SENT:,}" if len(text) == SENT else f"{len(text):,}"  # the page sends no more
-            notices.append(f"The seed text is cut to its last {MAX_PROMPT:,} of {count} characters.")
-            text = text[-MAX_PROMPT:]
-        wanted = number(max_tokens, 100)
-        if wanted > MAX_TOKENS:
-            notices.append(f"At most {MAX_TOKENS:,} tokens are written at a time.")
-        top, given, seed = number(top_n, 0), seed, number(seed, None)
-        if isinstance(top_n, str) and top_n.strip() and (number(top_n, None) is None or top < 0):
-            notices.append("Top N is to be a whole number such as 20, or empty: now all may be chosen.")
-        if isinstance(given, str) and given.strip() and seed is None:
-            notices.append("Seed is to be a whole number, or empty: now it is a new one.")
+        count = f"at least {SENT:,}" if len(text) == SENT else f"{len(text):,}"  # the page sends no more
+        wanted, top, chosen = number(max_tokens, 100), number(top_n, None), number(seed, None)
+        notices = {
+            f"The seed text is cut to its last {MAX_PROMPT:,} of {count} characters.": len(text) > MAX_PROMPT,
+            f"At most {MAX_TOKENS:,} tokens are written at a time.": wanted > MAX_TOKENS,
+            "Top N is to be a whole number such as 20, or empty: now all may be chosen.":
+                is_said(top_n) and (top is None or top < 0),
+            "Seed is to be a whole number, or empty: now it is a new one.": is_said(seed) and chosen is None,
+        }
         return cls(
-            prompt=text,
+            prompt=text[-MAX_PROMPT:],
             max_tokens=int(min(max(wanted, 1), MAX_TOKENS)),
             temperature=float(min(max(number(temperature, 0.7), 0.0), 1.0)),
-            top_n=int(min(top, 1e9)) if top >= 1 else None,
-            seed=random.randrange(10**6) if seed is None else int(min(max(seed, 0), 2**53)),
-            notices=tuple(notices),
+            top_n=int(min(top, 1e9)) if top and top >= 1 else None,
+            seed=random.randrange(10**6) if chosen is None else int(min(max(chosen, 0), 2**53)),
+            notices=tuple(sentence for sentence, holds in notices.items() if holds),
         )
+
+
+def is_said(field) -> bool:
+    """Whether something stands in a field of the page."""
+    return isinstance(field, str) and bool(field.strip())
 
 
 def number(value, default):
@@ -73,13 +73,6 @@ def number(value, default):
     return found if math.isfinite(found) else default
 
 
-@dataclass(eq=False)
-class Ticket:
-    """A place in the line, and whose it is."""
-
-    who: list
-
-
 class Line:
     """Visitors served in order, `slots` at once; beyond `most` waiting ones the next is refused.
 
@@ -87,45 +80,36 @@ class Line:
     """
 
     def __init__(self, slots: int, most: int):
-        self.slots, self.most, self.held = slots, most, Counter()
-        self._lock = threading.Lock()
-        self._free = threading.Condition(self._lock)
-        self.running, self.waiting = 0, []
+        self.slots, self.most = slots, most
+        self.tickets = {}  # ticket -> whose it is, in their order; the first `slots` are served
+        self.moved = threading.Condition()
 
     def join(self, session=None, address=None):
         """A ticket; Busy if the line is full, or if this session or address holds its share of places."""
-        with self._lock:
-            if len(self.waiting) >= self.most + self.slots - self.running:
+        with self.moved:
+            if len(self.tickets) >= self.slots + self.most:
                 raise Busy(BUSY)
-            if session and self.held[session] >= MAX_EACH or address and self.held[address] >= MAX_ADDRESS:
-                raise Busy(ENOUGH)
-            self.held.update(who := [who for who in (session, address) if who])
-            self.waiting.append(ticket := Ticket(who))
+            for who, most in ((session, MAX_EACH), (address, MAX_ADDRESS)):
+                if who and sum(who in owner for owner in self.tickets.values()) >= most:
+                    raise Busy(ENOUGH)
+            self.tickets[ticket := object()] = (session, address)
             return ticket
+
+    def before(self, ticket) -> int:
+        """How many have to go before this one; 0 while it is its turn."""
+        return max(0, list(self.tickets).index(ticket) + 1 - self.slots)
 
     def ready(self, ticket, seconds: float = 0.25) -> int:
         """0: your turn has come (call `leave` afterwards). Else how many are before you."""
-        with self._free:
-            self._free.wait_for(lambda: self._my_turn(ticket), seconds)
-            if not self._my_turn(ticket):
-                return self.waiting.index(ticket) + 1
-            self.waiting.remove(ticket)
-            self.running += 1
-            self._free.notify_all()
-            return 0
-
-    def _my_turn(self, ticket) -> bool:
-        return self.running < self.slots and self.waiting[0] is ticket
+        with self.moved:
+            self.moved.wait_for(lambda: not self.before(ticket), seconds)
+            return self.before(ticket)
 
     def leave(self, ticket):
         """Done, or gone: frees the place in the line or the slot."""
-        with self._free:
-            self.held -= Counter(ticket.who)  # keeps only what is above nought
-            if ticket in self.waiting:
-                self.waiting.remove(ticket)
-            else:
-                self.running -= 1
-            self._free.notify_all()
+        with self.moved:
+            del self.tickets[ticket]
+            self.moved.notify_all()
 
 
 def cores() -> int:

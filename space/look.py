@@ -11,6 +11,7 @@ from space.folder import exact_loss, per_letter, teachers
 
 NAMES = {" ": "space", "\n": "new line", "\t": "tab"}
 GLYPHS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
+KNOWN = {"tinyshakespeare": "Shakespeare", "standin": "a made-up text"}
 IN_WORDS = "no one two three four five six seven eight nine ten eleven twelve".split()
 FULL_SURPRISE = 6.0  # nats drawn at full height: one chance in 400
 NOTHING = '<p class="fine">Write something first. Two letters are enough.</p>'
@@ -59,7 +60,6 @@ def percent(p: float) -> str:
 
 # ---- the model in two lines
 
-
 def headline(metrics: dict) -> str:
     """From measured numbers only: what it learned and how often it is right, then size and exact loss."""
     unit, loss = "letter" if per_letter(metrics) else "piece", exact_loss(metrics)
@@ -80,18 +80,20 @@ def headline(metrics: dict) -> str:
 def learned(metrics: dict) -> str:
     """`Learned Shakespeare in five minutes`, as far as it was written down."""
     name, seconds = (metrics.get("corpus") or {}).get("name"), metrics.get("seconds") or 0
-    name = {"tinyshakespeare": "Shakespeare", "standin": "a made-up text"}.get(name, name or "to write")
-    size, unit = (1, "second") if seconds < 90 else (60, "minute") if seconds < 5400 else (3600, "hour")
-    number = round(seconds / size)
-    word = IN_WORDS[number] if number < len(IN_WORDS) else number
+    text = f"Learned {safe(KNOWN.get(name, name or 'to write'))}"
+    if seconds > 0:
+        size, unit = (1, "second") if seconds < 90 else (60, "minute") if seconds < 5400 else (3600, "hour")
+        text += f" in {counted(round(seconds / size), unit)}"
     n = teachers(metrics)
-    return (f"Learned {safe(name)}" + (f" in {word} {unit}{'s' * (number != 1)}" if seconds > 0 else "")
-            + (f" from what {IN_WORDS[n] if n < len(IN_WORDS) else n} other model{'s' * (n != 1)} would guess"
-               if n else ""))
+    return text + (f" from what {counted(n, 'other model')} would guess" if n else "")
+
+
+def counted(n: int, what: str) -> str:
+    """`five minutes`, `one minute`, `40 minutes`."""
+    return f"{IN_WORDS[n] if n < len(IN_WORDS) else n} {what}{'s' * (n != 1)}"
 
 
 # ---- the text
-
 
 def manuscript(prompt: str = "", written: str = "", writing: bool = False) -> str:
     """The beginning and what the model adds to it; a caret blinks while it writes."""
@@ -122,9 +124,9 @@ def letters(before: str, pieces: list[str], losses: list, guesses: list, at: int
         height = 0 if loss is None else min(1.0, loss / FULL_SURPRISE)
         said = f"{loss:.2f} nats; likeliest {name_of(guess)}" if loss is not None else "the first: no guess"
         looked = f"; looked at: {percent(seen[i])}" if i in seen else ""
-        kinds = {"at": i == at, "seen": i in seen, "seed": i < n_prompt, "end": "\n" in piece,
+        kinds = {"ch": True, "at": i == at, "seen": i in seen, "seed": i < n_prompt, "end": "\n" in piece,
                  "part": not piece}
-        kind = " ".join(["ch", *(name for name, is_so in kinds.items() if is_so)])
+        kind = " ".join(name for name, is_so in kinds.items() if is_so)
         mark = ' aria-current="true"' if i == at else ""
         out.append(f'<span class="{kind}" style="--h:{100 * height:.0f}%" data-at="{i}"{mark} '
                    f'title="{safe(f"{i}: {name_of(piece)}, {said}{looked}")}">{safe(piece)}</span>')
@@ -139,19 +141,18 @@ def summary(losses: list, table_losses, unit: str) -> str:
     line = f"Mean surprise: {sum(known) / max(1, len(known)):.2f} nats a {unit}"
     if table_losses is not None:
         line += f"; the table's: {sum(table_losses) / len(table_losses):.2f}"
-    return (f'<p class="fine">The taller the bar behind a {unit}, the less the model expected it. Click '
-            'one, or use the '
-            f"arrow keys. {line}. What the model wrote itself surprises it little.</p>")
+    return (f'<p class="fine">The taller the bar behind a {unit}, the less the model expected it. Click one, '
+            f"or use the arrow keys. {line}. What the model wrote itself surprises it little.</p>")
 
 
 # ---- the panel beside it
 
-
-def guess_bars(before: str, came: str, rows: list, came_model: float, came_table: float | None) -> str:
+def guess_bars(before: str, rows: list) -> str:
     """The likeliest next pieces as bars, the table's bar under the model's.
 
-    rows: (piece, p_model, p_table or None, whether it came), best first. came: what really stood there.
+    rows: (piece, p_model, p_table or None, whether it really stood there), best first.
     """
+    came, came_model, came_table, _ = next(row for row in rows if row[3])
     tail = ("…" if len(before) > 24 else "") + before[-24:].translate(GLYPHS)
     head = f"After <q>{safe(tail)}</q> came <b>{safe(name_of(came))}</b>. "
     head += f"The model gave it {percent(came_model)}"
@@ -160,18 +161,16 @@ def guess_bars(before: str, came: str, rows: list, came_model: float, came_table
         head += f", the table of counts {percent(came_table)}"
         key += f'<span class="table">{TABLE_KEY}</span>'
     body = "".join(bar_row(*row) for row in rows)
-    return (f'<div class="inside"><h3>Its guess</h3><p>{head}.</p><table '
-            'class="bars"><thead><tr><th>next</th>'
-            f'<th>chance</th></tr></thead><tbody>{body}</tbody></table><div class="key">{key}</div></div>')
+    return (f'<div class="inside"><h3>Its guess</h3><p>{head}.</p><table class="bars"><thead><tr>'
+            f'<th>next</th><th>chance</th></tr></thead><tbody>{body}</tbody></table>'
+            f'<div class="key">{key}</div></div>')
 
 
 def bar_row(piece: str, p_model: float, p_table: float | None, came: bool) -> str:
-    def bar(kind, p):
-        width = f'<i class="{kind}" style="--w:{100 * p:.1f}%" aria-hidden="true"></i>'
-        word = "" if kind == "model" else "table "
-        return f'<div class="lane">{width}<span>{word}{percent(p)}</span></div>'
-
-    lanes = bar("model", p_model) + (bar("table", p_table) if p_table is not None else "")
+    lanes = "".join(f'<div class="lane"><i class="{kind}" style="--w:{100 * p:.1f}%" aria-hidden="true"></i>'
+                    f"<span>{word}{percent(p)}</span></div>"
+                    for kind, word, p in (("model", "", p_model), ("table", "table ", p_table))
+                    if p is not None)
     mark = " <small>came</small>" if came else ""
     return f'<tr><th scope="row">{safe(name_of(piece))}{mark}</th><td>{lanes}</td></tr>'
 
@@ -187,14 +186,11 @@ def attention(pieces: list[str], weights: list[float], layer: int, head: int, ma
     boxes = "".join(head_box(i, j, row[-width:], width, (i, j) == (layer, head))
                     for i, heads in enumerate(maps, 1) for j, row in enumerate(heads, 1))
     return (f'<div class="inside"><h3>Where it looked</h3><p>To guess {safe(name_of(pieces[-1]))}, head '
-            f'{head} of '
-            f"layer {layer} looked most at {safe(said)}. The text shows these places in frames.</p>"
-            f'<div class="heads" style="--n:{len(maps[0])}" role="group" aria-label="All heads, layer by '
-            'layer">'
-            f'{boxes}</div><p class="fine">A <b>head</b> looks back at some letters and fetches what '
-            'they know. One '
-            "small picture a head, one row a layer; right is the last letter before the guess. Click "
-            "one.</p></div>")
+            f"{head} of layer {layer} looked most at {safe(said)}. The text shows these places in frames.</p>"
+            f'<div class="heads" style="--n:{len(maps[0])}" role="group" '
+            f'aria-label="All heads, layer by layer">{boxes}</div><p class="fine">A <b>head</b> looks back '
+            "at some letters and fetches what they know. One small picture a head, one row a layer; right is "
+            "the last letter before the guess. Click one.</p></div>")
 
 
 def back(steps: int) -> str:
@@ -205,9 +201,7 @@ def head_box(layer: int, head: int, tail: list[float], width: int, chosen: bool)
     top, start = max(tail) or 1.0, width - len(tail)
     points = " ".join(f"L{k} {12 - 11 * w / top:.1f}" for k, w in enumerate(tail, start))
     return (f'<button type="button" class="mini{" at" if chosen else ""}" data-layer="{layer}" '
-            f'data-head="{head}" '
-            f'aria-pressed="{str(chosen).lower()}" aria-label="layer {layer}, head {head}"><svg '
-            f'viewBox="0 0 {width} '
-            f'13" preserveAspectRatio="none" aria-hidden="true"><path d="M{start} 13 {points} '
-            f'L{width - 1} 13 Z"/>'
-            f"</svg><span>{layer}.{head}</span></button>")
+            f'data-head="{head}" aria-pressed="{str(chosen).lower()}" '
+            f'aria-label="layer {layer}, head {head}"><svg viewBox="0 0 {width} 13" '
+            f'preserveAspectRatio="none" aria-hidden="true"><path d="M{start} 13 {points} '
+            f'L{width - 1} 13 Z"/></svg><span>{layer}.{head}</span></button>')

@@ -36,6 +36,9 @@ from space.folder import download
 
 HISTORY_LIMIT = 1_000_000_000  # bytes of a static Space with its history; reported, not documented
 PATIENCE = 15 * 60  # seconds that a Space may take to build
+NO_SECRET = ("{model} is private, and a Space on {target} cannot read it without a secret: make a token with "
+             f"the right to read at {HUB}/settings/tokens and give it as read_token (SPACE_READ_TOKEN for "
+             "the command), or choose target='static', which carries the model itself.")
 BROKEN = {"BUILD_ERROR", "CONFIG_ERROR", "RUNTIME_ERROR", "NO_APP_FILE", "STOPPED", "PAUSED", "DELETING"}
 
 
@@ -104,8 +107,8 @@ def publish_space(repo_id: str, model_repo_id: str, target: str = "static", *, w
     """
     if target not in TARGETS:
         raise PublishError(f"There is no target {target!r}: choose one of {', '.join(TARGETS)}.")
-    account = Account(token, endpoint, dry_run)
-    done, sdk = Published("space", account.full_name(repo_id)), TARGETS[target].sdk
+    account, sdk = Account(token, endpoint, dry_run), TARGETS[target].sdk
+    done = Published("space", account.full_name(repo_id))
     standing = None if dry_run else look(account, done, replace, sdk)
     model = "" if Path(model_repo_id).is_dir() else model_repo_id
     model = account.full_name(model) if model and "/" not in model else model
@@ -113,11 +116,7 @@ def publish_space(repo_id: str, model_repo_id: str, target: str = "static", *, w
         files, revision, hidden = find_model(account, model, model_repo_id, sdk, dry_run)
         done.private = visibility(done.repo_id, model, hidden, private, standing)
         if hidden and sdk == "gradio" and standing is None and not read_token:
-            raise PublishError(
-                f"{model} is private, and a Space on {target} cannot read it without a secret: make a "
-                f"token with the right to read at {HUB}/settings/tokens and give it as read_token "
-                "(SPACE_READ_TOKEN for the command), or choose target='static', which carries the model "
-                "itself.")
+            raise PublishError(NO_SECRET.format(model=model, target=target))
         built = wrap(build_space_folder, done.repo_id, model, place, target, revision, files)
         if dry_run:
             say(f"This would be the Space {done.repo_id} on {target} "
@@ -154,7 +153,6 @@ def wrap(build, *args, **kwargs) -> Path:
 
 # ---- before anything is sent
 
-
 def look(account: Account, done: Published, replace: bool, sdk: str | None = None) -> Standing | None:
     """The repo as it stands, or None if there is none; PublishError if it is not ours to change."""
     standing = stand(account, done)
@@ -171,22 +169,20 @@ def look(account: Account, done: Published, replace: bool, sdk: str | None = Non
 
 def stand(account: Account, done: Published) -> Standing | None:
     """Ask the Hub what the repo holds, and who put it there."""
-    api, at = account.api, {"repo_id": done.repo_id, "repo_type": done.kind}
+    def ask(call, **more):
+        return account.ask(f"looking at {done.repo_id}", call, repo_id=done.repo_id, repo_type=done.kind,
+                           **more)
 
-    def ask(call, *args, **more):
-        return account.ask(f"looking at {done.repo_id}", call, *args, **at, **more)
-
-    if not ask(api.repo_exists):
+    if not ask(account.api.repo_exists):
         return None
-    info = ask(api.repo_info)
-    files = [file.rfilename for file in info.siblings]
-    ours = files if set(files) <= {".gitattributes"} else None
-    if ours is None and "README.md" in files:
-        readme = ask(api.hf_hub_download, filename="README.md", revision=info.sha)
+    info = ask(account.api.repo_info)
+    files, ours = [file.rfilename for file in info.siblings], None
+    if "README.md" in files:
+        readme = ask(account.api.hf_hub_download, filename="README.md", revision=info.sha)
         ours = made_files(Path(readme).read_text(encoding="utf-8", errors="replace"))
-    if ours is None:  # what the Hub itself puts into a new Space is nobody's work
-        first = [commit.title for commit in ask(api.list_repo_commits)] == ["initial commit"]
-        ours = files if first else None
+    if ours is None:  # what the Hub itself puts into a new repo is nobody's work
+        titles = [commit.title for commit in ask(account.api.list_repo_commits)]
+        ours = files if titles == ["initial commit"] or set(files) <= {".gitattributes"} else None
     return Standing(info.sha, bool(info.private), getattr(info, "sdk", None), files, ours)
 
 
@@ -220,7 +216,6 @@ def find_model(account: Account, model: str, given: str, sdk: str, dry_run: bool
 
 # ---- sending
 
-
 def make(account: Account, done: Published, standing: Standing | None, target=None, secret=None) -> None:
     """Make the repo unless it is there, private from the start; a Space gets hardware and secret."""
     api, name, spec = account.api, done.repo_id, TARGETS.get(target)
@@ -245,7 +240,10 @@ def make(account: Account, done: Published, standing: Standing | None, target=No
 
 
 def send(account: Account, done: Published, folder: Path, replace: bool) -> None:
-    """One commit that makes the repo equal to the folder, unless it is; fills in address, commit, changed."""
+    """One commit that makes the repo equal to the folder, unless it is; fills in address, commit, changed.
+
+    Not upload_folder: it may send several commits, and what it deletes is said by pattern, not by name.
+    """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     now, names = stand(account, done), files_in(folder)
@@ -269,7 +267,6 @@ def send(account: Account, done: Published, folder: Path, replace: bool) -> None
 
 # ---- is it alive?
 
-
 def wait_until_running(account: Account, done: Published, poll: float) -> None:
     """Follow the build; PublishError with the end of the log if it fails, or if it takes too long."""
     stage, began = None, time.monotonic()
@@ -288,13 +285,12 @@ def wait_until_running(account: Account, done: Published, poll: float) -> None:
                        "later.")
 
 
-def log_end(account: Account, done: Published, lines: int = 15) -> str:
-    """The last lines of the build log, or of the app's own if the build left none."""
+def log_end(account: Account, done: Published) -> str:
+    """The last 15 lines of the build log, or of the app's own if the build left none."""
     for build in (True, False):
-        log = account.ask("fetching the log",
-                          lambda b=build: list(account.api.fetch_space_logs(done.repo_id, build=b)))
-        if said := "".join(log).strip().splitlines():
-            return "\n".join("  " + line.replace(account.token, "[token]") for line in said[-lines:])
+        log = account.ask("fetching the log", account.api.fetch_space_logs, done.repo_id, build=build)
+        if lines := account.ask("fetching the log", "".join, log).strip().splitlines():
+            return "\n".join(f"  {line}" for line in lines[-15:]).replace(account.token, "[token]")
     return "  (the log is empty)"
 
 
@@ -319,12 +315,9 @@ def call_gradio(host: str) -> str:
 
 
 def call_static(host: str) -> str:
-    def fetch(name):
-        with urllib.request.urlopen(f"{host}/{name}", timeout=30) as answer:
-            return answer.read().decode("utf-8")
-
-    title = re.search(r"<title>(.*?)</title>", fetch("index.html"))
-    shape = json.loads(fetch("model/config.json"))
+    page, config = (urllib.request.urlopen(f"{host}/{name}", timeout=30).read().decode("utf-8")
+                    for name in ("index.html", "model/config.json"))
+    title, shape = re.search(r"<title>(.*?)</title>", page), json.loads(config)
     layers = f"{shape['n_layer']} layers, width {shape['n_embd']}"
     return f"the page {title[1] if title else ''!r} with a model of {layers}"
 
@@ -341,29 +334,27 @@ def warn_of_history(account: Account, done: Published) -> None:
 
 # ---- the command
 
-
 def arguments(argv=None):
     parser = argparse.ArgumentParser("python -m space.publish", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     model = commands.add_parser("model", help="publish a model folder")
     model.add_argument("folder", help="what training wrote: OUT_DIR/best")
-    model.add_argument("repo", help="owner/name, or a name under your own account")
     for name, what in (("license", "of the text, such as cc0-1.0"), ("origin", "where the text is from"),
                        ("language", "of the text, a code such as uk")):
         model.add_argument(f"--{name}", help=f"for the card: {what}; what is not said is not invented")
     space = commands.add_parser("space", help="publish the app for a model")
-    space.add_argument("repo", help="owner/name, or a name under your own account")
-    space.add_argument("model", help="the model's repo, or a model folder that shall travel in the Space")
     about = "; ".join(f"{name}: {spec.price}" for name, spec in TARGETS.items())
     space.add_argument("--target", default="static", choices=list(TARGETS), help=about)
     space.add_argument("--no-wait", dest="wait", action="store_false", help="do not wait until it runs")
     for command in (model, space):
+        command.add_argument("repo", help="owner/name, or a name under your own account")
         command.add_argument("--dry-run", action="store_true", help="build the folder, show it, send nothing")
         command.add_argument("--out", help="build in this folder and leave it there")
         command.add_argument("--replace", action="store_true", help="take over a repo that is not ours")
         seen = command.add_mutually_exclusive_group()
         seen.add_argument("--private", action="store_true", default=None, help="only you see it")
         seen.add_argument("--public", dest="private", action="store_false", help="all see it")
+    space.add_argument("model", help="the model's repo, or a model folder that shall travel in the Space")
     return parser.parse_args(argv)
 
 

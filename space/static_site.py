@@ -30,9 +30,9 @@ from space.picture import draw_card
 
 PAGE = Path(__file__).resolve().parent / "static"
 PAGE_FILES = sorted(path.name for path in PAGE.iterdir() if path.suffix in (".html", ".css", ".js"))
-WEIGHTS = "model.safetensors"
+WEIGHTS, SETTINGS = "model.safetensors", "generation_config.json"
 NEEDED = ["config.json", "tokenizer.json", WEIGHTS]
-OPTIONAL = ["generation_config.json", "metrics.json", TABLE]
+OPTIONAL = [SETTINGS, "metrics.json", TABLE]
 CARD = "card.png"  # what a link to the page shows in a chat
 MOMENTS_BELOW = 16_000_000  # bytes: more than that is not looked at for a minute's play
 HALF_ABOVE = 20_000_000  # bytes: a larger model is published in float16, half the download
@@ -76,13 +76,9 @@ def build_static(model_folder, out_folder, links: dict[str, str] | None = None, 
         page = (PAGE / "index.html").read_text(encoding="utf-8")
         write_atomic(out / "index.html", page.replace(f'content="{CARD}"', f'content="{address}{CARD}"'))
     write_atomic(out / "site.json", json.dumps(site, ensure_ascii=False, indent=1))
-    front = {"title": TITLE, "emoji": "✒️", "colorFrom": "yellow", "colorTo": "red", "sdk": "static",
-             "app_file": "index.html", "pinned": False, "license": license,
-             "short_description": "A GPT-2 trained from scratch, run by your browser",
-             "custom_headers": ISOLATED, "models": [model_repo] if model_repo else None,
-             "hf_oauth": True, "hf_oauth_scopes": ["manage-repos", "write-repos"],  # "Make it yours"
-             "thumbnail": f"{address}{CARD}" if address else None}
-    write_atomic(out / "README.md", front_matter(front) + README.read_text(encoding="utf-8"))
+    front = front_matter({"title": TITLE, "license": license, "models": [model_repo] if model_repo else None,
+                          "custom_headers": ISOLATED, "thumbnail": f"{address}{CARD}" if address else None})
+    write_atomic(out / "README.md", README.read_text(encoding="utf-8").replace("{front}\n", front))
     return out
 
 
@@ -97,29 +93,26 @@ def check_places(folder: Path, out: Path) -> None:
 
 
 def copy_model(folder: Path, out: Path, names: list[str]) -> list[int]:
-    """Copy `names` of a model and what belongs to it: a draft that proposes letters, moments of its training.
+    """Copy `names` of a model, its draft and the moments of its training, over an earlier build in `out`.
 
-    A large model and a draft are written in float16. Returns the moments' steps. What an earlier build left
-    in `out` goes.
+    A large model and a draft are written in float16. Returns the moments' steps.
     """
     for name in ("draft", "moments"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in names:
+        (out / name).unlink(missing_ok=True)
         if os.path.lexists(folder / name):
             copy(folder, name, out / name)
-            if name.endswith(".json"):
-                read_json(out / name)
-        else:
-            (out / name).unlink(missing_ok=True)
+        if name.endswith(".json") and (out / name).exists():
+            read_json(out / name)
     if (out / WEIGHTS).stat().st_size > HALF_ABOVE:
         halve(out)
     if (folder / "draft").is_dir():
         for name in DRAFT:
             copy(folder, name, out / name)
         halve(out / "draft")
-        settings = out / "generation_config.json"  # where the page looks for its name
-        own = read_json(settings) if settings.exists() else {}
-        write_atomic(settings, json.dumps({**own, "draft": "draft"}))
+        own = read_json(out / SETTINGS) if (out / SETTINGS).exists() else {}
+        write_atomic(out / SETTINGS, json.dumps({**own, "draft": "draft"}))  # where the page looks for it
     moments = kept_moments(folder)
     for step, path in moments.items():
         copy(path.parent, path.name, out / "moments" / str(step) / WEIGHTS)
@@ -175,13 +168,12 @@ def first_text(folder: Path) -> dict | None:
 
 
 def front_matter(fields: dict) -> str:
-    """The block that the Hub reads at the top of a README. Values are JSON, so YAML too; empty ones go."""
-    said = {key: json.dumps(value, ensure_ascii=False) for key, value in fields.items() if value is not None}
-    return "\n".join(["---", *(f"{key}: {value}" for key, value in said.items()), "---\n"])
+    """Lines for the block that the Hub reads atop a README. Values are JSON, so YAML too; empty ones go."""
+    return "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in fields.items()
+                   if value is not None)
 
 
 # ---- the local preview
-
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves a folder. A script's type is stated: no browser runs plain text, as some would call it."""

@@ -66,19 +66,12 @@ def use(folder_or_repo: str, revision: str | None = None) -> None:
     """Load the model that everyone will see."""
     global HELD
     HELD = Loaded.from_folder(folder_or_repo, revision)
-    HELD.model.to(device())
+    # ZeroGPU lends its card to a call only, so it cannot be tried here
+    HELD.model.to("cpu" if not torch.cuda.is_available() else "cuda" if spaces else best_device(0))
     torch.set_num_threads(1)  # one generation for each core beats one generation on all of them
 
 
-def device() -> str:
-    """A card if its kernels are there; ZeroGPU lends its own to a call only, so it cannot be tried here."""
-    if not torch.cuda.is_available():
-        return "cpu"
-    return "cuda" if spaces else best_device(0)
-
-
 # ---- writing
-
 
 def gpu(f):
     """ZeroGPU's decorator where it exists."""
@@ -88,10 +81,13 @@ def gpu(f):
 @gpu
 def sample(ids: list[int], ask: Ask):
     """Yield one new id at a time."""
-    model = HELD.model
-    idx = torch.tensor([ids], device=next(model.parameters()).device)
-    for new in model.stream(idx, ask.max_tokens, ask.temperature, ask.top_n, seed=ask.seed):
+    for new in HELD.model.stream(row(ids), ask.max_tokens, ask.temperature, ask.top_n, seed=ask.seed):
         yield int(new)
+
+
+def row(ids: list[int]) -> torch.Tensor:
+    """ids as a batch of one, (1, T), where the model is."""
+    return torch.tensor([ids], device=next(HELD.model.parameters()).device)
 
 
 @dataclass
@@ -153,15 +149,17 @@ def grow(draft: Draft, ask: Ask):
         now = time.perf_counter()
         if now - shown >= STEP:
             shown, draft.seconds = now, now - began
-            written = HELD.tokenizer.decode(draft.ids[draft.n_prompt :])
-            draft.written = written.rstrip("\ufffd")  # a letter's first bytes: the rest is on its way
+            draft.written = written(draft).rstrip("\ufffd")  # a letter's first bytes: the rest is on its way
             yield draft
         if now - began > MAX_SECONDS:
             draft.notices.append(f"Stopped after {MAX_SECONDS} seconds; press Generate to write again.")
             break
-    draft.written = HELD.tokenizer.decode(draft.ids[draft.n_prompt :])
-    draft.seconds, draft.done = time.perf_counter() - began, True
+    draft.written, draft.seconds, draft.done = written(draft), time.perf_counter() - began, True
     yield draft
+
+
+def written(draft: Draft) -> str:
+    return HELD.tokenizer.decode(draft.ids[draft.n_prompt :])
 
 
 def opening() -> Draft | None:
@@ -173,12 +171,11 @@ def opening() -> Draft | None:
     half, pieces = len(draft.ids) // 2, pieces_of(draft.ids)
     ends = [i for i in range(half, len(pieces)) if "\n" in pieces[i]]
     draft.ids = draft.ids[: ends[-1]] if ends else draft.ids  # it stops with a line
-    draft.written = HELD.tokenizer.decode(draft.ids[draft.n_prompt :])
+    draft.written = written(draft)
     return draft
 
 
 # ---- looking inside
-
 
 @gpu
 def inspect(ids: list[int], n_prompt: int, at: int | None, low: int) -> dict:
@@ -187,18 +184,18 @@ def inspect(ids: list[int], n_prompt: int, at: int | None, low: int) -> dict:
     S), where S ids lay before it.
     """
     model, V = HELD.model, HELD.tokenizer.vocab_size
-    row = torch.tensor([ids], device=next(model.parameters()).device)  # (1, T)
+    idx = row(ids)  # (1, T)
     parts = [part for part in spans(len(ids), n_prompt, model.config.block_size) if part[2] > low]
     with torch.inference_mode():
-        logits = [model(row[:, start : end - 1])[0][0, first - start - 1 :, :V]
+        logits = [model(idx[:, start : end - 1])[0][0, first - start - 1 :, :V]
                   for start, first, end in parts]
         logp = torch.cat(logits).float()[low - parts[0][1] :].log_softmax(-1)  # (T-low, V)
-        losses = -logp.gather(1, row[0, low:, None])[:, 0]
+        losses = -logp.gather(1, idx[0, low:, None])[:, 0]
         if at is None:
             written = min(max(n_prompt, low), len(ids) - 1)
             at = written + int(losses[written - low :].argmax())
         start = next(start for start, _, end in parts if at < end)
-        heads = [layer[0, :, -1].tolist() for layer in model.attention_maps(row[:, start:at])]
+        heads = [layer[0, :, -1].tolist() for layer in model.attention_maps(idx[:, start:at])]
     return {"at": at, "losses": losses.tolist(), "best": logp.argmax(-1).tolist(),
             "probs": logp[at - low].exp().cpu(), "heads": heads}
 
@@ -240,16 +237,20 @@ def view(ids: list[int], n_prompt: int, at, head=None) -> tuple[str, str, str, i
     if len(ids) < 2:
         return look.manuscript(), look.NOTHING, "", 1, 1
     low = max(1, len(ids) - WINDOW)
-    wanted = None if at is None else int(min(max(number(at, 1), low), len(ids) - 1))
+    wanted = None if at is None else within(at, low, len(ids) - 1)
     seen, pieces = inspect(ids, n_prompt, wanted, low), pieces_of(ids)
     at, maps = seen["at"], seen["heads"]
     layer, head = telling(maps) if head is None else head
-    layer = int(min(max(number(layer, 1), 1), len(maps)))
-    head = int(min(max(number(head, 1), 1), len(maps[0])))
+    layer, head = within(layer, 1, len(maps)), within(head, 1, len(maps[0]))
     weights = maps[layer - 1][head - 1]
     attention = look.attention(pieces[at - len(weights) : at + 1], weights, layer, head, maps)
     text = drawn(ids, pieces, n_prompt, at, low, seen, weights)
     return text, guesses_at(ids, pieces, at, seen["probs"]), attention, at, low
+
+
+def within(value, low: int, high: int) -> int:
+    """Any value as a whole number from low to high."""
+    return int(min(max(number(value, low), low), high))
 
 
 def telling(maps: list) -> tuple[int, int]:
@@ -274,10 +275,7 @@ def drawn(ids, pieces, n_prompt: int, at: int, low: int, seen: dict, weights: li
 def guesses_at(ids: list[int], pieces: list[str], at: int, probs: torch.Tensor, most: int = 8) -> str:
     """HTML of the `most` likeliest next pieces at one place and of what came, model and table; probs (V)."""
     table = None if HELD.table is None else HELD.table.next_probs(ids[:at])  # (V,)
-
-    def both(i):
-        return float(probs[i]), None if table is None else float(table[i])
-
     best = dict.fromkeys([*probs.topk(min(most, len(probs))).indices.tolist(), ids[at]])
-    rows = [(HELD.tokenizer.decode([i]), *both(i), i == ids[at]) for i in best]
-    return look.guess_bars("".join(pieces[:at]), HELD.tokenizer.decode([ids[at]]), rows, *both(ids[at]))
+    rows = [(HELD.tokenizer.decode([i]), float(probs[i]), None if table is None else float(table[i]),
+             i == ids[at]) for i in best]
+    return look.guess_bars("".join(pieces[:at]), rows)

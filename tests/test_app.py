@@ -77,7 +77,7 @@ def crowd(url, asks, visitors):
 
 
 def idle():
-    return writer.LINE.running == 0 and not writer.LINE.waiting
+    return not writer.LINE.tickets
 
 
 # ---- what a visitor asks for
@@ -146,7 +146,7 @@ def test_line_serves_in_order_and_refuses_beyond_its_length():
     line.leave(a)
     assert line.ready(c, 0) == 0
     line.leave(c)
-    assert line.running == 0 and not line.waiting
+    assert not line.tickets
 
 
 def test_line_never_runs_more_than_its_slots():
@@ -168,7 +168,7 @@ def test_line_never_runs_more_than_its_slots():
         t.start()
     for t in threads:
         t.join(20)
-    assert max(most) == 2 and line.running == 0 and not line.waiting
+    assert max(most) == 2 and not line.tickets
 
 
 def test_a_visitor_holds_two_places_and_an_address_eight():
@@ -189,7 +189,7 @@ def test_a_slot_is_free_at_once_when_a_text_ends_early(monkeypatch):
     """Catches a generation that goes on for a visitor who left, and a slot lost for ever at an exception."""
     writing = writer.write(limits.Ask.clean("A", 1000))
     next(writing)
-    assert writer.LINE.running == 1
+    assert len(writer.LINE.tickets) == 1
     writing.close()
     assert idle()
     monkeypatch.setattr(writer, "sample", lambda *_: iter([1 / 0]))
@@ -226,7 +226,7 @@ def test_everything_on_the_page_is_escaped(text):
     pieces = [*text, text]
     made = [
         look.manuscript(text, text, True), look.status_line([text], [text]), look.guess_bars(
-            text, text, [(text, 0.5, 0.1, True)], 0.5, 0.1),
+            text, [(text, 0.5, 0.1, True)]),
         look.letters(text, pieces, [1.0] * len(pieces), pieces, 0, 1, seen={0: 0.5}),
         look.attention([*pieces, text], [0.5] * len(pieces), 1, 1, [[[0.5] * len(pieces)]]),
         look.headline({"corpus": {"name": text}, "seconds": 1}),
@@ -448,12 +448,12 @@ def test_a_visitor_who_leaves_stops_his_generation(server, monkeypatch):
     connection = http.client.HTTPConnection(place.hostname, place.port)
     connection.request("GET", f"{CALL}/{json.loads(said)['event_id']}")
     connection.getresponse().read(10)
-    assert writer.LINE.running == 1
+    assert len(writer.LINE.tickets) == 1
     connection.close()
     deadline = time.monotonic() + 15
-    while writer.LINE.running and time.monotonic() < deadline:
+    while writer.LINE.tickets and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert writer.LINE.running == 0 and len(made) < 1000, f"still at work after {len(made)} characters"
+    assert idle() and len(made) < 1000, f"still at work after {len(made)} characters"
 
 
 # ---- what this app never needs
