@@ -1,41 +1,37 @@
 """Pictures of the app and of the static page as visitors see them, written to results/screenshots/.
 
-    python -m bench.app_screenshots [--model FOLDER] [--only app|page]      needs Chromium and playwright
+    python -m bench.app_screenshots [--model FOLDER] [--only app page]      needs Chromium and playwright
 """
 
-import argparse
-import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
-from bench.static_speed import served
+from bench import common
+from bench.browser import chromium, served
 from data.files import say
 from lab.project import ROOT
 from space.static_site import build_static
 from tests.tiny_app import running_app
 
-OUT = ROOT / "results" / "screenshots"
-VISITS = {"app_desktop": (1440, "light", None), "app_dark": (1440, "dark", None),
-          "app_tablet": (768, "light", None),
-          "app_phone": (360, "light", None), "app_phone_dark": (360, "dark", None),
-          "app_notice": (1440, "light", "Caf\u00e9 2 \U0001f600 <b>bold</b>: ")}
+OUT = common.RESULTS / "screenshots"
+SIZES = {"desktop": (1440, 900), "tablet": (768, 900), "phone": (360, 740)}
+APP = {  # picture: size, scheme, what is typed
+    "app_desktop": ("desktop", "light", ""), "app_dark": ("desktop", "dark", ""),
+    "app_tablet": ("tablet", "light", ""), "app_phone": ("phone", "light", ""),
+    "app_phone_dark": ("phone", "dark", ""),
+    "app_notice": ("desktop", "light", "Caf\u00e9 2 \U0001f600 <b>bold</b>: ")}
+PAGE = {  # picture: size, scheme, what is touched
+    "static_desktop": ("desktop", "light", ""), "static_dark": ("desktop", "dark", ""),
+    "static_tablet": ("tablet", "light", ""), "static_tablet_dark": ("tablet", "dark", ""),
+    "static_phone": ("phone", "light", ""), "static_phone_dark": ("phone", "dark", ""),
+    "static_looked": ("desktop", "light", "#tab_looked"),
+    "static_layers": ("desktop", "light", "#tab_layers"), "static_past": ("desktop", "light", "#when")}
 
-PAGES = {"static_desktop": (1440, "light", None), "static_dark": (1440, "dark", None),
-         "static_tablet": (768, "light", None), "static_tablet_dark": (768, "dark", None),
-         "static_phone": (360, "light", None), "static_phone_dark": (360, "dark", None),
-         "static_looked": (1440, "light", "#tab_looked"), "static_layers": (1440, "light", "#tab_layers"),
-         "static_past": (1440, "light", "#when")}
 
-
-def visit(browser, url: str, name: str, width: int, scheme: str, prompt: str | None) -> None:
-    """The whole page as it opens, or after writing from a prompt with seed 1."""
-    height = 740 if width < 500 else 900
-    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-    page.goto(url)
+def prepare_app(page, prompt):
+    """As it opens, or after writing from a prompt with seed 1."""
     page.wait_for_selector("#paper .ch.at")
     if prompt:
         page.fill("#prompt textarea", prompt)
@@ -44,53 +40,42 @@ def visit(browser, url: str, name: str, width: int, scheme: str, prompt: str | N
         page.click("#go")
         page.wait_for_selector("#status .note")
         page.wait_for_selector("#paper .ch.at")
-    take(page, name)
 
 
-def visit_page(browser, url: str, name: str, width: int, scheme: str, touched: str | None) -> None:
-    """The static page as it opens, or behind a tab, or with the time machine at its beginning."""
-    height = 740 if width < 500 else 900
-    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-    page.goto(url)
+def prepare_page(page, touched):
+    """As it opens, or behind a tab, or with the time machine, where there is one, at its beginning."""
     page.wait_for_selector("#duel:visible")
-    if touched == "#when":
-        if not page.is_visible(touched):
-            return page.close()
+    if touched == "#when" and page.is_visible(touched):
         page.press(touched, "Home")
         page.wait_for_selector("#past_text .soft")
-    elif touched:
+    elif touched and touched != "#when":
         page.click(touched)
-    take(page, name)
 
 
-def take(page, name: str) -> None:
-    page.wait_for_timeout(800)
-    page.screenshot(path=OUT / f"{name}.png", full_page=True)
-    # a third of the bytes
-    Image.open(OUT / f"{name}.png").quantize(96).save(OUT / f"{name}.png", optimize=True)
-    page.close()
-    say(f"{name}.png {(OUT / f'{name}.png').stat().st_size} bytes")
+def take(browser, url, pictures, prepare):
+    for name, (size, scheme, what) in pictures.items():
+        width, height = SIZES[size]
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page.goto(url)
+        prepare(page, what)
+        page.wait_for_timeout(800)
+        path = OUT / f"{name}.png"
+        page.screenshot(path=path, full_page=True)
+        Image.open(path).quantize(96).save(path, optimize=True)  # a third of the bytes
+        page.close()
+        say(f"{name}.png {path.stat().st_size} bytes")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default=str(ROOT / "space" / "model"))
-    parser.add_argument("--only", choices=("app", "page"), help="one of the two")
-    args = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    with sync_playwright() as p, tempfile.TemporaryDirectory() as scratch:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        if args.only != "app":
+def main(argv=None):
+    args = common.options(__doc__, argv, model=str(ROOT / "space" / "model"), only=["app", "page"])
+    with chromium() as browser, tempfile.TemporaryDirectory() as scratch:
+        if "page" in args.only:
             with served(build_static(args.model, Path(scratch, "site"))) as url:
-                for name, habits in PAGES.items():
-                    visit_page(browser, url, name, *habits)
-        if args.only != "page":
+                take(browser, url, PAGE, prepare_page)
+        if "app" in args.only:
             with running_app("--model", args.model) as url:
-                for name, habits in VISITS.items():
-                    visit(browser, url, name, *habits)
-        browser.close()
-    return 0
+                take(browser, url, APP, prepare_app)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.start(main)

@@ -7,22 +7,19 @@ copy of them. All runners get the same count of additions and multiplications, w
 a row replaces one with the same entries and seed.
 """
 
-import argparse
 import contextlib
 import io
-import json
-import time
 
+from bench import common
 from data.files import say
-from lab.machine import write_result
 from lab.notebook import read
 from lab.project import ROOT, read_json
 
-OUT = ROOT / "results" / "bpe.json"
+RESULT = common.RESULTS / "bpe.json"
 
 
 def race():
-    """The names that the notebook's cells define: measure, SIZES, corpus and the rest."""
+    """The names that the notebook's cells define: measure, corpus and the rest."""
     space = {}
     with contextlib.redirect_stdout(io.StringIO()):
         for cell in read(ROOT / "notebooks" / "bpe.ipynb").cells:
@@ -32,24 +29,21 @@ def race():
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m bench.bpe", description=__doc__.splitlines()[0])
-    parser.add_argument("--entries", type=int, nargs="+", default=[65, 256, 512, 2048])
-    parser.add_argument("--operations", type=float, default=4e11)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    args = parser.parse_args(argv)
-    space, start = race(), time.monotonic()
+    args = common.options(__doc__, argv, entries=[65, 256, 512, 2048], operations=4e11, seeds=[0])
+    space, old = race(), read_json(RESULT)
     config = {"layers": space["LAYERS"], "width": space["C"], "context": space["T"], "batch": space["B"],
               "operations": args.operations}
-    old = read_json(OUT)
-    same = old.get("rows", []) if old.get("config") == config else []
-    kept = {(row["entries"], row["seed"]): row for row in same}
-    for V in args.entries:
-        for seed in args.seeds:
-            row = kept[V, seed] = space["measure"](V, args.operations, seed)[1]
-            say(json.dumps(row))
-    write_result(OUT, config, space["corpus"], unit="nats/char", seconds=round(time.monotonic() - start, 1),
-                 rows=[kept[key] for key in sorted(kept)])
+    kept = old.get("rows", []) if old.get("config") == config else []
+    rows = {(row["entries"], row["seed"]): row for row in kept}
+
+    def measure():
+        for V, seed in ((V, seed) for V in args.entries for seed in args.seeds):
+            rows[V, seed] = space["measure"](V, args.operations, seed)[1]
+            say(rows[V, seed])
+        return {"rows": [rows[key] for key in sorted(rows)]}
+
+    common.timed_result(RESULT, config, space["corpus"], measure, unit="nats/char")
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

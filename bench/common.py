@@ -1,26 +1,64 @@
-"""What the measurements share: a process of their own, turns, the spread of what came, laws."""
+"""What the measurements share: options, a process of their own, turns, the spread of what came, tables."""
 
+import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-import numpy as np
+from data.files import DataError
+from gpt2.errors import TrainError
+from lab.machine import markdown, write_result
+from lab.project import ROOT
+
+RESULTS = ROOT / "results"
+QUIET = dict(log_every=0, bar=False, tensorboard=False, sample_chars=0)  # settings of a run
+
+
+def options(doc, argv=None, **flags):
+    """The command line of a script: {name: default}; a list takes several words, False is a switch."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in flags.items():
+        how = {"action": "store_true"} if default is False else {"default": default, "type": type(default)}
+        if isinstance(default, list):
+            how |= {"nargs": "+", "type": type(default[0])}
+        parser.add_argument(f"--{name}", **how)
+    return parser.parse_args(argv)
+
+
+def start(main, child=None):
+    """Run a script's main, or its child for `in_process`; what a reader can mend is one sentence."""
+    if sys.argv[1:2] == ["--child"]:
+        return print(json.dumps(child(*json.loads(sys.argv[2]))))
+    try:
+        main()
+    except (DataError, TrainError, json.JSONDecodeError) as error:
+        raise SystemExit(str(error)) from None
+
+
+def timed_result(path, config, corpus, measure, **more):
+    """What measure() returns, a dict, written to `path` with its seconds, machine, date and commit."""
+    began = time.perf_counter()
+    found = measure()
+    return write_result(path, config, corpus, seconds=round(time.perf_counter() - began, 1), **more, **found)
+
+
+def table(head, rows):
+    return markdown(head, rows) if rows else "Not yet measured."
 
 
 def seconds(work):
     """Seconds that one call of `work` takes."""
-    start = time.perf_counter()
+    began = time.perf_counter()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - began
 
 
 def in_process(module, *arguments):
-    """What `python -m module --child ARGUMENTS` prints on its last line, from JSON; one sentence if it died.
-
-    The arguments travel as one JSON list.
-    """
+    """What `python -m MODULE --child ARGUMENTS` says on its last line; one sentence if it died."""
     command = [sys.executable, "-m", module, "--child", json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -47,33 +85,12 @@ def spread(samples):
     return {**{name: float(f"{x:.6g}") for name, x in ends.items()}, "n": len(samples)}
 
 
-# ---- fits
+def status_mb(name, pid="self"):
+    """A line of /proc/PID/status in MB: VmRSS is the memory of now, VmHWM the most so far. Linux."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(rf"{name}:\s+(\d+)", text)[1]) * 1024 / 1e6
 
 
-def design(x, powers):
-    return np.stack([np.asarray(x, float) ** p for p in powers], axis=1)
-
-
-def fit(x, y, powers):
-    """Coefficients of sum c_p x^p with the least squared *relative* error: small points count as much."""
-    y = np.asarray(y, float)
-    coefficients, *_ = np.linalg.lstsq(design(x, powers) / y[:, None], np.ones_like(y), rcond=None)
-    return [float(c) for c in coefficients]
-
-
-def value(coefficients, powers, x):
-    """The law at x: a number for a number, an array for several."""
-    y = design(np.atleast_1d(x), powers) @ np.asarray(coefficients)
-    return y if np.ndim(x) else float(y[0])
-
-
-def judge(points, held, powers, tolerance):
-    """Fit a law to points {x: y}, then ask it for the one point `held` (x, y) that it has not seen."""
-    x, y = list(points), list(points.values())
-    coefficients = fit(x, y, powers)
-    worst = max(abs(value(coefficients, powers, a) / b - 1) for a, b in points.items())
-    predicted = value(coefficients, powers, held[0])
-    error = predicted / held[1] - 1
-    return {"powers": list(powers), "coefficients": coefficients, "largest_error": round(worst, 4),
-            "held_out": {"x": held[0], "measured": held[1], "predicted": predicted, "error": round(error, 4),
-                         "tolerance": tolerance, "holds": abs(error) <= tolerance}}
+def forget_peak():
+    """From here on, this process's VmHWM counts anew."""
+    Path("/proc/self/clear_refs").write_text("5")

@@ -3,6 +3,7 @@
     python -m bench.cpu_recipe                    the reference and ours in turns, ours in its wall time
     python -m bench.cpu_recipe --minutes 5        ours alone, five minutes each      (--seeds 3, as many runs)
     python -m bench.cpu_recipe --precision fp32   ours as on a CPU without bf16 units
+    --keep FOLDER                                 keeps the models of --minutes, for bench/how_low.py
 
 Writes results/cpu_recipe.json, or cpu_recipe_5min.json and so on. The reference is nanoGPT's published
 CPU recipe, as settings of our trainer. A budget is wall time of the whole process: the start of Python,
@@ -11,17 +12,12 @@ training begins, less SPARE, is the trainer's `minutes`: the learning rate falls
 and a machine that slows down in the middle ends in time, with fewer steps. Losses are exact, nats/char.
 """
 
-import argparse
-import json
-import os
 import statistics
 import time
-from types import SimpleNamespace
 
-from bench.common import in_process
+from bench import common
 from data.files import say
-from lab.machine import markdown, write_result
-from lab.project import ROOT, read_json
+from lab.project import read_json
 
 # config/train_shakespeare_char.py with the flags of nanoGPT's README for a CPU; validated once, at the end
 REFERENCE = dict(n_layer=4, n_head=4, n_embd=128, block_size=64, bias=False, dropout=0.0, batch_size=12,
@@ -29,8 +25,7 @@ REFERENCE = dict(n_layer=4, n_head=4, n_embd=128, block_size=64, bias=False, dro
                  schedule="cosine", warmup_steps=100, weight_decay=0.1, beta2=0.99, grad_clip=1.0,
                  precision="fp32")
 SHORT = dict(n_layer=3, lr=6e-3, muon_lr=0.03)  # ours for about 80 seconds: what differs from preset `cpu`
-QUIET = dict(tensorboard=False, sample_chars=0, save_every=0, save_minutes=1e9, log_every=0, bar=False,
-             eval_every=10**9)
+ONCE = dict(save_every=0, save_minutes=1e9, eval_every=10**9)  # validated once, at the end
 SPARE = 2.5  # seconds kept back for the end of the process
 TITLES = {"cpu_recipe": "the reference's time", "cpu_recipe_fp32": "the reference's time, fp32",
           "cpu_recipe_5min": "five minutes", "cpu_recipe_5min_fp32": "five minutes, fp32"}
@@ -47,20 +42,20 @@ def child(kind, seed, budget, began, settings):
 
     corpus = load_corpus(quiet=True)
     clock = {"minutes": (began + budget - SPARE - time.time()) / 60} if budget else {}
-    config = TrainConfig.preset_of("cpu", **{**QUIET, **settings, **clock, "seed": seed})
+    config = TrainConfig.preset_of("cpu", **{**common.QUIET, **ONCE, **settings, **clock, "seed": seed})
     config.precision = NAMES[choose_precision(config, torch.device("cpu"))[0]]
     done = train(config, corpus)
     steps = done.progress.step
     return {"kind": kind, "seed": seed, "val_loss": done.progress.val_loss, "steps": steps,
             "tokens": steps * config.tokens_per_step, "parameters": done.model.num_params(),
             "step_seconds": done.progress.seconds, "precision": config.precision, "settings": settings,
-            "corpus": [corpus.name, corpus.sha256]}
+            "corpus": {"name": corpus.name, "sha256": corpus.sha256}}
 
 
 def run(kind, seed, budget, settings):
     """One child process; its record with `wall_s`, the time that it took from start to end."""
     began = time.time()
-    record = in_process("bench.cpu_recipe", kind, seed, budget, began, settings)
+    record = common.in_process("bench.cpu_recipe", kind, seed, budget, began, settings)
     record |= {"wall_s": round(time.time() - began, 2), "budget_s": budget}
     say("{kind:<10} seed {seed}: exact validation {val_loss:.4f} after {wall_s:.1f} s ({steps:,} steps, "
         "{parameters:,} parameters, {precision})".format(**record))
@@ -80,7 +75,7 @@ def summary(runs):
     return out
 
 
-def table_markdown(folder=ROOT / "results"):
+def table_markdown(folder=common.RESULTS):
     """All that was measured: the reference, ours in its time, ours in five minutes, ours without bf16."""
     rows = []
     for name, budget in TITLES.items():
@@ -90,8 +85,7 @@ def table_markdown(folder=ROOT / "results"):
             recipe = "nanoGPT's for a CPU" if kind == "reference" else "ours"
             rows.append([budget, recipe, f"**{s['val_loss']:.4f}** ({low:.4f} to {high:.4f})",
                          f"{s['wall_s']:.1f}{over}", s["runs"]])
-    head = ["budget", "recipe", "exact validation (mean, range)", "wall time, s", "runs"]
-    return markdown(head, rows) if rows else "Not yet measured."
+    return common.table(["budget", "recipe", "exact validation (mean, range)", "wall time, s", "runs"], rows)
 
 
 def measure(args):
@@ -99,39 +93,24 @@ def measure(args):
     runs = []
     for seed in range(1, args.seeds + 1):
         ours = {"precision": args.precision}
-        if args.minutes:
-            if args.keep:
-                ours |= {"out_dir": f"{args.keep}/seed-{seed}", "resume": "overwrite", "best_dtype": "fp16"}
-            runs.append(run("ours", seed, 60 * args.minutes, ours))
-        else:
+        if args.keep:
+            ours |= {"out_dir": f"{args.keep}/seed-{seed}", "resume": "overwrite", "best_dtype": "fp16"}
+        if not args.minutes:
             runs.append(run("reference", seed, None, REFERENCE))
-            runs.append(run("ours", seed, runs[-1]["wall_s"], {**SHORT, **ours}))
-    return runs
+            ours = {**SHORT, **ours}
+        runs.append(run("ours", seed, 60 * args.minutes or runs[-1]["wall_s"], ours))
+    return {"summary": summary(runs), "runs": runs, "corpus": runs[0]["corpus"]}
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m bench.cpu_recipe", description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, help="give ours this long, without the reference")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each kind")
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of ours")
-    parser.add_argument("--keep", help="folder for the models of --minutes, for bench/how_low.py")
-    parser.add_argument("--out", help="default: results/cpu_recipe*.json")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    args, began = parser.parse_args(argv), time.time()
-    if args.child:
-        return print(json.dumps(child(*json.loads(args.child))))
-    runs = measure(args)
+    args = common.options(__doc__, argv, minutes=0.0, seeds=3, precision="auto", keep="")
     name = "cpu_recipe" + (f"_{args.minutes:g}min" if args.minutes else "")
     name += f"_{args.precision}" if args.precision != "auto" else ""
-    corpus = SimpleNamespace(name=runs[0]["corpus"][0], sha256=runs[0]["corpus"][1])
     config = {"reference": REFERENCE, "ours": "preset cpu" if args.minutes else {"preset": "cpu", **SHORT},
               "precision": args.precision, "seeds": args.seeds}
-    threads = {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "MALLOC_", "GOMP_"))}
-    out = args.out or ROOT / "results" / f"{name}.json"
-    write_result(out, config, corpus, summary=summary(runs), runs=runs, environment=threads,
-                 seconds=round(time.time() - began, 1))
+    common.timed_result(common.RESULTS / f"{name}.json", config, None, lambda: measure(args))
     say(table_markdown())
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main, child)

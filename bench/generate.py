@@ -1,6 +1,6 @@
 """How fast does GPT-2 write on this CPU, beside transformers and the memory's limit? What does int8 cost?
 
-    python -m bench.generate [speed | length | loss] [--repeats 3] [--tiny]      all three where none is named
+    python -m bench.generate --part speed length loss      [--repeats 3] [--tiny]
 
 speed   results/generate.json: speed, first token and memory of each variant, 16 characters in, 500 out.
         85.9 M parameters with random weights (speed does not depend on what they are). Each text is
@@ -8,31 +8,27 @@ speed   results/generate.json: speed, first token and memory of each variant, 16
         median with its range. "No cache" would take minutes: 10 of its 500 steps, evenly spaced, are
         timed instead. The limit is measured after each text, in the same process: one vector is
         multiplied by each weight matrix in turn, with the model's own kernel and nothing between. The
-        cache is not counted in it.
+        cache is not counted in it. Without the package transformers its rows are left out.
 length  results/generate_length.json: ms a token against the length of the text, past the context too.
 loss    results/generate_loss.json: exact validation loss of bf16 and int8, read as text is written, one
         id at a time: the model in space/model on the whole validation split.
 """
 
-import argparse
-import contextlib
 import importlib.util
-import json
-import re
 import statistics
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from bench.common import in_process, in_turns, seconds, spread
+from bench import common
+from bench.common import RESULTS, spread
+from data.batches import eval_windows
 from data.files import say
-from data.shakespeare import DataError, eval_windows, load_corpus
+from data.shakespeare import load_corpus
 from gpt2.fast_cpu import FastLinear
 from gpt2.machine import version_of
 from gpt2.sampling import KVCache
-from lab.machine import markdown, write_result
 from lab.project import ROOT, read_json
 from model_gpt2 import GPT, GPTConfig
 
@@ -42,6 +38,7 @@ PROMPT, FIRST_PROMPT, TOKENS, NO_CACHE_STEPS = 16, 200, 500, 10  # characters, b
 FULL = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024, "vocab_size": 65}
 TINY = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 256, "vocab_size": 65}
 SAMPLING = {"temperature": 0.8, "top_k": 50}
+FILES = {"speed": "generate.json", "length": "generate_length.json", "loss": "generate_loss.json"}
 
 
 # ---- one variant
@@ -65,7 +62,7 @@ class Ours:
 
 
 class Theirs:
-    """GPT-2 of transformers, with its cache, as its own `generate` runs it."""
+    """GPT-2 of transformers, with its cache, as its own `generate` runs it; it takes us for its streamer."""
 
     cache, linears = True, []
 
@@ -78,22 +75,18 @@ class Theirs:
         dtype = torch.bfloat16 if variant.endswith("bf16") else torch.float32
         self.model = GPT2LMHeadModel(config).eval().to(dtype)
 
-    def times(self, prompt, n):
-        ids, stamps = prompt_ids(prompt), Stamps()
-        self.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, **SAMPLING,
-                            max_new_tokens=n, min_new_tokens=n, use_cache=True, pad_token_id=0,
-                            streamer=stamps)
-        return differences(stamps.times)
-
-
-class Stamps:
-    """What transformers calls a streamer: told of the prompt first, then of each token."""
-
-    def __init__(self):
-        self.times, self.end = [], lambda: None
-
     def put(self, value):
-        self.times.append(time.perf_counter())
+        """Called with the prompt first, then with each token."""
+        self.stamps.append(time.perf_counter())
+
+    def end(self):
+        """Called when the text is done."""
+
+    def times(self, prompt, n):
+        ids, self.stamps = prompt_ids(prompt), []
+        self.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, **SAMPLING,
+                            max_new_tokens=n, min_new_tokens=n, use_cache=True, pad_token_id=0, streamer=self)
+        return differences(self.stamps)
 
 
 def prompt_ids(length):
@@ -119,7 +112,7 @@ def limit(subject):
         return None
     dtype = torch.float32 if isinstance(subject.linears[0], torch.nn.Linear) else torch.bfloat16
     pairs = [(m, torch.randn(1, 1, matrix_shape(m)[1]).to(dtype)) for m in subject.linears]
-    taken = [seconds(lambda: [m(x) for m, x in pairs]) for _ in range(11)]
+    taken = [common.seconds(lambda: [m(x) for m, x in pairs]) for _ in range(11)]
     return 1000 * statistics.median(taken[2:])
 
 
@@ -128,45 +121,34 @@ def matrix_shape(linear):
     return (linear.out_features, linear.in_features) if known else tuple(linear.weight.shape)
 
 
-def peak_mb(forget=False):
-    """The most memory of this process in MB, None where there is no /proc; `forget`: begin to count again."""
-    with contextlib.suppress(OSError):
-        if forget:
-            Path("/proc/self/clear_refs").write_text("5")
-        return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1000
-
-
-def child(what, variant, tiny):
+def child(part, variant, tiny):
     """In a process of its own: one text with its limit and three first tokens, or ms a token by position."""
     shape, n = (TINY, 20) if tiny else (FULL, TOKENS)
     torch.manual_seed(0)
     subject = (Theirs if variant.startswith("transformers") else Ours)(variant, shape)
     subject.times(PROMPT, 8 if subject.cache else 1)  # warm
-    if what == "length":
+    if part == "length":
         return [1000 * t for t in subject.times(PROMPT, shape["block_size"] * 3 // 2 - PROMPT)]
-    peak_mb(forget=True)
-    tok_s, peak = tokens_a_second(subject, n), peak_mb()
+    common.forget_peak()
+    tok_s, peak = tokens_a_second(subject, n), common.status_mb("VmHWM")
     firsts = [1000 * sum(subject.times(FIRST_PROMPT, 1)) for _ in range(3)]
     return {"tok_s": tok_s, "sweep_ms": limit(subject), "first_ms": statistics.median(firsts), "peak": peak}
 
 
-def turns(what, variants, tiny, repeats):
+def turns(part, variants, tiny, repeats):
     """{variant: [what its process measured, each turn]}"""
-    return in_turns({v: lambda v=v: in_process("bench.generate", what, v, tiny) for v in variants}, repeats)
+    measures = {v: lambda v=v: common.in_process("bench.generate", part, v, tiny) for v in variants}
+    return common.in_turns(measures, repeats)
 
 
 # ---- the three parts
 
 
-def speed(folder, tiny, repeats):
-    """All variants in turns; results/generate.json."""
-    began, variants = time.perf_counter(), list(VARIANTS)
-    if not importlib.util.find_spec("transformers"):
-        say("transformers is not installed: its rows are left out.")
-        variants = [v for v in VARIANTS if not v.startswith("transformers")]
-    found = turns("speed", variants, tiny, repeats)
-    rows = [row(v, found) for v in variants]
-    save(folder, "generate.json", tiny, began, repeats=repeats, rows=rows, turns=found)
+def speed(tiny, repeats):
+    """All variants in turns."""
+    there = importlib.util.find_spec("transformers")
+    found = turns("speed", [v for v in VARIANTS if there or "transformers" not in v], tiny, repeats)
+    return {"rows": [row(v, found) for v in found], "turns": found}
 
 
 def row(variant, found):
@@ -175,8 +157,7 @@ def row(variant, found):
     out = {"variant": variant, **{key: spread([t[key] for t in mine]) for key in ("tok_s", "first_ms")}}
     if mine[0]["sweep_ms"]:
         out["share_of_sweep"] = spread([t["tok_s"] * t["sweep_ms"] / 1000 for t in mine])
-    if mine[0]["peak"]:
-        out["memory_mb"] = {"peak_writing": round(mine[0]["peak"])}  # of the whole process
+    out["memory_mb"] = {"peak_writing": round(mine[0]["peak"])}  # of the whole process
     theirs = [found[v] for v in found if v.startswith("transformers")]
     if theirs:
         best = [max(t["tok_s"] for t in same_turn) for same_turn in zip(*theirs, strict=True)]
@@ -186,13 +167,12 @@ def row(variant, found):
     return out
 
 
-def length(folder, tiny, repeats):
-    """ms a token by position, int8 and bf16 in turns; results/generate_length.json."""
-    began, context = time.perf_counter(), (TINY if tiny else FULL)["block_size"]
-    runs = turns("length", TARGETS, tiny, repeats)
-    rows = [{"variant": v, "bins": bins(runs[v], context // 8), **flatness(runs[v], context)}
+def length(tiny, repeats):
+    """ms a token by position, int8 and bf16 in turns."""
+    context, runs = (TINY if tiny else FULL)["block_size"], turns("length", TARGETS, tiny, repeats)
+    rows = [{"variant": v, "bins": bins(runs[v], context // 8), **past_context(runs[v], context)}
             for v in TARGETS]
-    save(folder, "generate_length.json", tiny, began, repeats=repeats, context=context, rows=rows)
+    return {"context": context, "rows": rows}
 
 
 def bins(runs, step):
@@ -205,26 +185,22 @@ def bins(runs, step):
     return out
 
 
-def flatness(runs, context):
-    """The whole way up to the context, one cycle of the window past it, and the step in which it moves."""
-    move = context + 1 - PROMPT  # the window is too long for the first time
-    cycle = context // 2
-    return {"up_to_context_ms": spread([statistics.mean(run[1:move]) for run in runs]),
-            "past_context_ms": spread([statistics.mean(run[move:move + cycle]) for run in runs]),
-            "move_ms": spread([max(run[move - 1:move + 2]) for run in runs])}
+def past_context(runs, context):
+    """Mean ms a token over one cycle of the window, from the step on in which it first is too long."""
+    move = context + 1 - PROMPT
+    return {"past_context_ms": spread([statistics.mean(run[move:move + context // 2]) for run in runs])}
 
 
-def loss(folder, tiny, repeats):
-    """Exact validation loss in fp32, bf16 and int8; results/generate_loss.json."""
-    began, rows = time.perf_counter(), []
-    model, corpus = GPT.from_pretrained(ROOT / "space" / "model"), load_corpus(quiet=True)
+def loss(tiny, repeats):
+    """Exact validation loss in fp32, bf16 and int8."""
+    model, corpus, rows = GPT.from_pretrained(ROOT / "space" / "model"), load_corpus(quiet=True), []
     ids = corpus.val[:1000] if tiny else corpus.val
     for name in ("fp32", *TARGETS):
         copy = model if name == "fp32" else model.for_inference(name)
         rows.append({"variant": name, "loss": loss_as_written(copy, ids)})
         rows[-1]["cost"] = rows[-1]["loss"] - rows[0]["loss"]
-    note = "the 1.27 M model of space/model"
-    save(folder, "generate_loss.json", tiny, began, corpus, model=note, targets=len(ids) - 1, rows=rows)
+    return {"corpus": {"name": corpus.name, "sha256": corpus.sha256}, "targets": len(ids) - 1,
+            "model": "the 1.27 M model of space/model", "rows": rows}
 
 
 @torch.no_grad()
@@ -239,32 +215,21 @@ def loss_as_written(model, ids, batch=16):
     return total / (len(ids) - 1)
 
 
-def save(folder, name, tiny, began, corpus=None, **measured):
-    config = {"shape": TINY if tiny else FULL, "prompt": PROMPT, "first_token_prompt": FIRST_PROMPT,
-              **SAMPLING, "tokens": 20 if tiny else TOKENS, "threads": torch.get_num_threads(), "tiny": tiny,
-              "transformers": version_of("transformers")}
-    write_result(Path(folder) / name, config, corpus, **measured,
-                 seconds=round(time.perf_counter() - began, 1))
-
-
-def table_markdown(folder=ROOT / "results"):
+def table_markdown(folder=RESULTS):
     """The paired table, the lengths and the loss for the README, from the three files."""
-    speeds, lengths, losses = (read_json(Path(folder) / f"generate{part}.json").get("rows")
-                               for part in ("", "_length", "_loss"))
-    if not (speeds and lengths and losses):
-        return "Not yet measured."
+    speeds, lengths, losses = (read_json(folder / file).get("rows", []) for file in FILES.values())
     costs, rows = {r["variant"]: f"{r['cost']:+.5f}" for r in losses}, []
     for r in speeds:
         t = r["tok_s"]
         rows.append([r["variant"], f"{t['median']:.1f} ({t['low']:.1f} to {t['high']:.1f})",
                      middle(r, "times_transformers", ".1f"), middle(r, "times_no_cache", ".0f"),
                      middle(r, "share_of_sweep", ".0%"), middle(r, "first_ms", ".0f"),
-                     r.get("memory_mb", {}).get("peak_writing", "-"), costs.get(r["variant"], "")])
+                     r["memory_mb"]["peak_writing"], costs.get(r["variant"], "")])
     ways = [f"{r['variant']} {r['bins'][0]['mean_ms']['median']:.1f} ms a token at the start, "
             f"{r['past_context_ms']['median']:.1f} past the context" for r in lengths]
     head = ["way", "tok/s (range)", "x `transformers`", "x no cache", "of the bandwidth", "first, ms",
             "peak MB", "loss"]
-    return markdown(head, rows) + f"\n\nAgainst length, moves of the window included: {'; '.join(ways)}."
+    return common.table(head, rows) + f"\n\nAgainst length, moves of the window included: {'; '.join(ways)}."
 
 
 def middle(found, name, form):
@@ -272,25 +237,16 @@ def middle(found, name, form):
 
 
 def main(argv=None):
-    parts = {"speed": speed, "length": length, "loss": loss}
-    parser = argparse.ArgumentParser(prog="python -m bench.generate", description=__doc__.splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=parts, help="one part instead of all three")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each variant (default 3)")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model and short texts, into build/")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    if args.child:
-        return print(json.dumps(child(*json.loads(args.child))))
-    if args.repeats < 1:
-        parser.error("--repeats must be at least 1")
-    folder = ROOT / ("build" if args.tiny else "results")
-    try:
-        for name in [args.part] if args.part else parts:
-            parts[name](folder, args.tiny, args.repeats)
-    except (ValueError, DataError) as error:
-        raise SystemExit(str(error)) from None
+    args = common.options(__doc__, argv, part=list(FILES), repeats=3, tiny=False)
+    folder = ROOT / "build" if args.tiny else RESULTS
+    config = {"shape": TINY if args.tiny else FULL, "prompt": PROMPT, "first_token_prompt": FIRST_PROMPT,
+              **SAMPLING, "tokens": 20 if args.tiny else TOKENS, "threads": torch.get_num_threads(),
+              "tiny": args.tiny, "repeats": args.repeats, "transformers": version_of("transformers")}
+    for part in args.part:
+        measure = {"speed": speed, "length": length, "loss": loss}[part]
+        common.timed_result(folder / FILES[part], config, None, lambda m=measure: m(args.tiny, args.repeats))
     say(table_markdown(folder))
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main, child)

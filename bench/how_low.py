@@ -1,29 +1,28 @@
 """How low can a true GPT-2 go on this text? Exact validation loss of trained models, alone and together.
 
-    python -m bench.cpu_recipe --minutes 5 --keep out/five      three models that differ in their seed
-    python -m bench.how_low out/five/*/best                     writes results/how_low.json
+    python -m bench.cpu_recipe --minutes 5 --keep out/five         three models that differ in their seed
+    python -m bench.how_low --models out/five/*/best               writes results/how_low.json
 
 Together: the mean of the models' probabilities, character by character, in the same windows. The models
 must share context and vocabulary. Milestones, nats a character: 1.4697 (nanoGPT, 10.7 M, three minutes
 of an A100, random batches), 1.391 (the best found anywhere, random batches), 1.35.
 """
 
-import argparse
 import math
 import statistics
-import time
 from pathlib import Path
 
 import torch
 
-from data.files import say
-from data.shakespeare import eval_windows, load_corpus
-from lab.machine import markdown, write_result
-from lab.project import ROOT, read_json
+from bench import common
+from data.batches import eval_windows
+from data.files import DataError, say
+from data.shakespeare import load_corpus
+from lab.project import read_json
 from model_gpt2 import GPT
 from train_gpt2 import evaluate
 
-RESULT = ROOT / "results" / "how_low.json"
+RESULT = common.RESULTS / "how_low.json"
 MILESTONES = (1.4697, 1.391, 1.35)
 OPEN = ("12 layers x 768, context 1024, trained as one from the start, three seeds",
         "an ensemble of 12-layer models")
@@ -39,24 +38,19 @@ def together(models, ids):
     return total / (len(ids) - 1)
 
 
-def shape(model):
-    c = model.config
-    return f"{c.n_layer} layers x {c.n_embd}, context {c.block_size}, {model.num_params() / 1e6:.2f} M"
-
-
 def measure(folders, corpus):
     models = [GPT.from_pretrained(folder) for folder in folders]
     if len({(m.config.block_size, m.config.vocab_size) for m in models}) > 1:
-        raise ValueError("These models differ in context or vocabulary: measure those of one context at a "
-                         "time.")
+        raise DataError("These models differ in context or vocabulary: measure those of one at a time.")
     rows = []
     for folder, model in zip(folders, models, strict=True):
         fact = read_json(Path(folder) / "metrics.json")
-        settings = fact.get("config") or {}
-        rows.append({"model": shape(model), "seed": settings.get("seed"), "tokens": fact.get("tokens"),
-                     "val_loss": evaluate(model, corpus.val), "settings": settings})
+        rows.append({"tokens": fact.get("tokens"), "settings": fact.get("config") or {},
+                     "val_loss": evaluate(model, corpus.val)})
+    c, size = models[0].config, models[0].num_params() / 1e6
     return {"rows": rows, "mean": statistics.mean(row["val_loss"] for row in rows),
-            "together": together(models, corpus.val), "models": len(models), "model": shape(models[0])}
+            "together": together(models, corpus.val),
+            "model": f"{c.n_layer} layers x {c.n_embd}, context {c.block_size}, {size:.2f} M"}
 
 
 def passed(loss):
@@ -64,32 +58,23 @@ def passed(loss):
     return f"under {min(below)}" if below else f"not under {MILESTONES[0]}"
 
 
-def table_markdown(path=RESULT):
+def table_markdown():
     """What was reached on a CPU, and the rows that wait for a GPU."""
-    data, rows = read_json(path), []
+    data, rows = read_json(RESULT), []
     if data:
         losses = [r["val_loss"] for r in data["rows"]]
         rows = [[f"{data['model']}, {len(losses)} seeds", f"**{data['mean']:.4f}** ({min(losses):.4f} to "
                  f"{max(losses):.4f})", passed(data["mean"])],
                 [f"these {len(losses)} together", f"**{data['together']:.4f}**", passed(data["together"])]]
     rows += [[name, "not yet measured", "needs a GPU"] for name in OPEN]
-    return markdown(["model", "exact validation", "milestone"], rows)
+    return common.table(["model", "exact validation", "milestone"], rows)
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m bench.how_low", description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="model folders: the best/ of a run")
-    parser.add_argument("--out", default=str(RESULT))
-    args, began = parser.parse_args(argv), time.perf_counter()
-    try:
-        corpus = load_corpus()
-        measured = measure(args.folders, corpus)
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
-    write_result(args.out, {"folders": args.folders}, corpus, seconds=round(time.perf_counter() - began, 1),
-                 **measured)
-    say(table_markdown(args.out))
+    folders, corpus = common.options(__doc__, argv, models=["out/five/seed-1/best"]).models, load_corpus()
+    common.timed_result(RESULT, {"folders": folders}, corpus, lambda: measure(folders, corpus))
+    say(table_markdown())
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

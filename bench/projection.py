@@ -78,23 +78,23 @@ def all_reduce_seconds(n_bytes, cards, rate):
     return 0.0 if cards == 1 else 2 * (cards - 1) / cards * n_bytes / rate
 
 
-def reach(g=GPT2):
+def reach():
     """The share of the sum of both floors that the card of SEEN has reached in the hands of others."""
-    took = SEEN["sequences"] * g.block_size / SEEN["tok_s"]
-    return sum(floors(g, CARDS[SEEN["card"]], SEEN["sequences"], SEEN["micro"]).values()) / took
+    took = SEEN["sequences"] * GPT2.block_size / SEEN["tok_s"]
+    return sum(floors(GPT2, CARDS[SEEN["card"]], SEEN["sequences"], SEEN["micro"]).values()) / took
 
 
-def project(setup, g=GPT2, tokens=TOKENS, step_tokens=STEP_TOKENS):
+def project(setup, tokens=TOKENS):
     """One row: seconds of a step by part, tokens a second, hours, what bounds it; no exchange is hidden."""
     card, n = CARDS[setup["card"]], setup["cards"]
-    one = floors(g, card, step_tokens / g.block_size / n, setup["micro"])
-    parts = {name: s / reach(g) for name, s in one.items()}
-    parts["all_reduce"] = all_reduce_seconds(4 * count_params(g)[0], n, setup["link"])
+    one = floors(GPT2, card, STEP_TOKENS / GPT2.block_size / n, setup["micro"])
+    parts = {name: s / reach() for name, s in one.items()}
+    parts["all_reduce"] = all_reduce_seconds(4 * count_params(GPT2)[0], n, setup["link"])
     step = sum(parts.values())
-    hours = tokens / step_tokens * step / 3600
-    row = {"name": setup["name"], "projection": True, "tok_s": round(step_tokens / step),
-           "hours": round(hours, 3), "mfu": round(step_tokens * flops_per_token(g) / step / n / card.peak, 3),
-           "bound": BOUNDS[max(parts, key=parts.get)],
+    hours = tokens / STEP_TOKENS * step / 3600
+    mfu = STEP_TOKENS * flops_per_token(GPT2) / step / n / card.peak
+    row = {"name": setup["name"], "projection": True, "tok_s": round(STEP_TOKENS / step),
+           "hours": round(hours, 3), "mfu": round(mfu, 3), "bound": BOUNDS[max(parts, key=parts.get)],
            "step_seconds": {name: round(s, 6) for name, s in parts.items()}}
     if setup["others"]:
         row["others"] = {**setup["others"], "ratio": round(hours / setup["others"]["hours"], 2)}
@@ -110,17 +110,11 @@ def projections():
             "rows": [project(setup) for setup in SETUPS]}
 
 
-def duration(hours):
-    return f"{hours:.1f} h" if hours >= 2 else f"{60 * hours:.0f} min"
-
-
-def table_markdown(result=None):
+def table_markdown():
     """README table: 10 B tokens on cards we do not have."""
-    rows = []
-    for r in (result or read_json(RESULT))["rows"]:
-        others = duration(r["others"]["hours"]) if "others" in r else ""
-        rows.append([r["name"], f"{r['tok_s'] / 1e6:.2f} M", duration(r["hours"]), f"{r['mfu']:.0%}",
-                     r["bound"], others])
+    rows = [[r["name"], f"{r['tok_s'] / 1e6:.2f} M", f"{60 * r['hours']:.0f} min", f"{r['mfu']:.0%}",
+             r["bound"], f"{60 * r['others']['hours']:.0f} min" if "others" in r else ""]
+            for r in read_json(RESULT)["rows"]]
     return markdown(["cards", "tokens/s (projection)", "10 B tokens (projection)", "MFU", "bound by",
                      "others measured"], rows)
 

@@ -1,31 +1,27 @@
 """How well does a GPT-2 learn in a browser's tab, and how fast? Headless Chromium trains on train.html.
 
-    python -m bench.train_in_tab [--minutes 8] [--phone 10]        writes results/train_in_tab.json
+    python -m bench.train_in_tab [--minutes 8] [--phone 10]       writes results/train_in_tab.json
 
 The first run takes the page's medium model and every core. The second takes its small one and one worker
-for a quarter of --phone: what a core that is four times slower, about a phone's, does in that time. Loss
-is the page's own exact loss of the whole validation split; Python measures the model's files again.
-GFLOP/s count the matrix products as they are computed; their peak is a loop of multiplications and
+for a quarter of --phone (0: left out): what a core that is four times slower, about a phone's, does in that
+time. Loss is the page's own exact loss of the whole validation split; Python measures the model's files
+again. GFLOP/s count the matrix products as they are computed; their peak is a loop of multiplications and
 additions that never leaves the registers, in the same browser. Linux only: memory is read from /proc.
 """
 
-import argparse
 import os
 import tempfile
 import time
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
-from bench.static_speed import page_process, peak_mb, served
+from bench import common
+from bench.browser import chromium, page_process, served
 from data.files import say
 from data.shakespeare import load_corpus
-from lab.machine import write_result
 from lab.project import ROOT
 from model_gpt2 import GPT
 from train_gpt2 import evaluate
 
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 LISTEN = """
 window.heard = []; window.longest = 0;
 window.Worker = class extends window.Worker {
@@ -63,7 +59,7 @@ PEAK = """async () => {                   // GFLOP/s of one core: twelve sums, n
 }"""
 
 
-def flops_per_step(config: dict, sequences: int) -> int:
+def flops_per_step(config, sequences):
     """Multiplications and additions of the matrix products of one step: forward, backward, and Muon."""
     L, C, T = config["n_layer"], config["n_embd"], config["block_size"]
     V = -(-config["vocab_size"] // 8) * 8
@@ -73,7 +69,7 @@ def flops_per_step(config: dict, sequences: int) -> int:
     return 3 * forward + L * (4 * square + 2 * wide)
 
 
-def run(browser, address: str, size: str, minutes: float, workers: int = 0) -> dict:
+def run(browser, address, size, minutes, workers=0):
     """One training in a fresh page, with what it told."""
     page = browser.new_context().new_page()
     page.set_default_timeout(60_000 * (minutes + 6))
@@ -88,32 +84,29 @@ def run(browser, address: str, size: str, minutes: float, workers: int = 0) -> d
     pid, began = page_process(), time.perf_counter()
     page.click("#go")
     page.locator("#status", has_text="Done:").wait_for()
-    wall = time.perf_counter() - began
-    longest = page.evaluate("longest")
+    wall, longest = time.perf_counter() - began, page.evaluate("longest")
     heard = page.evaluate("heard.filter(m => !['folder', 'speed', 'sample'].includes(m.type))")
     told = {m["type"]: m for m in heard}
     begun, done, examined = told["begun"], told["done"], [m for m in heard if m["type"] == "validation"]
-    steps = [item for m in heard if m["type"] == "steps" for item in m["items"]]
+    losses = [item for m in heard if m["type"] == "steps" for item in m["items"]]
     training = wall - sum(m["took"] for m in examined)
     gflops = flops_per_step(begun["config"], begun["B"]) * done["step"] / training / 1e9
     result = {
         "size": size, "config": begun["config"], "parameters": begun["parameters"], "sequences": begun["B"],
-        "workers": begun["members"], "fused": begun["fused"], "minutes": minutes,
-        "wall_s": round(wall, 1), "steps": done["step"], "val_loss": done["val_loss"],
-        "val_loss_python": loss_in_python(page), "marks": told["marks"]["marks"],
+        "workers": begun["members"], "fused": begun["fused"], "minutes": minutes, "wall_s": round(wall, 1),
+        "steps": done["step"], "val_loss": done["val_loss"], "val_loss_python": loss_in_python(page),
+        "marks": told["marks"]["marks"], "train_loss": losses[:: max(1, len(losses) // 200)],
         "validations": [[m["step"], m["val_loss"], round(m["seconds"], 1)] for m in examined],
-        "train_loss": steps[:: max(1, len(steps) // 200)], "examined_s": round(wall - training, 1),
-        "gflops": round(gflops, 1), "peak_gflops_core": round(peak, 1),
-        "share_of_peak": round(gflops / peak / begun["members"], 3),
-        "model_mb": round(begun["bytes"] / 1e6, 1), "peak_mb": round(peak_mb(pid)),
-        "longest_task_ms": round(longest),
-    }  # fmt: skip
+        "examined_s": round(wall - training, 1), "gflops": round(gflops, 1),
+        "peak_gflops_core": round(peak, 1), "share_of_peak": round(gflops / peak / begun["members"], 3),
+        "model_mb": round(begun["bytes"] / 1e6, 1), "peak_mb": round(common.status_mb("VmHWM", pid)),
+        "longest_task_ms": round(longest)}
     say({key: value for key, value in result.items() if key != "train_loss"})
     page.close()
     return result
 
 
-def loss_in_python(page) -> float:
+def loss_in_python(page):
     """The exact loss of the files that the page hands out."""
     page.click("#folder")
     page.locator("#files a", has_text="safetensors").wait_for()
@@ -125,24 +118,14 @@ def loss_in_python(page) -> float:
         return evaluate(GPT.from_pretrained(folder), load_corpus().val)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=8)
-    parser.add_argument("--phone", type=float, default=10, help="minutes of a phone; 0: leave it out")
-    parser.add_argument("--out", default=str(ROOT / "results" / "train_in_tab.json"))
-    args = parser.parse_args()
-    began, runs = time.perf_counter(), []
-    with served(ROOT / "space" / "static") as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGS)
-        if args.minutes:
-            runs.append(run(browser, address, "medium", args.minutes))
-        if args.phone:
-            runs.append(run(browser, address, "small", args.phone / 4, workers=1))
-        version = browser.version
-        browser.close()
-    write_result(args.out, {"minutes": args.minutes, "phone": args.phone, "chromium": version}, load_corpus(),
-                 seconds=round(time.perf_counter() - began, 1), runs=runs)  # fmt: skip
+def main(argv=None):
+    args = common.options(__doc__, argv, minutes=8.0, phone=10.0, out="train_in_tab.json")
+    with served(ROOT / "space" / "static") as address, chromium() as browser:
+        config = {"minutes": args.minutes, "phone": args.phone, "chromium": browser.version}
+        visits = [("medium", args.minutes, 0)] + [("small", args.phone / 4, 1)] * bool(args.phone)
+        common.timed_result(common.RESULTS / args.out, config, load_corpus(),
+                            lambda: {"runs": [run(browser, address, *visit) for visit in visits]})
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)
