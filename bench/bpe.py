@@ -20,7 +20,7 @@ RESULT = common.RESULTS / "bpe.json"
 
 def race():
     """The names that the notebook's cells define: measure, corpus and the rest."""
-    space = {}
+    space = {"TEXT": ""}  # what the set-up cell of the notebook says: Tiny Shakespeare
     with contextlib.redirect_stdout(io.StringIO()):
         for cell in read(ROOT / "notebooks" / "bpe.ipynb").cells:
             if "race" in cell.metadata.get("tags", []):

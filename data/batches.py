@@ -1,7 +1,7 @@
 """Windows and batches of ids: a pure function of (seed, step), and an exact walk through validation.
 
 `ids` is a 1-D tensor, a numpy array (memory-mapped ones too) or anything that has a length and gives a
-tensor for a slice, such as `data.shards.ShardedIds`.
+tensor for a slice, such as `data.shards.IdsOnDisk`.
 """
 
 from functools import lru_cache

@@ -1,13 +1,19 @@
-"""data/corpus.py: the split, texts that are too short or foreign, who speaks, what an app may offer."""
+"""data/corpus.py and data/batches.py: the split, who speaks, windows that miss nothing, batches that depend
+on (seed, step) alone.
+"""
 
+import numpy as np
 import pytest
+import torch
 
+from data.batches import batch_starts, eval_windows, get_batch, shuffled_batch
 from data.corpus import corpus_from_text, split
 from data.files import DataError
 from data.tokenizer import CharTokenizer
 from tests import texts
 
 TEXT = ("Any text will do for this, as long as it is long enough.\n" * 40)[:1999]
+IDS = torch.arange(1000)
 
 
 def test_split_is_nine_tenths():
@@ -17,18 +23,14 @@ def test_split_is_nine_tenths():
         assert a == range(int(0.9 * n)) and b == range(int(0.9 * n), n)
 
 
-def test_symbols_that_the_vocabulary_lacks():
-    """Catches fine-tuning on a text whose foreign symbols are dropped in silence."""
+def test_a_text_that_cannot_be_used_is_one_sentence():
+    """Catches a text whose foreign symbols are dropped in silence; an error that refuses what it asks for."""
     with pytest.raises(DataError, match=r"mine has 2 symbols.*'\\xe9'.*'\\u20ac'"):
         corpus_from_text(TEXT + "\u00e9\u20ac", "mine", CharTokenizer.from_text(TEXT))
     wider = CharTokenizer.from_text(TEXT + "xyz")
     assert corpus_from_text(TEXT, "mine", wider).tokenizer is wider
     with pytest.raises(DataError, match="symbols"):
         corpus_from_text(TEXT + "\ud800", "mine")
-
-
-def test_shortest_text_is_long_enough():
-    """Catches an error that asks for n characters and then refuses n."""
     with pytest.raises(DataError, match="too few.*use a text of 20 or more"):
         corpus_from_text("ab", "tiny")
     assert len(corpus_from_text("ab" * 10, "enough").val) == 2
@@ -40,16 +42,10 @@ CHAT = "".join(f"[{i % 24:02}:{i % 60:02}] {['Ann', 'Bo'][i % 2]}: message {i}\n
 CODE = "for x in y:\n    if x:\n        pass\n    else:\n        print(x)\n" * 50
 
 
-@pytest.mark.parametrize(
-    ("text", "speakers", "form"),
-    [
-        (texts.play() + "\n\nOnce Only:\nabc", {"АННА", "О'Брайен", "Third Man"}, "{}:\n"),
-        (CHAT, {"Ann", "Bo"}, "{}: "),
-        (CODE, set(), ""),
-        (texts.cyrillic(20_000), set(), ""),
-        (texts.log(), set(), ""),
-    ],
-)
+@pytest.mark.parametrize(("text", "speakers", "form"), [
+    (texts.play() + "\n\nOnce Only:\nabc", {"АННА", "О'Брайен", "Third Man"}, "{}:\n"),
+    (CHAT, {"Ann", "Bo"}, "{}: "), (CODE, set(), ""), (texts.cyrillic(20_000), set(), ""),
+    (texts.log(), set(), "")])
 def test_speakers_of_a_play_and_of_a_log(text, speakers, form):
     """Catches ROMEO offered to a reader of another text, and headings or code taken for people."""
     corpus = corpus_from_text(text, "any")
@@ -63,3 +59,71 @@ def test_examples_come_from_validation(shakespeare):
     for example in shakespeare.examples[2:]:
         at = shakespeare.val_text.index(example)
         assert not shakespeare.val_text[at + len(example)].isalpha()
+
+
+# --- batches ---
+
+
+@pytest.mark.parametrize(("draw", "first"), [(get_batch, [195, 732, 216, 542]), (shuffled_batch, None)])
+def test_batch_is_a_pure_function_of_seed_and_step(draw, first):
+    """Catches hidden state: a resumed run, or a second process, would see other data."""
+    x, y = draw(IDS, 8, 4, seed=3, step=7)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    assert not torch.equal(draw(IDS, 8, 4, seed=3, step=8)[0], x)
+    assert not torch.equal(draw(IDS, 8, 4, seed=4, step=7)[0], x)
+    assert torch.equal(draw(IDS, 8, 4, seed=3, step=7)[0], x)
+    assert torch.equal(y, x + 1) and x.shape == y.shape == (4, 8) and x.dtype == torch.int64
+    assert first in (None, x[:, 0].tolist()), "the draw itself changed: earlier results would not come again"
+
+
+def test_a_batch_is_a_slice_of_a_larger_one():
+    """Catches ranks and micro-steps that see another batch than one process, and epochs in one order."""
+    assert torch.equal(get_batch(IDS, 8, 16, 3, 7)[0][:4], get_batch(IDS, 8, 4, 3, 7)[0])
+    thirds = [shuffled_batch(IDS, 10, 33, 3, step)[0] for step in range(6)]
+    epochs = [shuffled_batch(IDS, 10, 99, 3, step)[0] for step in (0, 1)]
+    assert torch.equal(torch.cat(thirds), torch.cat(epochs)) and not torch.equal(*epochs)
+
+
+def test_every_legal_start_is_drawn_and_no_other():
+    """Catches the last window lost to an exclusive bound, one past the end (false alarm: under 1e-5), and
+    streams that overlap: step t of one seed must not be step t + 1 of another.
+    """
+    starts = np.concatenate([batch_starts(20, 8, 8, 0, step) for step in range(200)])
+    seen = np.bincount(starts)
+    assert len(seen) == 12 and seen.min() > 0
+    expected = 1600 / 12
+    assert ((seen - expected) ** 2 / expected).sum() < 45, "chi2 of 11 degrees of freedom"
+    batches = [batch_starts(10**6, 1, 8, seed, step).tolist() for seed in range(8) for step in range(64)]
+    assert len({start for batch in batches for start in batch}) > 4060, "of 4,096 about 8 pairs by chance"
+
+
+def test_bad_batch_requests_are_clear():
+    """Catches numpy's own words for a text shorter than one window."""
+    assert get_batch(torch.arange(9), 8, 2, 0, 0)[1][:, -1].tolist() == [8, 8], "exactly one window fits"
+    assert shuffled_batch(torch.arange(12), 10, 4, 0, 7)[0].shape == (4, 10), "too short for epochs"
+    with pytest.raises(DataError, match="8 symbols.*need 9"):
+        shuffled_batch(torch.arange(8), 8, 2, 0, 0)
+    with pytest.raises(DataError, match="seed and step"):
+        get_batch(torch.arange(90), 8, 2, -1, 0)
+    with pytest.raises(DataError, match="nothing to predict"):
+        list(eval_windows(torch.arange(1), 8))
+
+
+@pytest.mark.parametrize(("length", "block", "batch"), [
+    (2, 8, 1), (9, 8, 4), (10, 8, 4), (100, 7, 3), (113, 8, 64), (8, 1, 2)])
+def test_eval_windows_score_every_target_once(length, block, batch):
+    """Catches a lost tail, a doubled edge, or a first target without context: the loss would not be exact."""
+    windows = list(eval_windows(torch.arange(length), block, batch))
+    assert all(x.shape == y.shape and x.shape[0] <= batch and x.shape[1] <= block for x, y in windows)
+    assert torch.cat([x.flatten() for x, _ in windows]).tolist() == list(range(length - 1))
+    assert torch.cat([y.flatten() for _, y in windows]).tolist() == list(range(1, length))
+
+
+@pytest.mark.parametrize("length", [1000, 1005, 1009])
+def test_an_epoch_shows_each_window_once(length):
+    """Catches a window that comes twice, a target beyond the text, or a part that never comes."""
+    windows = (length - 10) // 10
+    x, y = shuffled_batch(torch.arange(length), 10, windows, seed=3, step=0)  # a whole epoch in one batch
+    assert x.unique().numel() == x.numel() == 10 * windows > length - 20
+    assert torch.equal(y, x + 1) and y.max() < length

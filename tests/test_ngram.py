@@ -4,21 +4,19 @@ import json
 import math
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
-from data import standin
 from data.ngram import NGram
-from data.shakespeare import corpus_from_text
 
 # looked up, not made here
 FACTS = {1: 3.347, 2: 2.482, 3: 2.049, 4: 1.774, 5: 1.669, 6: 1.698, 7: 1.779, 8: 1.876}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ids():
     """3,000 symbols of 7 kinds in which the last two matter."""
     rng, out = np.random.default_rng(0), [0, 1]
@@ -78,16 +76,12 @@ def test_windows_forget_what_came_before(ids):
         assert model.loss_in_windows(val, block) == pytest.approx(np.mean(by_window), abs=1e-12)
 
 
-def test_unseen_counts_strings_not_kinds():
-    """Catches counting each new string once, or the shorter strings inside it."""
-    model = NGram(3, 4).fit([0, 1, 2, 0, 1, 2])
-    assert model.unseen([0, 1, 2, 3, 3, 3]) == 3 / 4 and model.unseen([0, 1, 2, 0]) == 0
-
-
 def test_takes_tensors_and_refuses_nonsense(ids):
     """Catches ids beyond the vocabulary read as another context, and fractions or letters taken for ids."""
     model = NGram(3, 7).fit(torch.from_numpy(ids))
     assert np.array_equal(model.next_probs(torch.tensor([1, 2])), model.next_probs([1, 2]))
+    small = NGram(3, 4).fit([0, 1, 2, 0, 1, 2])
+    assert small.unseen([0, 1, 2, 3, 3, 3]) == 3 / 4, "strings, not kinds, and whole ones"
     for bad in ([7], [-1], [0.5], [[1, 2]], ["a"]):
         with pytest.raises(ValueError, match="0 to 6"):
             model.losses(bad)
@@ -124,21 +118,21 @@ EVIL = [
     dict(steps=[1, 0, 3]), dict(steps=[-1, 5, 9]), dict(steps=[1, 2, 2**40]), dict(steps=[1, 2**62, 2**62]),
     dict(steps=[1, 5]), dict(steps=[], counts=[]), dict(steps=[[1, 5, 20]]),
     dict(counts=[1, 0, 2]), dict(counts=[1, 2**62, 2]), dict(head=[0]), dict(head=[0, 9]),
-    dict(steps=np.zeros(8_000_000, np.int64), counts=np.zeros(8_000_000, np.int64)),
+    dict(steps=np.zeros(4_100_000, np.int64), counts=np.zeros(4_100_000, np.int64)),
     dict(head=np.zeros(40_000_000, np.uint8)),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize("change", EVIL)
-def test_a_strangers_table_is_refused_at_once(change, tmp_path):
+def test_a_strangers_table_is_refused_at_once(tmp_path):
     """Catches pickled code, 118 kB that unpack to 3 GB, a loop for ever, and counts that are none."""
     np.savez_compressed(tmp_path / "plain.npz", **GOOD)
     assert NGram.load(tmp_path / "plain.npz").corpus_sha256 == ""
-    np.savez_compressed(tmp_path / "evil.npz", **{**GOOD, **change})
-    start = time.process_time()
-    with pytest.raises(ValueError, match="evil.npz is damaged"):
-        NGram.load(tmp_path / "evil.npz")
-    assert time.process_time() - start < 1
+    for change in EVIL:
+        np.savez_compressed(tmp_path / "evil.npz", **{**GOOD, **change})
+        start = time.process_time()
+        with pytest.raises(ValueError, match="evil.npz is damaged"):
+            NGram.load(tmp_path / "evil.npz")
+        assert time.process_time() - start < 1, change.keys()
 
 
 @pytest.mark.parametrize("damage", ["absent", "empty", "cut", "flipped", "text"])
@@ -159,12 +153,24 @@ def test_bad_file_is_one_sentence(damage, ids, tmp_path):
 # --- the marks, on the real text ---
 
 
-@pytest.mark.parametrize("n", FACTS)
-def test_marks_are_the_known_ones(n, shakespeare):
-    """Catches another smoothing, split or set of targets: the ladder's right axis would be wrong."""
-    model = NGram(n, 65).fit(shakespeare.train)
-    assert model.loss(shakespeare.val) == pytest.approx(FACTS[n], abs=0.0006)
-    assert len(model.losses(shakespeare.val)) == 111_539
+def test_marks_are_the_known_ones(shakespeare):
+    """Catches another smoothing, split or set of targets, and a committed table that the code no longer
+    gives: the ladder's right axis would be wrong.
+    """
+    c, saved = shakespeare, json.loads((ROOT / "results" / "ngram.json").read_text(encoding="utf-8"))
+    assert saved["corpus"] == {"name": c.name, "sha256": c.sha256} and saved["val_targets"] == 111_539
+    rows = {row["n"]: row for row in saved["rows"]}
+    assert list(rows) == list(range(9))
+    for n, fact in FACTS.items():
+        assert rows[n]["val_loss"] == pytest.approx(fact, abs=0.0006)
+    for n in (1, 2, 3, 5, 8):
+        model = NGram(n, 65).fit(c.train)
+        losses = model.losses(c.val)
+        assert len(losses) == 111_539 and rows[n]["val_loss"] == pytest.approx(losses.mean(), abs=1e-9)
+        if n in (2, 5):
+            assert rows[n]["unseen"] == pytest.approx(model.unseen(c.val), abs=1e-9)
+            start = model.loss(c.train[:100_000])  # like the rest
+            assert rows[n]["train_loss"] == pytest.approx(start, abs=0.03)
 
 
 def test_five_gram_in_windows_and_in_time(shakespeare, tmp_path):
@@ -172,7 +178,7 @@ def test_five_gram_in_windows_and_in_time(shakespeare, tmp_path):
     start = time.process_time()
     model = NGram(5, 65).fit(shakespeare.train)
     assert time.process_time() - start < 3
-    for block, loss in {8: 1.830, 32: 1.708, 64: 1.688, 128: 1.678}.items():
+    for block, loss in {8: 1.830, 64: 1.688}.items():
         assert model.loss_in_windows(shakespeare.val, block) == pytest.approx(loss, abs=0.0006)
     model.save(tmp_path / "ngram5.npz")
     assert (tmp_path / "ngram5.npz").stat().st_size < 500_000
@@ -180,23 +186,3 @@ def test_five_gram_in_windows_and_in_time(shakespeare, tmp_path):
     for t in range(300):
         model.next_probs(shakespeare.val[:t].tolist())
     assert (time.process_time() - start) / 300 < 2e-3
-
-
-@pytest.mark.parametrize("name", ["ngram", "ngram_standin"])
-def test_results_are_from_this_code(name, request):
-    """Catches a committed table that the code no longer gives."""
-    path = Path(__file__).parents[1] / "results" / f"{name}.json"
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    if name == "ngram":
-        c = request.getfixturevalue("shakespeare")
-    else:
-        c = corpus_from_text(standin.make(), "standin")
-        assert (saved["floor"], saved["floor_se"]) == pytest.approx(standin.floor(), abs=1e-12)
-    assert saved["corpus"] == {"name": c.name, "sha256": c.sha256} and saved["val_targets"] == len(c.val) - 1
-    assert [row["n"] for row in saved["rows"]] == list(range(9))
-    for n in (2, 5):
-        row, model = saved["rows"][n], NGram(n, 65).fit(c.train)
-        now = model.loss(c.val), model.unseen(c.val)
-        assert (row["val_loss"], row["unseen"]) == pytest.approx(now, abs=1e-9)
-        start = model.loss(c.train[:100_000])  # like the rest
-        assert row["train_loss"] == pytest.approx(start, abs=0.03)

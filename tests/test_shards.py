@@ -2,9 +2,7 @@
 
 import json
 import os
-import random
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,17 +11,12 @@ from data.batches import eval_windows, get_batch, shuffled_batch
 from data.files import DataError
 from data.shards import open_shards, write_shards
 from tests import texts
+from tests.runs import words
 
 
-def quietly(folder, out, **settings):
-    write_shards(folder, out, say=lambda line: None, **settings)
+def quietly(folder, out):
+    write_shards(folder, out, say=lambda line: None)
     return open_shards(out)
-
-
-def lines(n, seed=0):
-    r = random.Random(seed)
-    words = ["red", "green", "blue", "old", "stone", "rain"]
-    return "\n".join(" ".join(r.choice(words) for _ in range(6)) for _ in range(n))
 
 
 @pytest.fixture
@@ -31,96 +24,83 @@ def source(tmp_path):
     """Three texts and everything that a careful person would pass over."""
     folder = tmp_path / "texts"
     for name, content in {
-        "a.txt": lines(120), "more/B.TXT": "green stones, and \u00e9t\u00e9\n" * 200,
-        "notes.txt/c.txt": lines(50, 1),
-        ".ipynb_checkpoints/a-checkpoint.txt": lines(120), "__MACOSX/._a.txt": "\0\0\1", "._a.txt": "\0\0\2",
-        "picture.txt": b"\x89PNG\r\n\x1a\n", "empty.txt": "", "copy.txt": lines(120) + "\n",
+        "a.txt": words(), "more/B.TXT": "green stones, and \u00e9t\u00e9\n" * 200,
+        "notes.txt/c.txt": words(1500)[::-1],
+        ".ipynb_checkpoints/a-checkpoint.txt": words(), "__MACOSX/._a.txt": "\0\0\1", "._a.txt": "\0\0\2",
+        "picture.txt": b"\x89PNG\r\n\x1a\n", "empty.txt": "", "copy.txt": words() + "\n",
         "readme.md": "hello",
-    }.items():  # fmt: skip
+    }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     (folder / "link").symlink_to(tmp_path)
     return folder
 
 
-def test_shards_hold_the_text(source, tmp_path):
-    """Catches a token lost or doubled at a file's edge, and a copy or what is no text read as text."""
-    corpus = quietly(source, tmp_path / "out", shard_tokens=1000)
+def test_shards_hold_the_text_and_all_is_said(source, tmp_path):
+    """Catches a token lost or doubled at a file's edge, a copy or what is no text read as text, and silence
+    about a file that was passed over: its reader thinks that the model has read it.
+    """
+    said = []
+    write_shards(source, tmp_path / "out", say=said.append)
+    corpus = open_shards(tmp_path / "out")
     read = [(source / name).read_text("utf-8") for name in ("a.txt", "more/B.TXT", "notes.txt/c.txt")]
     assert corpus.tokenizer.decode(corpus.train[:]) == "".join(text[: int(0.9 * len(text))] for text in read)
     assert corpus.tokenizer.decode(corpus.val[:]) == "".join(text[int(0.9 * len(text)) :] for text in read)
-    assert len(list((tmp_path / "out").glob("train_*.bin"))) == -(-len(corpus.train) // 1000)
     assert corpus.val_chars == len(corpus.val) - 1 and corpus.chars_per_token == 1
     assert corpus.name == "texts" and corpus.examples and corpus.facts()["tokenizer"] == "char"
-    assert corpus.val.parts[0].dtype == np.uint16 and isinstance(corpus.val.parts[0], np.memmap)
-
-
-def test_everything_is_said(source, tmp_path):
-    """Catches silence about a file that was passed over: its reader thinks that the model has read it."""
-    said = []
-    write_shards(source, tmp_path / "out", say=said.append)
-    expected = {
-        ".ipynb_checkpoints": "hidden", "__MACOSX": "hidden", "._a.txt": "hidden", "empty.txt": "empty",
-        "readme.md": "not .txt", "picture.txt": "a picture", "copy.txt": "the same text as",
-        "link": "a link to a folder",
-    }  # fmt: skip
+    expected = {".ipynb_checkpoints": "hidden", "__MACOSX": "hidden", "._a.txt": "hidden",
+                "empty.txt": "empty", "readme.md": "not .txt", "picture.txt": "a picture",
+                "copy.txt": "the same text as", "link": "a link to a folder"}
     for name, why in expected.items():
         assert any(name in line and why in line and line.startswith("skipped") for line in said), name
     assert sum("characters, read as UTF-8" in line for line in said) == 3
 
 
-def test_lines_in_both_splits_are_found(tmp_path):
-    """Catches a validation loss that recitation has made; and an alarm for a text that only sounds alike."""
-    (tmp_path / "in").mkdir()
-    for name, text, alarm in (
-        ("a.txt", texts.verse(40_000), False),
-        ("b.txt", texts.verse(40_000)[20_000:] + texts.verse(20_000), True),
-    ):
-        (tmp_path / "in" / name).write_text(text)
-        said = []
-        write_shards(tmp_path / "in", tmp_path / "out", say=said.append)
-        assert any("come in train too" in line for line in said) == alarm
-
-
 def test_a_batch_from_shards_is_a_batch_from_memory(source, tmp_path):
-    """Catches windows that cannot cross from one file to the next, or another draw than the one in memory."""
-    corpus = quietly(source, tmp_path / "out", shard_tokens=1000)
+    """Catches another draw than the one in memory, or all of a file read for a slice of it."""
+    corpus = quietly(source, tmp_path / "out")
     ids = corpus.train[:]
     assert ids.dtype == torch.int64 and len(ids) == len(corpus.train) and corpus.train[5] == ids[5]
+    assert corpus.train.ids.dtype == "<u2" and (tmp_path / "out" / "train.bin").stat().st_size == 2 * len(ids)
     pairs = [(draw(corpus.train, 64, 32, 1, step), draw(ids, 64, 32, 1, step))
-             for draw in (get_batch, shuffled_batch) for step in range(5)]  # fmt: skip
+             for draw in (get_batch, shuffled_batch) for step in range(3)]
     pairs += zip(eval_windows(corpus.val, 16, 4), eval_windows(corpus.val[:], 16, 4), strict=True)
     for shard_batch, batch in pairs:
         assert all(map(torch.equal, shard_batch, batch))
 
 
-def test_an_older_set_is_replaced_and_nothing_else(source, tmp_path):
-    """Catches the reader's own files emptied out with the old shards, and old shards left in the new set."""
+def test_lines_in_both_splits_are_found(tmp_path):
+    """Catches a validation loss that recitation has made; and an alarm for a text that only sounds alike."""
+    verse = texts.verse(20_000)
+    for text, alarm in ((verse, False), (verse[10_000:] + verse[:10_000], True)):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{alarm}.txt").write_text(text)
+        said = []
+        write_shards(tmp_path / "in", tmp_path / "out", say=said.append)
+        assert any("come in train too" in line for line in said) == alarm
+
+
+def test_an_older_set_is_replaced_and_nothing_else(source, tmp_path, monkeypatch):
+    """Catches the reader's own files emptied out with the old shards, and an interrupted second run that
+    costs the shards of the first, or leaves its own behind.
+    """
     out, mine = tmp_path / "out", tmp_path / "out.part" / "mine.txt"
-    quietly(source, out, shard_tokens=1000)
-    (out / "precious.doc").write_text("mine")
+    before = quietly(source, out).train[:]
+    ours = sorted(os.listdir(out))
     mine.parent.mkdir()
-    mine.write_text("mine")
-    corpus = quietly(source, out, shard_tokens=3000)
-    kept = {path.name for path in out.iterdir()}
-    assert {"precious.doc", "meta.json", "tokenizer.json"} < kept and mine.exists()
-    assert len([name for name in kept if name.startswith("train_")]) == -(-len(corpus.train) // 3000)
-    assert not any(name.endswith(".part") for name in kept)
-
-
-def test_a_set_stays_whole_until_the_new_one_is(source, tmp_path, monkeypatch):
-    """Catches an interrupted second run that costs the shards of the first, or leaves its own behind."""
-    before = quietly(source, tmp_path / "out").train[:]
+    for path in (mine, out / "precious.doc", out / "train_000.bin"):
+        path.write_text("mine")
+    (source / "a.txt").unlink()
     broken = {True: lambda: [1] * 10, False: lambda: 1 / 0}
-    monkeypatch.setattr(shards.CharTokenizer, "encode", lambda _, text: broken[len(text) > 4000]())
+    monkeypatch.setattr(shards.CharTokenizer, "encode", lambda _, text: broken[len(text) > 1000]())
     with pytest.raises(ZeroDivisionError):
-        quietly(source, tmp_path / "out")
-    assert torch.equal(open_shards(tmp_path / "out").train[:], before)
-    assert not list((tmp_path / "out").glob("*.part"))
+        quietly(source, out)
+    assert torch.equal(open_shards(out).train[:], before)
     monkeypatch.undo()
-    (tmp_path / "cut off").mkdir()
-    (tmp_path / "cut off" / "train_000.bin.part").write_bytes(b"half")
-    assert torch.equal(quietly(source, tmp_path / "cut off").train[:], before)
+    (out / "val.bin.part").write_bytes(b"half")  # a build was killed
+    assert not torch.equal(quietly(source, out).train[:], before)
+    assert sorted(os.listdir(out)) == sorted([*ours, "precious.doc", "train_000.bin"])
+    assert mine.read_text() == (out / "precious.doc").read_text() == (out / "train_000.bin").read_text()
 
 
 @pytest.mark.parametrize("where", ["", ".", "more", "new", "..", "more/../new/deep"])
@@ -133,17 +113,11 @@ def test_out_in_or_around_the_texts_is_refused(where, source, monkeypatch):
     assert sorted(source.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("files", "out", "says"),
-    [
-        ({"precious.doc": "mine"}, "out", "other files"),
-        ({"precious.doc": "mine", "meta.json": '{"title": "my film"}'}, "out", "other files"),
-        ({"precious.doc": "mine", "meta.json": "["}, "out", "other files"),
-        ({"train_000.bin": "mine"}, "out", "other files"),
-        ({"file": ""}, "out/file", "file is a file"),
-        ({"file": ""}, "out/file/shards", "file is a file"),
-    ],
-)
+@pytest.mark.parametrize(("files", "out", "says"), [
+    ({"precious.doc": "mine"}, "out", "other files"), ({"train.bin": "mine"}, "out", "other files"),
+    ({"precious.doc": "mine", "meta.json": '{"title": "my film"}'}, "out", "other files"),
+    ({"precious.doc": "mine", "meta.json": "["}, "out", "other files"),
+    ({"file": ""}, "out/file", "file is a file"), ({"file": ""}, "out/file/shards", "file is a file")])
 def test_a_folder_with_other_files_is_refused_before_the_work(files, out, says, source, tmp_path):
     """Catches any folder with a meta.json being taken for old shards and emptied."""
     (tmp_path / "out").mkdir()
@@ -154,40 +128,31 @@ def test_a_folder_with_other_files_is_refused_before_the_work(files, out, says, 
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == files
 
 
-def test_a_link_and_here_are_good_places(source, tmp_path, monkeypatch):
+def test_a_link_here_and_what_was_cut_off_are_good_places(source, tmp_path, monkeypatch):
     """Catches a rename across a link, or over the folder one stands in, that fails after all the work."""
-    for name in ("disk", "here"):
+    for name in ("disk", "here", "cut off"):
         (tmp_path / name).mkdir()
+    (tmp_path / "cut off" / "train.bin.part").write_bytes(b"half")
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     quietly(source, tmp_path / "link")
     assert (tmp_path / "disk" / "meta.json").exists() and (tmp_path / "link").is_symlink()
     monkeypatch.chdir(tmp_path / "here")
-    assert len(quietly(source, ".").val) > 2
+    assert len(quietly(source, ".").val) == len(quietly(source, tmp_path / "cut off").val) > 2
 
 
-VAL = {"val_000.bin": 50}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"files": {"train": {"../secret.bin": 50}, "val": VAL}},
-        {"files": {"train": {"/etc/passwd": 50}, "val": VAL}},
-        {"files": {"train": {"train_000.bin": -1}, "val": VAL}},
-        {"files": {"train": {}, "val": {}}}, {"files": 3}, {"name": ["x"]},
-        {"val_chars": "many"}, {"examples": 3}, {"tokenizer": "wordpiece"}, {"vocab_size": 7},
-    ],
-)  # fmt: skip
-def test_a_meta_that_leads_elsewhere_is_refused(change, source, tmp_path):
+def test_a_meta_that_is_not_ours_is_refused(source, tmp_path):
     """Catches a path in meta.json read as training data, and a traceback for anything odd in it."""
-    (tmp_path / "secret.bin").write_bytes(b"12" * 50)
     quietly(source, tmp_path / "out")
-    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
-    (tmp_path / "out" / "meta.json").write_text(json.dumps({**meta, **change}))
-    says = "not the one that the shards" if "vocab_size" in change else "damaged or not of ours"
-    with pytest.raises(DataError, match=says) as error:
-        open_shards(tmp_path / "out")
-    assert "\n" not in str(error.value)
+    path = tmp_path / "out" / "meta.json"
+    meta = json.loads(path.read_text())
+    for change in ({"tokens": {"../secret": 50, "val": 50}}, {"tokens": {"train": -1, "val": 50}},
+                   {"tokens": {}}, {"tokens": 3}, {"name": ["x"]}, {"val_chars": "many"}, {"examples": 3},
+                   {"tokenizer": "wordpiece"}, {"vocab_size": 7}):
+        path.write_text(json.dumps({**meta, **change}))
+        says = "not the one that the shards" if "vocab_size" in change else "damaged or not of ours"
+        with pytest.raises(DataError, match=says) as error:
+            open_shards(tmp_path / "out")
+        assert "\n" not in str(error.value)
 
 
 def test_shards_that_cannot_be_used(source, tmp_path):
@@ -204,7 +169,7 @@ def test_shards_that_cannot_be_used(source, tmp_path):
         quietly(tmp_path / "bare", tmp_path / "out")
     assert os.listdir(tmp_path / "out") == []
     quietly(source, tmp_path / "out")
-    (tmp_path / "out" / "train_000.bin").write_bytes(b"123")
+    (tmp_path / "out" / "train.bin").write_bytes(b"123")
     with pytest.raises(DataError, match="cut off"):
         open_shards(tmp_path / "out")
 

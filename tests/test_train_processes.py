@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     (folder / "texts" / "more").mkdir(parents=True)
     (folder / "texts" / "a.txt").write_text(words())
     (folder / "texts" / "more" / "b.txt").write_text("green stones, and rain\n" * 200)
-    write_shards(folder / "texts", folder / "shards", shard_tokens=1000, say=lambda line: None)
+    write_shards(folder / "texts", folder / "shards", say=lambda line: None)
     return folder
 
 
