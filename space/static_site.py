@@ -70,7 +70,8 @@ def build_static(model_folder, out_folder, links: dict[str, str] | None = None, 
     site = {"title": TITLE, "bytes": len(weights), "version": hashlib.sha256(weights).hexdigest()[:16],
             "opening": first_text(out / "model"), "moments": moments,
             "examples": read_metrics(out / "model")["corpus"]["examples"],
-            "links": [list(pair) for pair in (links or {}).items()]}
+            "links": [list(pair) for pair in (links or {}).items()],
+            "files": [*PAGE_FILES, "standin.txt", *(["input.txt"] if text else [])]}  # for "Make it yours"
     if site["opening"]:
         draw_card(site["opening"], TITLE, out / CARD)
         page = (PAGE / "index.html").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SLOW = os.environ.get("SLOW") == "1"  # also the repetitions whose kind a faster test holds
+pytest_plugins = ["pages"]  # the fixtures of the static page
 
 # before anything imports torch: two workers on two cores, one thread each
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -21,10 +21,12 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import yaml
 
+FOR_PAGES = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": "GET, POST, PUT",
+             "Access-Control-Allow-Headers": "Authorization, Content-Type"}
 LFS_ABOVE = 100_000  # bytes; the real Hub goes by type and size too
 
 
@@ -90,6 +92,9 @@ class Hub:
         self.blobs: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.seen: list[str] = []
+        self.grants: dict[str, dict] = {}  # code -> what was asked for when the visitor signed in
+        self.denies = False  # the visitor presses Cancel
+        self.scope = None  # what he allows; None: all that was asked for
         self.build_log = ["Step 1/3 : FROM python\n", "Step 2/3 : pip install\n"]
         self.next_stages = ["BUILDING", "APP_STARTING", "RUNNING"]
         self.lock = threading.Lock()
@@ -181,6 +186,10 @@ class Answers(BaseHTTPRequestHandler):
 
     do_POST = do_PUT = do_HEAD = do_GET
 
+    def do_OPTIONS(self):
+        """A browser asks whether a page may."""
+        self.send(b"")
+
     def cut(self, after: int):
         self.rfile.read(min(after, int(self.headers.get("Content-Length") or after)))
         self.hub.seen.append(f"{self.command} {self.path} cut")
@@ -201,7 +210,7 @@ class Answers(BaseHTTPRequestHandler):
     def send(self, data: bytes, status=200, kind="application/octet-stream", **headers):
         self.hub.seen.append(f"{self.command} {self.path} {status}")
         self.send_response(status)
-        headers |= {"Content-Type": kind, "Content-Length": str(len(data))}
+        headers |= {"Content-Type": kind, "Content-Length": str(len(data))} | FOR_PAGES
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
@@ -302,6 +311,36 @@ class Answers(BaseHTTPRequestHandler):
                 rows.append({"type": "file", "path": path, "size": len(data), "oid": git_oid(data),
                              **(lfs if len(data) > LFS_ABOVE else {})})
             self.json(rows)
+
+    # ---- signing in from a page: OAuth's authorization code with PKCE
+
+    @route("GET", "/oauth/authorize")
+    def authorize(self):
+        ask = dict(parse_qsl(urlsplit(self.path).query))
+        assert ask["response_type"] == "code" and ask["code_challenge_method"] == "S256" and ask["client_id"]
+        code = f"code{len(self.hub.grants)}"
+        self.hub.grants[code] = ask
+        answer = {"error": "access_denied"} if self.hub.denies else {"code": code}
+        address = f"{ask['redirect_uri']}?{urlencode(answer | {'state': ask['state']})}"
+        self.send(b"", 302, Location=address, Cross_Origin_Opener_Policy="same-origin")
+
+    @route("POST", "/oauth/token")
+    def oauth_token(self):
+        form = dict(parse_qsl(self.body.decode()))
+        grant = self.hub.grants.pop(form["code"], {})  # a code is good once
+        digest = hashlib.sha256(form["code_verifier"].encode()).digest()
+        challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        told = {name: form[name] for name in ("client_id", "redirect_uri")} | {"code_challenge": challenge}
+        if any(grant.get(name) != value for name, value in told.items()):
+            return self.json({"error": "invalid_grant"}, 400)
+        self.json({"access_token": self.hub.token, "expires_in": 28800, "token_type": "bearer",
+                   "scope": grant["scope"] if self.hub.scope is None else self.hub.scope})
+
+    @route("GET", "/oauth/userinfo")
+    def userinfo(self):
+        if (user := self.user()) is None:
+            return self.json({"error": "Invalid token"}, 401)
+        self.json({"sub": "1", "preferred_username": user["name"], "name": user["name"]})
 
     # ---- uploads
 

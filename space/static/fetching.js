@@ -4,7 +4,7 @@
 // dropped. A download that breaks goes on where it stopped; what arrived whole is kept on this device for the
 // next visit.
 
-const HUB = "https://huggingface.co";
+export const HUB = "https://huggingface.co";
 const SHELF = "gpt2-models"; // the name of our part of the browser's storage
 const WAIT = 1000; // milliseconds before the one attempt that needs no click
 

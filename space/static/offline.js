@@ -12,6 +12,8 @@ const FILES = [
   "play.js",
   "worker.js",
   "fetching.js",
+  "yours.js",
+  "hub.js",
   "heads.js",
   "gpt2.js",
   "speculate.js",

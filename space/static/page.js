@@ -99,6 +99,7 @@ function load(place) {
   app.worker?.terminate();
   app.worker = idle ?? new_worker();
   [app.about, idle] = [null, null];
+  app.place = place;
   set_state("loading");
   problem("");
   status("Fetching the model.");
@@ -307,6 +308,8 @@ function keep_for_offline() {
   if (!("serviceWorker" in navigator) || !window.isSecureContext) return;
   setTimeout(() => navigator.serviceWorker.register("offline.js").catch(no), 500);
 }
+
+const set_up_publishing = () => import("./yours.js").then(({ set_up_yours }) => set_up_yours(), no);
 
 // ---------------------------------------------------------------- writing
 
@@ -597,4 +600,5 @@ $("share").onclick = () => {
   put_on_clipboard($("share"), `${location.origin}${location.pathname}?${shared}`);
 };
 addEventListener("resize", redraw_arcs);
+addEventListener("load", () => setTimeout(set_up_publishing, 700)); // after the first text
 start();

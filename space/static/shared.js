@@ -10,6 +10,7 @@ export const $ = (id) => document.getElementById(id);
 export const app = {
   worker: null,
   about: null,
+  place: null, // where the model's files come from, as fetching.js takes it
   site: {},
   state: "loading", // state: loading, ready, writing, failed
   pieces: [],
