@@ -96,6 +96,7 @@ def test_a_dropped_folder_for_its_owner_alone(hub, space, visit, tmp_path, site)
     facts = json.loads((folder / "metrics.json").read_text())
     facts["config"]["out_dir"] = "/home/anna/secret"
     (folder / "metrics.json").write_text(json.dumps(facts))
+    random_model(seed=6).save_pretrained(folder / "moments/30")
     page = sign_in(space())
     page.set_input_files("#folder", folder)
     finished(page)
@@ -111,7 +112,9 @@ def test_a_dropped_folder_for_its_owner_alone(hub, space, visit, tmp_path, site)
     assert (tmp_path / "got/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     other = visit("/live/reader/my-gpt2-page/", hub.url)
     finished(other)
-    assert other.inner_text("#title") == "mine" and "their letters" in other.inner_text("#card")
+    assert other.inner_text("#title") == "mine" and other.is_visible("#past")
+    assert "model/moments/30/model.safetensors" in made.files
+    assert "their letters" in other.inner_text("#card")
     assert text_of(other) == text_of(page)
 
 

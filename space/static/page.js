@@ -94,7 +94,7 @@ function load(place) {
     clear();
     $("seed_text").value = "";
     $("examples").replaceChildren();
-    app.site = {};
+    app.site = { moments: moments_in(place.files) };
   }
   app.worker?.terminate();
   app.worker = idle ?? new_worker();
@@ -105,6 +105,12 @@ function load(place) {
   status("Fetching the model.");
   app.worker.postMessage({ type: "load", kernels: query.get("kernels") ?? "auto", place });
 }
+
+/** The steps of the earlier weights that lie in a dropped folder. */
+const moments_in = (files) =>
+  [...(files?.keys() ?? [])]
+    .filter((name) => /^moments\/\d+\/model\.safetensors$/.test(name))
+    .map((name) => Number(name.split("/")[1]));
 
 /** Made from a blob, a worker lives under this page's security policy; one from an address would not. */
 function new_worker() {

@@ -94,7 +94,8 @@ function name_fault({ space }) {
 // ---------------------------------------------------------------- the press of the button
 
 async function publish_both() {
-  const [{ token }, where, secret, place, title] = [session, names(), hidden(), app.place, $("title").textContent];
+  const [{ token }, where, secret] = [session, names(), hidden()];
+  const shown = { place: app.place, moments: app.site.moments ?? [], title: $("title").textContent };
   const fault = !app.about ? "There is no model here yet: open one first." : name_fault(where);
   if (fault) return say(fault);
   say("");
@@ -103,7 +104,7 @@ async function publish_both() {
   try {
     const [model, space] = [await free(token, "model", where.model, secret),
       await free(token, "space", where.space, secret)]; // both before anything is made
-    const files = await collect(place, where, title);
+    const files = await collect(shown, where);
     const total = [...files.model.values(), ...files.space.values()].reduce((sum, { size }) => sum + size, 0);
     let done = 0;
     const progress = (bytes) => show_progress((done += bytes), total);
@@ -153,17 +154,16 @@ const text_blob = (text) => new Blob([text]);
 const json_blob = (value) => text_blob(`${JSON.stringify(value, null, 1)}\n`);
 
 /** { model, space }: the files of the two repos, Maps of Blob by name. */
-async function collect(place, where, title) {
+async function collect({ place, moments, title }, where) {
   const own = !place.repo && !place.files;
   const site = await page_file("site.json").then((blob) => blob.text()).then(JSON.parse);
-  const model = await model_files(place, own ? site.moments ?? [] : []);
+  const model = await model_files(place, moments);
   const card = JSON.parse((await model.get("metrics.json")?.text()) ?? "{}");
   const space = await page_files(site, where, own);
   for (const [name, blob] of model) space.set(`model/${name}`, blob);
-  for (const name of [...model.keys()]) if (name.startsWith("moments/")) model.delete(name);
   const weights = model.get("model.safetensors");
-  const of_model = { bytes: weights.size, version: (await sha256(weights)).slice(0, 16) };
-  const fresh = own ? {} : { title, opening: null, moments: [], examples: card.corpus?.examples };
+  const of_model = { bytes: weights.size, version: (await sha256(weights)).slice(0, 16), moments };
+  const fresh = own ? {} : { title, opening: null, examples: card.corpus?.examples };
   const links = [["the model", `${HUB}/${where.model}`],
     ["make your own copy", `${HUB}/spaces/${where.space}?duplicate=true`],
     ...(site.links ?? []).filter(([text]) => text.startsWith("the notebook"))];
