@@ -40,7 +40,7 @@ def claim(name, value, shakespeare=None, standin=None, quick=None, always=None):
     bounds = {"tinyshakespeare": shakespeare, "standin": standin, "quick": quick}.get(where)
     bounds = always or bounds
     if bounds is None:
-        why = f"{'a quick run' if QUICK else 'another text'}: nothing is claimed"
+        why = "a quick run: nothing is claimed" if QUICK else "nothing is claimed here"
         if shakespeare and not QUICK and not known:
             why += f"; Shakespeare's: {' to '.join(map(show, shakespeare))}"
         print(f"- {name}: {show(value)} ({why})")
