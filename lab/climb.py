@@ -84,9 +84,9 @@ def picture(found):
         points = first["curve"] + [[first["tokens"] + n, loss] for n, loss in second["curve"]]
         n, losses = np.array(points).T
         ends = np.array(read) / 1e6, [first["val_loss"], second["val_loss"]], {**DOT, "marker": "o"}
-        hidden = "_" if i > 1 else ""  # one line of the legend for all four
-        curves[f"{hidden}small model {i}, training loss"] = n / 1e6, losses, {"color": GREY, "linewidth": 1}
-        curves[f"{hidden}small model {i}, exact validation"] = ends
+        name = f"_small model {i}" if i > 1 else "the small models"  # one line of the legend for all four
+        curves[f"{name}, training loss"] = n / 1e6, losses, {"color": GREY, "linewidth": 1}
+        curves[f"{name}, exact validation"] = ends
     best = found["best"]["val_loss"]
     star = {**DOT, "color": ACCENT, "marker": "*", "markersize": 18}
     curves["the twelve layers, exact validation"] = [read[1] / 1e6], [best], star

@@ -89,6 +89,7 @@ def the_u(rows):
     fig = lines(curves, size=(9, 4.6), xlabel="letters counted together (n)", ylim=(0, None), xlim=(0.5, 8.7),
                 title="Longer tables know train ever better, and validation only up to a point")
     ax, best = fig.axes[0], int(np.argmin(val))
+    ax.legend(loc="lower left")
     ax.annotate(f"best: {n[best]} letters, {val[best]:.3f}", (n[best], val[best]),
                 (n[best] - 0.2, val[best] + 0.75), arrowprops={"arrowstyle": "->", "color": INK}, ha="center")
     bars = ax.twinx()
