@@ -36,9 +36,9 @@ def code_cells(nb):
 def test_committed_outputs_belong_to_the_code(path):
     """Catches outputs older than the code, out of order, of a QUICK run, of the stand-in text."""
     nb = read(path)
-    assert what_changed(nb) == [], "the code has changed since the outputs were made: type `make notebooks`"
     counts = [cell.execution_count for cell in code_cells(nb)]
     assert counts == list(range(1, len(counts) + 1)), "not from one run in order: type `make notebooks`"
+    assert what_changed(nb) == [], "the code has changed since the outputs were made: type `make notebooks`"
     run = nb.metadata["walkthrough"]
     assert not run["quick"]
     assert path.stem not in MAIN or (run["corpus"] or {}).get("name") != "standin", "set GPT2_DATA"
