@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.files import write_atomic
-from data.ngram import NGram
 from data.tokenizer import load_tokenizer
-from model_gpt2 import GPT
 from space.account import HUB, PublishError
 from space.card import notebook, write_card
-from space.folder import NEEDED, TABLE, check_parts, copy, names_in, read_json, source, start_id
+from space.folder import NEEDED, copy, load, names_in, read_json, source, start_id
 from space.static_site import build_static, copy_model, front_matter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,12 +127,11 @@ def check(folder: Path) -> None:
     if not folder.is_dir():
         raise PublishError(f"There is no folder {folder}: give the folder that training wrote, for "
                            "instance out/best.")
-    paths = {name: source(folder, name) for name in {*NEEDED, *names_in(folder)}}
-    for name in paths:
+    for name in {*NEEDED, *names_in(folder)}:
+        path = source(folder, name)  # in the Hub's cache a file without an ending
         if name.endswith(".json"):
-            read_json(paths[name])
-    table = NGram.load(paths[TABLE]) if TABLE in paths else None
-    check_parts(folder, GPT.from_pretrained(folder), load_tokenizer(folder), table)
+            read_json(path)
+    load(folder)
 
 
 def write(path: Path, value: dict) -> None:

@@ -1,5 +1,5 @@
 """A model folder, read with care: only named files, no link that leads out of it, JSON that parses,
-numbers that are numbers. Whoever made the folder may be a stranger. Standard library only.
+numbers that are numbers. Whoever made the folder may be a stranger.
 """
 
 import json
@@ -7,6 +7,10 @@ import math
 import os
 import shutil
 from pathlib import Path
+
+from data.ngram import NGram
+from data.tokenizer import load_tokenizer
+from model_gpt2 import GPT
 
 NEEDED = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
           "tokenizer_config.json", "metrics.json"]
@@ -118,8 +122,10 @@ def start_id(tokenizer, folder: Path) -> int:
     return own if type(own) is int and 0 < own < tokenizer.vocab_size else tokenizer.start_id
 
 
-def check_parts(folder: Path, model, tokenizer, table=None) -> None:
-    """FolderError unless model, tokenizer and table are of one size and of one text."""
+def load(folder: Path) -> tuple:
+    """(model, tokenizer, table or None) of a folder; FolderError unless they are of one size and one text."""
+    model, tokenizer = GPT.from_pretrained(folder), load_tokenizer(folder)
+    table = NGram.load(source(folder, TABLE)) if os.path.lexists(folder / TABLE) else None
     if tokenizer.vocab_size > model.config.vocab_size:
         raise FolderError(f"{folder}: tokenizer.json has {tokenizer.vocab_size:,} tokens and the model "
                           f"{model.config.vocab_size:,}: they are not of one run, save both again.")
@@ -129,6 +135,7 @@ def check_parts(folder: Path, model, tokenizer, table=None) -> None:
     if table is not None and (other or table.vocab_size != tokenizer.vocab_size):
         raise FolderError(f"{folder}: {TABLE} counts another text ({table.vocab_size:,} symbols, SHA-256 "
                           f"{counted[:8] or 'unknown'}) than the model learned: delete it.")
+    return model, tokenizer, table
 
 
 def teachers(metrics: dict) -> int:

@@ -15,11 +15,10 @@ from pathlib import Path
 import torch
 
 from data.ngram import NGram
-from data.tokenizer import load_tokenizer
 from gpt2.device import best_device
 from model_gpt2 import GPT
 from space import look
-from space.folder import TABLE, check_parts, download, per_letter, read_metrics, source, start_id
+from space.folder import download, load, per_letter, read_metrics, start_id
 from space.limits import MAX_SECONDS, MAX_WAITING, Ask, Line, cores, number
 
 WINDOW = 400  # places of a text, its last ones, that can be looked at
@@ -41,9 +40,7 @@ class Loaded:
         """Read a folder or a repo of the Hub. Raises ValueError in one sentence."""
         folder = Path(folder_or_repo)
         folder = folder if folder.is_dir() else fetch(str(folder_or_repo), revision)
-        model, tokenizer = GPT.from_pretrained(folder), load_tokenizer(folder)
-        table = NGram.load(source(folder, TABLE)) if (folder / TABLE).exists() else None
-        check_parts(folder, model, tokenizer, table)
+        model, tokenizer, table = load(folder)
         card = {**read_metrics(folder), "parameters": model.num_params()}
         return cls(model, tokenizer, table, card, start_id(tokenizer, folder))
 

@@ -4,12 +4,10 @@ import concurrent.futures
 import http.client
 import json
 import math
+import os
 import random
 import shutil
 import socket
-import subprocess
-import sys
-import threading
 import time
 import urllib.request
 from html.parser import HTMLParser
@@ -21,7 +19,7 @@ import torch
 
 pytest.importorskip("gradio", reason="the app needs gradio: pip install -e .[ship]")
 from gradio_client import Client
-from tiny_app import CHARS, ROOT, pieces_folder, running_app, tiny_folder
+from tiny_app import CHARS, pieces_folder, tiny_folder
 
 from gpt2 import device
 from space import app, card, limits, look
@@ -42,10 +40,16 @@ def loaded(folder):
 
 @pytest.fixture(scope="module")
 def server(loaded):
-    """The app, served from this process; yields its address."""
-    demo, url = app.launch(prevent_thread_lock=True)
-    yield url.rstrip("/")
-    demo.close()
+    """The app, served from this process; yields its address. The environment names a proxy of the network:
+    who asks it for this machine gets no answer, so that the app must not.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("no_proxy", "NO_PROXY"):
+            patch.delenv(name)
+        patch.setenv("all_proxy", os.environ["http_proxy"])
+        demo, url = app.launch(prevent_thread_lock=True)
+        yield url.rstrip("/")
+        demo.close()
 
 
 def request(url: str, method: str, path: str, body: str | bytes = b"", kind="application/json", timeout=60):
@@ -112,15 +116,6 @@ def test_what_was_changed_of_a_wish_is_said(asked, words):
     assert ask.prompt == asked.get("prompt", "")[-limits.MAX_PROMPT:]  # the end is what the text goes on from
 
 
-def test_unknown_characters_are_listed_by_harmless_names():
-    """Catches an app that raises on "é2" or repeats a control character or markup in its notice."""
-    draft = writer.begin(limits.Ask.clean("caf\u00e9 2\u202e\x00\ud800#"))
-    assert draft.prompt == "cafe "
-    notice = draft.notices[0]
-    assert "2" in notice and "right-to-left override" in notice and "U+0000" in notice and "U+D800" in notice
-    assert not set(notice) & set("\u202e\x00\ud800<>&")
-
-
 @pytest.mark.parametrize("prompt", ["", "ROMEO:\n", "no \x00 such \u4e16", "x" * 100])
 def test_text_is_what_the_model_generates(prompt, loaded):
     """A second sampler: the app's text must be model.generate's, from nothing and past the context too."""
@@ -138,9 +133,9 @@ def test_line_serves_in_order_and_refuses_beyond_its_length():
     """Catches a queue without bound, one that overtakes, and a slot that a leaving visitor keeps."""
     line = limits.Line(slots=1, most=2)
     a, b, c = line.join(), line.join(), line.join()
-    with pytest.raises(limits.Busy, match="2|20 visitors"):
+    with pytest.raises(limits.Busy, match="20 visitors"):
         line.join()  # one at work, two waiting
-    assert line.ready(a, 0) == 0 and line.ready(b, 0) == 1 and line.ready(c, 0) == 2
+    assert [line.ready(ticket, 0) for ticket in (a, b, c)] == [0, 1, 2]
     line.leave(b)  # gave up while waiting
     assert line.ready(c, 0) == 1
     line.leave(a)
@@ -153,7 +148,7 @@ def test_line_never_runs_more_than_its_slots():
     """Catches a race that lets two visitors into one slot; 30 threads, so a false pass is unlikely."""
     line, at_work, most = limits.Line(slots=2, most=40), [], []
 
-    def visit():
+    def visit(_):
         ticket = line.join()
         while line.ready(ticket, 0.01):
             pass
@@ -163,11 +158,8 @@ def test_line_never_runs_more_than_its_slots():
         at_work.remove(ticket)
         line.leave(ticket)
 
-    threads = [threading.Thread(target=visit) for _ in range(30)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(20)
+    with concurrent.futures.ThreadPoolExecutor(30) as pool:
+        list(pool.map(visit, range(30)))
     assert max(most) == 2 and not line.tickets
 
 
@@ -300,17 +292,14 @@ def test_look_inside_takes_any_position(at, head):
     assert low == 1 <= at <= 3 and " at" in text and "<table" in bars and "mini" in attention
 
 
-@pytest.mark.parametrize("sent", [None, [], [3], [1, 5], {}, "x", [[1], {}], [9, -1, 10**9, 5],
-                                  [True, 1.5, None]])
-def test_look_inside_without_a_text(sent):
-    """An empty page that raises when its slider is touched, and ids that a hostile browser sends back."""
-    assert "Write something first" in app.on_look(sent, 1, [1, 1])[1]
-
-
-@pytest.mark.parametrize("n_prompt", [0, -7, 10**12])
-def test_look_inside_with_a_hostile_boundary(n_prompt):
-    """Catches a place of the beginning's end, sent back by the browser, that leads out of the text."""
-    assert app.on_look([n_prompt, *range(50)])[0].count("data-at=") == 50
+@pytest.mark.parametrize("sent, places", [
+    *((nothing, 0) for nothing in (None, [], [3], [1, 5], {}, "x", [[1], {}], [9, -1, 10**9, 5],
+                                   [True, 1.5, None])),
+    *(([n_prompt, *range(50)], 50) for n_prompt in (0, -7, 10**12))])
+def test_look_inside_at_what_a_hostile_browser_sends(sent, places):
+    """An empty page that raises when its slider is touched; ids, or an end of the prompt, out of the text."""
+    paper, bars, *_ = app.on_look(sent, None if places else 1, None if places else [1, 1])
+    assert paper.count("data-at=") == places and ("Write something first" in bars) == (not places)
 
 
 @pytest.mark.parametrize("n_prompt, length", [(990, 1000), (5, 700), (33, 40)])
@@ -392,7 +381,7 @@ def hostile_prompts(n: int, seed: int = 0) -> list:
 
 def test_hostile_prompts(server):
     """Any prompt that ends in an error, loses an answer, or comes back as markup or control characters."""
-    prompts = hostile_prompts(1000)
+    prompts = hostile_prompts(200)
     answers = crowd(server, [(prompt, 2, 0.7, None, 1) for prompt in prompts], 8)
     # no client would send it
     answers.append(call(server, raw='{"data": ["a\\ud800b\\udfff", 3, 0.7, null, 1]}'))
@@ -530,13 +519,6 @@ def test_a_port_that_cannot_be_had_is_one_sentence(folder, capsys, port, words):
     assert words in said and said.count("\n") == 1
 
 
-def test_a_proxy_of_the_network_is_not_asked_for_this_machine(folder):
-    """Catches an app that does not start, and a Client that waits, where http_proxy names a proxy."""
-    proxy = {name: "http://127.0.0.1:9" for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy")}
-    with running_app("--model", folder, no_proxy="", NO_PROXY="", **proxy) as url:
-        assert call(url, "A", 3, 0.7, None, 1)[0] == "complete"
-
-
 def no_numbers(folder):
     from model_gpt2 import GPT
 
@@ -600,15 +582,3 @@ def test_default_model_is_the_one_beside_the_app_or_the_one_that_is_named(tmp_pa
     assert app.default_model() == (str(tmp_path / "model"), None)
     (tmp_path / "model.json").write_text('{"model": "me/mine", "revision": "abc"}')
     assert app.default_model() == ("me/mine", "abc")
-
-
-def test_spaces_is_imported_before_torch_and_wraps_both_functions(tmp_path):
-    """Catches the import order that ZeroGPU refuses, and a function that would run without its card."""
-    (tmp_path / "spaces.py").write_text(
-        "import sys\nassert 'torch' not in sys.modules, 'torch came first'\nwrapped = []\n"
-        "def GPU(duration):\n    return lambda f: wrapped.append(f.__name__) or f\n")
-    code = ("import sys; sys.path[:0] = sys.argv[1:]; import spaces; from space import app; "
-            "print(spaces.wrapped)")
-    command = [sys.executable, "-c", code, str(tmp_path), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "['sample', 'inspect']", done.stderr[-800:]

@@ -1,4 +1,4 @@
-"""The app as a visitor meets it: Debian's Chromium, driven by Playwright, against the app as a process."""
+"""The app as a visitor meets it: Debian's Chromium, driven by Playwright. One app and one browser for all."""
 
 import json
 import re
@@ -9,7 +9,9 @@ import pytest
 pytest.importorskip("gradio", reason="the app needs gradio: pip install -e .[ship]")
 pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
 from playwright import sync_api as playwright
-from tiny_app import running_app, tiny_folder
+from tiny_app import tiny_folder
+
+from space import app
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -23,18 +25,13 @@ def address(tmp_path_factory):
     metrics = json.loads((folder / "metrics.json").read_text())
     metrics["corpus"]["examples"] = ["ROMEO:\n", "Good morrow, neighbour", "He kills her", "And then", "O no"]
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    with running_app("--model", folder) as url:
-        yield url
+    app.use(str(folder))
+    demo, url = app.launch(prevent_thread_lock=True)
+    yield url
+    demo.close()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
+ERRORS = []  # of every page
 # notes every length that the written text has had
 WATCH = """() => { window.lengths = new Set();
   new MutationObserver(() => window.lengths.add(document.querySelector('#paper .new')?.textContent.length))
@@ -43,29 +40,40 @@ RESTS = """() => /tok.s/.test(document.querySelector('#status .facts').textConte
   && document.querySelector('#paper .letters .ch.at')"""
 
 
-@pytest.fixture
-def visit(chromium, address):
-    """Open the page as a visitor with these habits; errors of the page fail the test."""
-    contexts, errors = [], []
+@pytest.fixture(scope="module")
+def open_page(address):
+    """Open the page as a visitor with these habits."""
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
-    def open_page(**habits):
-        context = chromium.new_context(**{"viewport": {"width": 1200, "height": 900}, **habits})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.on("pageerror", lambda e: errors.append(str(e)))
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.requests = []
-        page.on("request", lambda r: page.requests.append(r.url))
-        page.goto(address)
-        page.wait_for_selector("#paper .ch.at")
-        page.evaluate(WATCH)
-        return page
+        def visit(**habits):
+            page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}, **habits})
+            page.set_default_timeout(30_000)
+            page.requests = []
+            page.on("pageerror", lambda e: ERRORS.append(str(e)))
+            page.on("console", lambda m: ERRORS.append(m.text) if m.type == "error" else None)
+            page.on("request", lambda r: page.requests.append(r.url))
+            page.goto(address)
+            page.wait_for_selector("#paper .ch.at")
+            page.evaluate(WATCH)
+            return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not errors, errors
+        yield visit
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(open_page):
+    """A page that goes on from what an earlier test did, as a visitor's would."""
+    return open_page()
+
+
+@pytest.fixture(autouse=True)
+def no_errors():
+    """An error in a page's console fails the test."""
+    ERRORS.clear()
+    yield
+    assert not ERRORS
 
 
 def set_number(page, where: str, value):
@@ -98,9 +106,9 @@ def finished(page):
     return page.locator("#paper .paper").text_content()
 
 
-def test_first_sight_is_a_finished_text_with_the_panel_beside_it(visit):
+def test_first_sight_is_a_finished_text_with_the_panel_beside_it(open_page):
     """Catches an empty page, a panel below the fold, the text shown twice, a Stop that is loud while idle."""
-    page = visit(viewport={"width": 1280, "height": 720})
+    page = open_page(viewport={"width": 1280, "height": 720})
     paper, bars = page.locator("#paper").bounding_box(), page.locator("#bars").bounding_box()
     assert bars["x"] >= paper["x"] + paper["width"] and bars["y"] < 400 and paper["y"] < 400
     assert page.locator("#bars tbody tr").count() >= 8 and page.locator("#attention h3").count() == 1
@@ -109,9 +117,8 @@ def test_first_sight_is_a_finished_text_with_the_panel_beside_it(visit):
     assert page.locator("#stop").is_disabled()
 
 
-def test_text_streams_and_the_line_below_tells_speed_and_seed(visit, address):
+def test_text_streams_and_the_line_below_tells_speed_and_seed(page, address):
     """Catches a page that shows everything at the end, a seed that does not hold, a font from elsewhere."""
-    page = visit()
     text = write(page, tokens=300, seed=7)
     assert text.startswith("ROMEO:\n") and len(text) == 307
     assert len([n for n in page.evaluate("[...window.lengths]") if n]) >= 4
@@ -121,9 +128,8 @@ def test_text_streams_and_the_line_below_tells_speed_and_seed(visit, address):
     assert not outside and len(page.requests) > 5
 
 
-def test_stop_works_and_leaves_a_text_that_can_be_looked_into(visit):
+def test_stop_works_and_leaves_a_text_that_can_be_looked_into(page):
     """Catches a Stop that only hides the stream, and a stopped text that Look inside does not know."""
-    page = visit()
     begin(page, "A", tokens=1000)
     page.click("#go")
     page.wait_for_function("document.querySelector('#paper .new')?.textContent.length > 20")
@@ -135,9 +141,8 @@ def test_stop_works_and_leaves_a_text_that_can_be_looked_into(visit):
     assert page.locator("#paper .paper").text_content() == text and page.locator("#stop").is_disabled()
 
 
-def test_look_inside_by_mouse_and_by_keyboard(visit):
+def test_look_inside_by_mouse_and_by_keyboard(page):
     """Clicks that reach nothing, arrow keys that do not move, and bars that stay at the old letter."""
-    page = visit()
     write(page, prompt="ROMEO:\nWhy", seed=1)
     page.locator("#paper .ch").nth(20).click()
     page.wait_for_selector('#paper .ch.at[data-at="20"]')
@@ -155,9 +160,8 @@ def test_look_inside_by_mouse_and_by_keyboard(visit):
     page.wait_for_selector("#attention p:has-text('head 3 of layer 2')")  # it stays chosen
 
 
-def test_what_was_changed_or_left_out_is_said(visit):
+def test_what_was_changed_or_left_out_is_said(page):
     """Catches an error, silence, or markup from the beginning that becomes part of the page."""
-    page = visit()
     text = write(page, prompt="\u00e92 <b id=evil>{{7*7}}${1}\u202e\U0001f600", tokens=5, top_n="ten",
                  seed="x")
     assert text.startswith("e <b id=evil>{{7}}{}") or text.startswith("e <b id=evil>{{")
@@ -168,17 +172,15 @@ def test_what_was_changed_or_left_out_is_said(visit):
     assert page.locator("#evil").count() == 0 and "49" not in text
 
 
-def test_a_long_beginning_makes_no_long_page(visit):
+def test_a_long_beginning_makes_no_long_page(page):
     """10,000 letters that push everything 5,000 px down, and a pasted book that is lost or refused."""
-    page = visit()
     text = write(page, prompt="Why " * 10_000, tokens=30)
     assert page.evaluate("document.documentElement.scrollHeight") < 2000
     assert "at least 20,000" in page.locator("#status .note").text_content() and len(text) > 60
 
 
-def test_empty_beginning_and_keyboard_only(visit):
+def test_empty_beginning_and_keyboard_only(page):
     """Catches an app that needs a mouse or a prompt."""
-    page = visit()
     begin(page, "", tokens=20)
     page.focus("#prompt textarea")
     for _ in range(12):
@@ -189,9 +191,9 @@ def test_empty_beginning_and_keyboard_only(visit):
     assert len(finished(page)) == 21  # the start that it was given is shown too
 
 
-def test_phone_width(visit):
+def test_phone_width(open_page):
     """Catches a page that must be pushed sideways, and a text far below the button that makes it."""
-    page = visit(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page = open_page(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
     write(page, tokens=200)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator("#examples button").nth(1).bounding_box()["width"] > 150  # Good morrow, neighbour
@@ -214,9 +216,9 @@ CONTRAST = """(selector) => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read_in_light_and_dark_and_without_colour(visit, scheme):
+def test_text_can_be_read_in_light_and_dark_and_without_colour(open_page, scheme):
     """Catches dark text on a dark page (contrast of at least 4.5, WCAG AA), and what only a colour shows."""
-    page = visit(color_scheme=scheme)
+    page = open_page(color_scheme=scheme)
     write(page, prompt="ROMEO: 2", tokens=30)
     assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
     for selector in ("h1.top", ".card", ".paper .seed", ".paper .ch:not(.seed)", ".facts", ".status .note",
