@@ -20,6 +20,7 @@ import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import yaml
@@ -131,6 +132,14 @@ class Hub:
     def repo(self, kind: str, name: str) -> Repo:
         """A repo that must exist; kind is "models" or "spaces"."""
         return self.repos[(kind, name)]
+
+    def write_tree(self, kind: str, name: str, folder) -> Path:
+        """Put a repo's newest files into a folder, as the machine that runs a Space would."""
+        for path, data in self.repo(kind, name).files.items():
+            target = Path(folder, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        return Path(folder)
 
 
 ROUTES = []

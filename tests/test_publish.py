@@ -289,10 +289,7 @@ def test_a_gradio_space_runs_from_its_own_files_and_answers(hub, folder, tmp_pat
     model(hub, folder)
     space(hub, target="zero-a10g", wait=False)
     repo, revision = hub.repo("spaces", "reader/app"), hub.repo("models", "reader/mine").commits[-1][0]
-    for path, data in repo.files.items():
-        (file := tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
-    tree = tmp_path / "tree"
+    tree = hub.write_tree("spaces", "reader/app", tmp_path / "tree")
     assert json.loads((tree / "model.json").read_text()) == {"model": "reader/mine", "revision": revision}
     (tree / "spaces.py").write_text(ZERO_GPU)
     clean = {"PYTHONPATH": "", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"),
