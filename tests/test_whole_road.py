@@ -8,15 +8,21 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
+import types
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import NO_TEXT, ROOT
 
+from data.corpus import corpus_from_text
 from data.text import load_text
+from lab.ladder import Ladder
 from lab.notebook import NotebookError, read, write
 from lab.project import notebooks
 from lab.run import execute
+from model_gpt2 import GPT, GPTConfig
 from space.static_site import build_static, make_server
 from tests import texts
 
@@ -172,6 +178,25 @@ def test_a_text_of_ones_own_from_file_to_page(kind, project, tmp_path):
         assert written.count("\ufffd") < len(written) / 4
         written = written.replace("\ufffd", "")
     assert set(written) <= set(load_text(tmp_path / f"my {kind}.txt", quiet=True).text)
+
+
+# ---- a slow machine
+
+
+@pytest.mark.parametrize(("name", "kept"), [("tinyshakespeare", True), ("my novel", False)])
+def test_a_slow_processor_meets_the_kept_model_on_shakespeare_alone(name, kept, capsys):
+    """Catches an hour of waiting, a swap without a word, and 65 letters for a reader of another text."""
+    tiny = GPTConfig(block_size=8, vocab_size=3, n_layer=1, n_head=1, n_embd=8)
+    model = type("Kept", (GPT,), {"from_pretrained": classmethod(lambda cls, folder: cls(tiny))})
+    nothing = types.SimpleNamespace(show=lambda figure: None, curve=lambda *a, **more: None)
+    space = {"torch": torch, "time": time, "expected": 30, "corpus": corpus_from_text("ab\n" * 40, name),
+             "summit": tiny, "device": "cpu", "SUMMIT_STEPS": 1, "train_longer": lambda *a: [1.0],
+             "GPT": model, "exact_loss": lambda *a: 1.0, "ladder": Ladder([2.0]), "plots": nothing,
+             "counted": {"5 letters": types.SimpleNamespace(loss_in_windows=lambda *a: 1.2)},
+             "claim": lambda *a, **bounds: None}
+    [cell] = [cell for cell in read(ROOT / "gpt_dev.ipynb").cells if cell.id == "summit-train"]
+    exec(cell.source, space)
+    assert ("another model stands here" in capsys.readouterr().out) == kept == (not space["losses"])
 
 
 # ---- from one machine to another
