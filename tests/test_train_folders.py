@@ -213,7 +213,7 @@ def test_two_runs_in_one_folder(corpus, tmp_path):
     with pytest.raises(TrainError, match="just being taken"):
         Owner().take(tmp_path)
     other.kill()  # not yet waited for: a zombie is dead too
-    time.sleep(0.5)
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
     assert train(tiny(tmp_path, max_steps=2), corpus).progress.step == 2
     other.communicate()
     assert not (tmp_path / "owner.json").exists()
