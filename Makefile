@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python python3.13 python3.12 python3.11 pytho
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help env run test lab lint book notebooks readme
+.PHONY: help env run page test lab lint book notebooks readme
 
 help: ## what there is to type
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
@@ -19,6 +19,10 @@ env: ## make the environment that all of these use; they do it themselves when t
 
 run: env ## run all notebooks, print the ladder, make a book of this run (QUICK=1: about a minute each)
 	@$(PY) -m lab.walkthrough
+
+page: env ## train on your own text for five minutes, then open its page here: make page TEXT="my novel.txt"
+	@$(PY) train_gpt2.py --text "$(TEXT)" --preset cpu --out-dir out/mine --resume auto
+	@$(PY) -m space.static_site out/mine/best --serve 0
 
 test: env ## run the tests, on two cores, without network
 	@$(PY) -m pytest -n 2 --dist worksteal

@@ -149,7 +149,7 @@ def visit(page_folder, picture):
         page.wait_for_selector("#bars li")
         page.evaluate("document.getElementById('fast').checked = true")
         page.click("#go")
-        page.wait_for_function("document.getElementById('status').textContent.startsWith('Done')")
+        page.locator("#status", has_text="Done:").wait_for()
         page.screenshot(path=picture, full_page=True)
         shown, written = page.inner_text("body"), page.text_content("#text")
         browser.close()
