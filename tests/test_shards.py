@@ -26,7 +26,7 @@ def source(tmp_path):
     for name, content in {
         "a.txt": words(), "more/B.TXT": "green stones, and \u00e9t\u00e9\n" * 200,
         "notes.txt/c.txt": words(1500)[::-1],
-        ".ipynb_checkpoints/a-checkpoint.txt": words(), "__MACOSX/._a.txt": "\0\0\1", "._a.txt": "\0\0\2",
+        ".ipynb_checkpoints/a-checkpoint.txt": words(2500), "__MACOSX/._a.txt": "\0\0\1", "._a.txt": "\0\0\2",
         "picture.txt": b"\x89PNG\r\n\x1a\n", "empty.txt": "", "copy.txt": words() + "\n",
         "readme.md": "hello",
     }.items():
