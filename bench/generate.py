@@ -18,6 +18,7 @@ import importlib.util
 import statistics
 import time
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -58,7 +59,7 @@ class Ours:
         stamps = [time.perf_counter()]
         for _ in self.model.stream(prompt_ids(prompt), n, **SAMPLING, seed=0, use_cache=self.cache):
             stamps.append(time.perf_counter())
-        return differences(stamps)
+        return np.diff(stamps).tolist()
 
 
 class Theirs:
@@ -86,15 +87,11 @@ class Theirs:
         ids, self.stamps = prompt_ids(prompt), []
         self.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, **SAMPLING,
                             max_new_tokens=n, min_new_tokens=n, use_cache=True, pad_token_id=0, streamer=self)
-        return differences(self.stamps)
+        return np.diff(self.stamps).tolist()
 
 
 def prompt_ids(length):
     return torch.randint(0, 65, (1, length), generator=torch.Generator().manual_seed(length))
-
-
-def differences(stamps):
-    return [b - a for a, b in zip(stamps, stamps[1:], strict=False)]
 
 
 def tokens_a_second(subject, n):

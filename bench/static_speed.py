@@ -2,15 +2,14 @@
 
     python -m bench.static_speed [--model FOLDER] [--large FOLDER] [--draft FOLDER]
 
-Writes results/static_speed.json, a page a row. The small model is the project's own. The large one has
-the shape of gpt2-char (85.9 M parameters, float16); without --large its weights are random: speed does
-not depend on what they are, except with a draft model, whose proposals are kept as often as the two
-agree. Each row: letters a second as the page shows them (the model's own time, fast mode) at the start
-of a text and deep in the context; the first letter after the page's load event, where an address asks
-for a text at once; a prompt of 1,000 letters, from the field to the first new letter; the peak memory
-of the page's process above that of the same page without a model. "slowed 4x" stops the process three
-quarters of the time, worker and all; Chromium's own throttle slows the page's thread and not the
-worker. Linux only: memory is read from /proc.
+Writes results/static_speed.json, a page a row. The small model is the project's own; --large names one
+of gpt2-char's shape (85.9 M parameters, float16), --draft a small one that proposes letters to it. Rows
+of a model that is not named are left out. Each row: letters a second as the page shows them (the model's
+own time, fast mode) at the start of a text and deep in the context; the first letter after the page's
+load event, where an address asks for a text at once; a prompt of 1,000 letters, from the field to the
+first new letter; the peak memory of the page's process above that of the same page without a model.
+"slowed 4x" stops the process three quarters of the time, worker and all; Chromium's own throttle slows
+the page's thread and not the worker. Linux only: memory is read from /proc.
 """
 
 import contextlib
@@ -24,13 +23,10 @@ import threading
 import time
 from pathlib import Path
 
-import torch
-
 from bench import common
 from bench.browser import chromium, page_process, served
 from data.files import say
 from lab.project import ROOT
-from model_gpt2 import GPT, GPTConfig
 from space.static_site import build_static, halve
 
 SLICE = 0.02  # seconds of one turn of stop and go
@@ -53,14 +49,10 @@ FILL = """values => {
 
 def sites(place, small, large, draft):
     """{name of a model: the folder of its page}"""
-    if not large:
-        torch.manual_seed(0)
-        large = place / "large"
-        GPT(GPTConfig(vocab_size=65)).save_pretrained(large, dtype=torch.float16)
-        for name in ("tokenizer.json", "ngram5.npz"):
-            shutil.copyfile(Path(small, name), large / name)
-    found = {"small": build_static(small, place / "small"), "gpt2-char": build_static(large, place / "big")}
-    if draft:
+    found = {"small": build_static(small, place / "small")}
+    if large:
+        found["gpt2-char"] = build_static(large, place / "large")
+    if large and draft:
         site = found["gpt2-char with a draft"] = build_static(large, place / "draft")
         shutil.copytree(draft, site / "model" / "draft")
         halve(site / "model" / "draft")
@@ -159,8 +151,7 @@ def measure(folders):
 def main(argv=None):
     model = str(ROOT / "space" / "model")
     args = common.options(__doc__, argv, model=model, large="", draft="", out="static_speed.json")
-    config = {"small": "space/model", "large": "12 layers x 768, context 1024, F16", "prompt": PROMPT,
-              "weights": "trained" if args.large else "random"}
+    config = {"model": args.model, "large": args.large, "draft": args.draft, "prompt": PROMPT}
     with tempfile.TemporaryDirectory() as scratch:
         folders = sites(Path(scratch), args.model, args.large, args.draft)
         common.timed_result(common.RESULTS / args.out, config, None, lambda: measure(folders))
