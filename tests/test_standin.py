@@ -19,18 +19,18 @@ from data.shakespeare import eval_windows, get_batch
 
 
 @pytest.fixture(scope="module")
-def play():
-    return standin.make()
-
-
-@pytest.fixture(scope="module")
-def corpus(play):
+def corpus():
     """As a machine without any network has it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("GPT2_DATA", raising=False)
         patch.setenv("GPT2_DATA_URL", "http://127.0.0.1:9/")
         patch.setattr(shakespeare, "LOCAL_FILE", ROOT / "no such file")
         return shakespeare.load_corpus(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def play(corpus):
+    return corpus.text
 
 
 # --- the text ---
