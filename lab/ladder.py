@@ -9,14 +9,17 @@ from lab.machine import write_json
 
 
 class Ladder:
-    """Rungs in the order of climbing; `marks`: the n-grams' losses, nats a character, falling."""
+    """Rungs in the order of climbing; `marks`: the n-grams' losses, nats a character.
+
+    On a small text the longer tables are the worse ones: a mark counts as passed after those before it.
+    """
 
     def __init__(self, marks):
         self.marks, self.rungs = list(marks), []
 
     def passed(self, loss):
-        """How many letters one must count to be as good: the largest n whose mark is >= `loss`, or 0."""
-        return sum(loss <= mark for mark in self.marks)
+        """How many letters one must count to be as good: the marks in a row that `loss` has reached."""
+        return next((n for n, mark in enumerate(self.marks) if not loss <= mark), len(self.marks))
 
     def mark(self, loss):
         n = self.passed(loss)

@@ -65,6 +65,14 @@ def test_marks_that_a_loss_has_passed(loss, n):
     assert Ladder(MARKS).passed(loss) == n
 
 
+def test_a_mark_that_is_worse_than_the_one_before_is_not_passed_alone(capsys):
+    """A small text of many symbols: "as good as counting 1 letter" beside a loss that is worse than that."""
+    ladder = Ladder([6.4, 6.7, 5.7, 5.8])
+    ladder.add("a", 6.5)
+    assert "no mark passed | next mark: 1 letter, 6.400" in capsys.readouterr().out
+    assert [ladder.passed(loss) for loss in (6.0, 5.75, 5.6, float("nan"))] == [2, 2, 4, 0]
+
+
 def test_ladder_line_names_passed_mark_next_mark_and_change(capsys, tmp_path):
     """The reader must see what was passed, what comes next, and a rung that got worse."""
     ladder = Ladder(MARKS)

@@ -198,7 +198,11 @@ worker.addEventListener("error", ({ message = "no reason given" }) => {
 });
 
 /** How many letters counting needs to be as good: the marks that this loss has passed. */
-const passed = (loss) => marks.filter((mark) => loss < mark).length;
+/** The marks in a row that a loss has passed: on a small text a longer table may be the worse one. */
+function passed(loss) {
+  const first = marks.findIndex((mark) => !(loss < mark));
+  return first < 0 ? marks.length : first;
+}
 
 // ---------------------------------------------------------------- the picture
 
