@@ -98,7 +98,8 @@ def measure(args):
         if not args.minutes:
             runs.append(run("reference", seed, None, REFERENCE))
             ours = {**SHORT, **ours}
-        runs.append(run("ours", seed, 60 * args.minutes or runs[-1]["wall_s"], ours))
+        budget = 60 * args.minutes if args.minutes else runs[-1]["wall_s"]
+        runs.append(run("ours", seed, budget, ours))
     return {"summary": summary(runs), "runs": runs, "corpus": runs[0]["corpus"]}
 
 

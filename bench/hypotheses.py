@@ -26,12 +26,13 @@ RESULT = common.RESULTS / "hypotheses.json"
 
 def planned(name, against="", expected="", change="{}"):
     """What a row says before it is run: its name, what it is read beside, what is expected, its settings."""
-    rows, known = {row["name"]: row for row in reversed(read_json(RESULT)["rows"])}, against or name
-    if known not in rows:
-        raise DataError(f"There is no row {known!r}: choose from {', '.join(reversed(rows))}.")
+    rows = {row["name"]: row for row in reversed(read_json(RESULT)["rows"])}
+    base = against or name
+    if base not in rows:
+        raise DataError(f"There is no row {base!r}: choose from {', '.join(reversed(rows))}.")
     if not against:
         return {key: rows[name][key] for key in ("name", "against", "expected", "settings")}
-    settings = {**rows[against]["settings"], **json.loads(change)}
+    settings = {**rows[base]["settings"], **json.loads(change)}
     return {"name": name, "against": against, "expected": expected, "settings": settings}
 
 

@@ -41,8 +41,7 @@ class Survey:
         self.lines: dict[int, bool] = {}  # long lines of validation, and whether they are in train too
         self._first_with = {}  # {hash of a text: its file}
         found = [(path, why) for path, why in walk(folder) if why or path.is_file()]
-        size = sum(path.stat().st_size for path, why in found if not why)
-        self._every = 1 + size // MUCH_TEXT
+        self._every = 1 + sum(path.stat().st_size for path, why in found if not why) // MUCH_TEXT
         for path, why in found:
             if why := why or self._take(path):
                 self.skipped.setdefault(why, []).append(str(path))
@@ -76,8 +75,11 @@ class Survey:
 
     def report(self) -> list[str]:
         """What was passed over and why, a line for each reason."""
-        return [f"skipped ({why}): {', '.join(paths[:3])}" + f" and {len(paths) - 3} more" * bool(paths[3:])
-                for why, paths in self.skipped.items()]
+        lines = []
+        for why, paths in self.skipped.items():
+            more = f" and {len(paths) - 3} more" if paths[3:] else ""
+            lines.append(f"skipped ({why}): {', '.join(paths[:3])}{more}")
+        return lines
 
     def warning(self) -> str:
         """A sentence where validation's long lines were seen in train, else ""."""
