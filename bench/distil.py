@@ -10,14 +10,15 @@ batches are the same.
 import argparse
 from pathlib import Path
 
+from bench import common
 from data.files import say
 from data.shakespeare import load_corpus
 from gpt2.runlog import read_history
-from lab.machine import markdown, write_result
+from lab.machine import write_result
 from lab.project import ROOT, read_json
 from train_gpt2 import TrainConfig, train
 
-RESULT = ROOT / "results" / "distil.json"
+RESULT = common.RESULTS / "distil.json"
 STEPS = 12_000  # of 2,048 letters: 24 passes over the text
 SETTINGS = dict(minutes=0.0, max_steps=STEPS, teacher_weight=1.0, eval_every=1000, best_dtype="fp16",
                 resume="auto", log_every=0, bar=False, tensorboard=False)
@@ -34,12 +35,10 @@ def row(name, folder):
 
 def table_markdown():
     """The student on the text alone and with teachers."""
-    rows = read_json(RESULT).get("rows", [])
-    if not rows:
-        return "Not yet measured."
-    head = ["student of 4 layers x 160, targets from", "letters", "exact validation, windows of 128"]
-    return markdown(head,
-                    [[r["name"], f"{r['tokens'] / 1e6:.1f} M", f"**{r['val_loss']:.4f}**"] for r in rows])
+    rows = [[r["name"], f"{r['tokens'] / 1e6:.1f} M", f"**{r['val_loss']:.4f}**"]
+            for r in read_json(RESULT).get("rows", [])]
+    return common.table(["student of 4 layers x 160, targets from", "letters",
+                         "exact validation, windows of 128"], rows)
 
 
 def main():
@@ -55,8 +54,7 @@ def main():
     folders = {name: args.out / name.replace(" ", "-") for name in runs}
     rows = [row(name, folder) for name, folder in folders.items() if (folder / "best").is_dir()]
     write_result(RESULT, SETTINGS, corpus, rows=rows)
-    for r in rows:
-        say(f"{r['name']}: exact validation {r['val_loss']:.4f} at step {r['step']:,}")
+    say(table_markdown())
 
 
 if __name__ == "__main__":

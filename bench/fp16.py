@@ -7,20 +7,20 @@ are of interest: a CPU has no fp16 units, so nothing is said of speed, and the w
 768 takes it over a minute.
 """
 
-import argparse
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
 
+from bench import common
 from data.files import say
 from data.shakespeare import load_corpus
-from lab.machine import markdown, write_result
-from lab.project import ROOT, read_json
+from lab.machine import markdown
+from lab.project import read_json
 from train_gpt2 import TrainConfig, train
 
-RESULT = ROOT / "results" / "fp16.json"
-SHAPE = dict(n_layer=12, n_head=12, n_embd=192, block_size=64, batch_size=4, tokens_per_step=512, minutes=0.0,
-             eval_every=10**6, tensorboard=False, sample_chars=0, log_every=10, bar=False, warmup_steps=10)
+RESULT = common.RESULTS / "fp16.json"
+SHAPE = {**common.QUIET, **dict(n_layer=12, n_head=12, n_embd=192, block_size=64, batch_size=4,
+                                tokens_per_step=512, minutes=0.0, eval_every=10**6, warmup_steps=10)}
 
 
 def run(precision, steps, corpus):
@@ -63,18 +63,18 @@ def table_markdown():
             f"steps skipped: {len(fp16['skipped'])}.")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=50)
-    steps, corpus = parser.parse_args().steps, load_corpus(quiet=True)
+def measure(steps, corpus):
     runs = [run(precision, steps, corpus) for precision in ("fp16", "bf16")]
+    figure(runs, RESULT.with_suffix(".png"))
     apart = max(abs(a - b) for a, b in zip(runs[0]["loss"], runs[1]["loss"], strict=True))
-    write_result(RESULT, {**SHAPE, "max_steps": steps}, corpus, runs=runs,
-                 largest_difference=apart)
-    figure(runs, ROOT / "results" / "fp16.png")
-    say(f"fp16 {runs[0]['loss'][-1]:.4f}, bf16 {runs[1]['loss'][-1]:.4f} after {steps} steps; at most "
-        f"{apart:.4f} apart; skipped: {runs[0]['skipped']}")
+    return {"runs": runs, "largest_difference": apart}
+
+
+def main(argv=None):
+    steps, corpus = common.options(__doc__, argv, steps=50).steps, load_corpus(quiet=True)
+    common.timed_result(RESULT, {**SHAPE, "max_steps": steps}, corpus, lambda: measure(steps, corpus))
+    say(table_markdown())
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

@@ -13,26 +13,21 @@ from dataclasses import replace
 
 import torch
 
+from bench.common import QUIET, RESULTS, seconds
 from data.files import say
 from data.shakespeare import load_corpus
 from gpt2.plan import flops_per_token, model_config
 from lab.machine import write_result
-from lab.project import ROOT
 from train_gpt2 import TrainConfig, train
 
 STEP = dict(n_layer=12, n_head=12, n_embd=768, block_size=256, batch_size=8, tokens_per_step=8192,
-            precision="bf16", minutes=0.0, max_steps=6, eval_every=10**6, tensorboard=False, sample_chars=0,
-            log_every=0, bar=False)
+            precision="bf16", minutes=0.0, max_steps=6, eval_every=10**6, **QUIET)
 
 
 def peak(n=3072, repeats=5):
     """Operations a second of the fastest of some products of two (n, n) matrices in bf16."""
-    a, b, seconds = torch.randn(n, n).bfloat16(), torch.randn(n, n).bfloat16(), []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - began)
-    return 2 * n**3 / min(seconds)
+    a, b = torch.randn(n, n).bfloat16(), torch.randn(n, n).bfloat16()
+    return 2 * n**3 / min(seconds(lambda: a @ b) for _ in range(repeats))
 
 
 def newton_schulz(width, layers, steps=5):
@@ -46,16 +41,16 @@ def main():
     config = TrainConfig.preset_of("cpu", **STEP)
     short = replace(corpus, val=corpus.val[:257])  # validation is not timed
     history = [r for r in train(config, short).history if "loss" in r][1:]  # the first one warms up
-    seconds = statistics.median(r["dt_ms"] for r in history) / 1000
+    took = statistics.median(r["dt_ms"] for r in history) / 1000
     tokens, best = config.tokens_per_step, max(before, peak())
     model = tokens * flops_per_token(model_config(config, 65))
     muon = newton_schulz(config.n_embd, config.n_layer)
-    write_result(ROOT / "results" / "summit_step.json", STEP, corpus, seconds=round(time.time() - began, 1),
-                 threads=torch.get_num_threads(), step_s=seconds, tok_s=tokens / seconds,
+    write_result(RESULTS / "summit_step.json", STEP, corpus, seconds=round(time.time() - began, 1),
+                 threads=torch.get_num_threads(), step_s=took, tok_s=tokens / took,
                  peak_gflops=best / 1e9, model_tflop=model / 1e12, muon_tflop=muon / 1e12,
-                 share_of_peak=(model + muon) / seconds / best)
-    say(f"{seconds:.1f} s a step of {tokens:,} letters, {tokens / seconds:.0f} letters a second: "
-        f"{(model + muon) / seconds / best:.0%} of {best / 1e9:.0f} GFLOP/s, "
+                 share_of_peak=(model + muon) / took / best)
+    say(f"{took:.1f} s a step of {tokens:,} letters, {tokens / took:.0f} letters a second: "
+        f"{(model + muon) / took / best:.0%} of {best / 1e9:.0f} GFLOP/s, "
         f"Muon {muon / (model + muon):.0%} of it")
 
 
