@@ -53,7 +53,8 @@ def main():
         train(TrainConfig.preset_of("cpu", **SETTINGS, teacher=teacher, out_dir=str(folder)), corpus)
     folders = {name: args.out / name.replace(" ", "-") for name in runs}
     rows = [row(name, folder) for name, folder in folders.items() if (folder / "best").is_dir()]
-    write_result(RESULT, SETTINGS, corpus, rows=rows)
+    if rows:  # a report without any run keeps what is there
+        write_result(RESULT, SETTINGS, corpus, rows=rows)
     say(table_markdown())
 
 
