@@ -26,8 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from data.batches import eval_windows, get_batch, shuffled_batch
 from data.files import DataError, say
 from data.tokenizer import TokenizerError
-from gpt2.accuracy import complete
-from gpt2.best import write_best
+from gpt2.best import complete, write_best
 from gpt2.checkpoint import save_best, save_checkpoint
 from gpt2.corpus import check_data, load_data
 from gpt2.device import DTYPES, NAMES, choose_precision, get_rng, pick_device, pick_precision, set_rng
@@ -466,9 +465,9 @@ def identity_of(run):
 
 def main(argv=None):
     try:
-        config, plan, summary = parse_command(argv)
-        if plan or summary:
-            show_plan(config, summary)
+        config, only_plan = parse_command(argv)
+        if only_plan:
+            show_plan(config)
         else:
             train(config)
         return 0

@@ -5,8 +5,16 @@ import functools
 import json
 from pathlib import Path
 
+import torch
+
+from data.batches import eval_windows
 from data.files import write_atomic
 from data.ngram import NGram
+from gpt2.plan import eval_batch
+from model_gpt2 import GPT
+
+HELDOUT = 1200  # characters of validation text that a page may use for a guessing game
+PUBLIC = ("tinyshakespeare", "standin")  # texts that everybody may read: only these are shown
 
 
 def write_best(folder, model, corpus, metrics, dtype):
@@ -27,3 +35,47 @@ def letter_counts(corpus):
     """(the 5-gram of a corpus' training text, its exact loss on the validation text)."""
     counts = NGram(5, corpus.tokenizer.vocab_size).fit(corpus.train.numpy())
     return counts, float(counts.loss(corpus.val.numpy()))
+
+
+# ---- How often the likeliest next symbol is the one that comes: a number that needs no logarithm
+
+
+def complete(folder, corpus, device="cpu"):
+    """Add such shares, in 0..1, to the metrics.json of a model folder; no folder, nothing to do.
+
+    And a piece of unseen text for the page's guessing game, where the text is public.
+    """
+    path, counts = Path(folder) / "metrics.json", Path(folder) / "ngram5.npz"
+    if not path.is_file():
+        return
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["accuracy"] = accuracy(GPT.from_pretrained(folder).to(device), corpus.val)
+    if counts.is_file():
+        metrics["ngram_accuracy"] = ngram_accuracy(NGram.load(counts), corpus.val.numpy())
+    if corpus.name in PUBLIC and hasattr(corpus, "val_text"):
+        metrics["heldout"] = corpus.val_text[:HELDOUT].rpartition("\n")[0]
+    write_atomic(path, json.dumps(metrics, indent=2))
+
+
+@torch.no_grad()
+def accuracy(model, ids):
+    """Share of the targets of ids (N,) whose likeliest guess is right: the windows of `evaluate`."""
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    right = 0
+    with torch.autocast(device.type, enabled=False):
+        for x, y in eval_windows(ids, model.config.block_size, eval_batch(model.config)):
+            logits = model(x.to(device))[0]  # (B, T, V)
+            right += (logits[..., : model.config.n_tokens].argmax(-1) == y.to(device)).sum().item()
+    model.train(was_training)
+    return right / (len(ids) - 1)
+
+
+def ngram_accuracy(table, ids, size=20_000):
+    """The same for letter counts (data.ngram.NGram), which read across the windows' edges; ids: an array."""
+    right, before = 0, table.n - 1
+    for start in range(0, len(ids) - 1, size):  # a part at a time: every guess is a row of V numbers
+        first = max(0, start - before)  # the letters that the part's first guess looks back on
+        guesses = table.probs(ids[first : min(start + size, len(ids) - 1)]).argmax(1)[start - first :]
+        right += int((guesses == ids[start + 1 : start + 1 + size]).sum())
+    return right / (len(ids) - 1)

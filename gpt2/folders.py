@@ -55,13 +55,14 @@ def fetch_copy(config, identity, warn):
     here, copy = look_into(c.out_dir, whole=True), look_into(c.copy_to, whole=True)
     if copy is None and not has_run(c.out_dir):
         raise unreadable(c.copy_to)
-    if copy and (here is None or here["step"] < copy["step"] and same_run(here["config"], identity)):
+    if copy and (here is None or here["step"] < copy["step"] and not differences(here["config"], identity)):
         warn(f"going on from the copy in {c.copy_to}, which stands at step {copy['step']}")
         copy_run(c.copy_to, c.out_dir)
 
 
 def take_folder(folder, owner):
-    if not_mounted(folder):
+    on_drive = os.path.abspath(folder).startswith(DRIVE + os.sep)
+    if on_drive and not os.path.ismount(DRIVE):  # the folder would be made up, and lost in silence
         raise TrainError(f"{folder} lies on Google Drive, which is not mounted: run `from "
                          f"google.colab import drive; drive.mount('{DRIVE}')` first, or name another folder.")
     try:
@@ -69,12 +70,6 @@ def take_folder(folder, owner):
         owner.take(folder)
     except OSError as error:
         raise disk_error(error, f"into {folder}") from error
-
-
-def not_mounted(folder):
-    """Whether a folder is meant to be on Colab's Drive while none is there: it would be lost in silence."""
-    inside = os.path.abspath(folder).startswith(DRIVE + os.sep)
-    return inside and not os.path.ismount(DRIVE)
 
 
 def refuse_a_run(folder, flag):
@@ -87,10 +82,6 @@ def differences(saved, now):
     """What decides the numbers and is not the same; a setting that an older checkpoint lacks is no matter."""
     return [f"{name} {saved[name]!r} there, {now[name]!r} here" for name in now
             if name != "horizon" and name in saved and saved[name] != now[name]]
-
-
-def same_run(saved, now):
-    return not differences(saved, now)
 
 
 def refuse_another_run(saved, now, folder, flag="--out-dir", warn=lambda text: None):
@@ -143,7 +134,7 @@ def make_copy(config, step, identity):
     """
     source, target = config.out_dir, config.copy_to
     there = look_into(target)
-    if there and not same_run(there["config"], identity):
+    if there and differences(there["config"], identity):
         return ", which now holds another run."
     if there and there["step"] > step:
         there = look_into(target, whole=True)

@@ -16,7 +16,7 @@ from data.files import say
 from gpt2.corpus import vocabulary_size
 from gpt2.device import choose_precision, pick_device
 from gpt2.errors import TrainError
-from model_gpt2 import GPT, GPTConfig
+from model_gpt2 import GPTConfig
 
 MB = 1e6
 EVAL_BYTES = 2**28  # of logits at once in an evaluation
@@ -187,13 +187,11 @@ def try_compile(model, micro, T, dtype, device, say):
 # ---- In words
 
 
-def show_plan(config, summary=False):
-    """--plan and --summary: what the run would need, without running it."""
+def show_plan(config):
+    """--plan: what the run would need, without running it."""
     device = pick_device(config.device)
     dtype, _, reason = choose_precision(config, device)
     g = model_config(config, vocabulary_size(config))
-    if summary:
-        say(summary_text(GPT(g)))
     share = config.sequences // int(os.environ.get("WORLD_SIZE", 1))
     micro = share if config.batch_size == "auto" else min(config.batch_size, share)
     say(f"{config.preset}: {reason}")
@@ -237,14 +235,3 @@ def disk_text(config, g):
             there = f", {free / MB:,.0f} MB free{short}" if free is not None else ""
             lines.append(f"disk: {folder} takes up to {needs / MB:,.0f} MB{there}")
     return lines
-
-
-def summary_text(model):
-    """torchinfo's table of the layers, or a sentence where torchinfo is missing."""
-    try:
-        import torchinfo
-    except ImportError:
-        return "The summary needs the package torchinfo: pip install torchinfo"
-    x = torch.zeros(1, model.config.block_size, dtype=torch.long)
-    return str(torchinfo.summary(model, input_data=x, depth=4, verbose=0, device="cpu",
-                                 col_names=("input_size", "output_size", "num_params")))

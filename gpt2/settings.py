@@ -248,7 +248,7 @@ def check_windows(c):
 
 
 def parse_command(argv=None):
-    """Arguments -> (TrainConfig, whether --plan, whether --summary). Raises TrainError in one sentence."""
+    """Arguments -> (TrainConfig, whether --plan). Raises TrainError in one sentence."""
     parser = make_parser()
     args, unknown = parser.parse_known_args(argv)
     if unknown:
@@ -256,9 +256,9 @@ def parse_command(argv=None):
         raise TrainError(f"Unknown argument {unknown[0]!r}{did_you_mean(unknown[0].split('=')[0], known)}: "
                          "--help lists them all.")
     given = {name: value for name, value in vars(args).items() if value is not None}
-    plan, summary, preset = given.pop("plan"), given.pop("summary"), given.pop("preset", "cpu")
+    only_plan, preset = given.pop("plan"), given.pop("preset", "cpu")
     given.setdefault("out_dir", os.path.join("out", preset))
-    return TrainConfig.preset_of(preset, **given), plan, summary
+    return TrainConfig.preset_of(preset, **given), only_plan
 
 
 class OneSentence(argparse.ArgumentParser):
@@ -273,8 +273,6 @@ def make_parser():
                          description="Train a GPT-2. Choose a preset; the other flags change its settings.")
     parser.add_argument("--plan", action="store_true",
                         help="only show parameters, memory and arithmetic, by formula")
-    parser.add_argument("--summary", action="store_true",
-                        help="only show the layers (torchinfo) and the plan")
     for f in dataclasses.fields(TrainConfig):
         text = f.metadata["help"] + (f" [{f.default}]" if f.default != "" else "")
         parser.add_argument(flag(f.name), help=text.replace("%", "%%"), **how_to_parse(f))

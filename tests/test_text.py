@@ -1,7 +1,5 @@
 """data/text.py and data/decode.py: any text in, or one sentence; nothing changed in silence."""
 
-import json
-
 import pytest
 
 from data import shakespeare, text
@@ -10,8 +8,6 @@ from data.files import DataError
 from data.ngram import NGram, marks
 from data.text import load_text
 from data.tokenizer import BPETokenizer, load_tokenizer
-from gpt2 import accuracy
-from model_gpt2 import GPT, GPTConfig
 from tests import texts
 
 RUSSIAN = "Он сидел у окна и смотрел на дорогу; потом встал, вышел и не вернулся.\n" * 40
@@ -231,20 +227,3 @@ def test_the_console_never_ends_it(load, monkeypatch, tmp_path):
     assert b"?????.txt" in (tmp_path / "console").read_bytes()
     console.close()
     assert text.main([str(path)]) == 0
-
-
-# --- what reads the table of counts ---
-
-
-def test_accuracy_without_a_table_is_said(load, tmp_path, capsys):
-    """Catches "of the 5-gram 0.000000" for a model in pieces, and numbers measured on another text."""
-    corpus = load(texts.han(9000))
-    GPT(GPTConfig(16, corpus.tokenizer.vocab_size, 1, 1, 8)).save_pretrained(tmp_path / "m")
-    corpus.tokenizer.save(tmp_path / "m")
-    (tmp_path / "m" / "metrics.json").write_text(json.dumps({"corpus": corpus.facts()}))
-    accuracy.main([str(tmp_path / "m"), "--text", str(tmp_path / "mine.txt")])
-    assert capsys.readouterr().out.splitlines()[-1].endswith(", no table of counts lies beside it")
-    load(texts.verse(), "other.txt")
-    with pytest.raises(SystemExit):
-        accuracy.main([str(tmp_path / "m"), "--text", str(tmp_path / "other.txt")])
-    assert "was trained on mine.txt, not on other.txt" in capsys.readouterr().err

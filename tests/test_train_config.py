@@ -71,7 +71,7 @@ def test_a_command_is_the_run():
 
 def test_a_new_context_alone_is_enough():
     """--block-size 100 refused, because tokens a step and micro-batch of the preset no longer fit."""
-    c, _, _ = parse_command(["--preset", "quick", "--block-size", "100"])
+    c, _ = parse_command(["--preset", "quick", "--block-size", "100"])
     assert c.tokens_per_step % 100 == 0 and c.batch_size <= c.sequences
 
 

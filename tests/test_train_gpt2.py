@@ -15,7 +15,7 @@ from data.corpus import corpus_from_text
 from data.ngram import NGram
 from data.tokenizer import BPETokenizer
 from gpt2 import device, plan
-from gpt2.accuracy import accuracy, ngram_accuracy
+from gpt2.best import accuracy, ngram_accuracy
 from gpt2.runlog import log_line
 from model_gpt2 import GPT, GPTConfig
 from tests import runs
