@@ -2,23 +2,15 @@
 
 import dataclasses
 import json
+import runpy
 import shlex
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from gpt2.errors import TrainError
 from gpt2.settings import NO_END, PRESETS, TrainConfig, as_command, flag, make_parser, parse_command
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_can_be(name):
-    """A preset whose own values do not go together."""
-    TrainConfig.preset_of(name).check()
+from tests.runs import ROOT
 
 
 @pytest.mark.parametrize("command, says", [
@@ -34,39 +26,43 @@ def test_presets_can_be(name):
     ("train", "Unknown argument 'train'"), ("--resume maybe", "overwrite"), ("--minutes -1", "at least 0"),
     ("--windows 100:1", "part of --tokens-per-step"), ("--windows 64", "shares that make 1"),
     ("--text a.txt --data b", "two texts"), ("--copy-to ./out/cpu", "--out-dir itself"),
-    ("--copy-to train_gpt2.py", "is a file")])
-def test_one_sentence_for_what_cannot_be(command, says):
+    ("--copy-to train_gpt2.py", "is a file"), ("--keep-steps 0,ten", "whole numbers with commas")])
+def test_one_sentence_for_what_cannot_be(command, says, monkeypatch):
     """A traceback, a page of usage, or a mistake that is found after the model is built."""
+    monkeypatch.chdir(ROOT)
     with pytest.raises(TrainError) as error:
         parse_command(command.split())
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
-def test_from_the_shell_too():
+def test_from_the_shell_too(monkeypatch, capsys):
     """The sentence must reach the shell alone, with an exit code that scripts can see."""
-    command = [sys.executable, "train_gpt2.py", "--preset", "gpt3"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout == "" and "gpt2-char" in done.stderr
-    assert done.stderr.count("\n") == 1
+    monkeypatch.setattr(sys, "argv", ["train_gpt2.py", "--preset", "gpt3"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "train_gpt2.py"), run_name="__main__")
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and out == "" and "gpt2-char" in err and err.count("\n") == 1
 
 
 def test_every_field_is_a_flag_with_help():
-    """A field without its comment, which is its help."""
+    """A field without its comment, which is its help; a preset whose own values do not go together."""
     text = " ".join(make_parser().format_help().split())
     for f in dataclasses.fields(TrainConfig):
         assert flag(f.name) in text, f.name
     assert all(action.help for action in make_parser()._actions)
-    assert all(name in text for name in PRESETS)
+    for name in PRESETS:
+        assert name in text and TrainConfig.preset_of(name)
 
 
-def test_a_command_is_the_run():
+@pytest.mark.parametrize("preset, changes", [
+    ("gpt2-char", dict(batch_size="auto", out_dir="out/my run", compile=True)),
+    ("quick", dict(bias=False, tensorboard=True, dropout=0.2, out_dir="x")),
+    ("cpu", dict(lr=1e-4, out_dir="x"))])
+def test_a_command_is_the_run(preset, changes):
     """The line that a stopped run prints, and that starts another run."""
-    for c in (TrainConfig.preset_of("gpt2-char", batch_size="auto", out_dir="out/my run", compile=True),
-              TrainConfig.preset_of("quick", bias=False, tensorboard=True, dropout=0.2, out_dir="x"),
-              TrainConfig.preset_of("cpu", lr=1e-4, out_dir="x")):
-        words = shlex.split(as_command(c))
-        assert words[:2] == ["python", "train_gpt2.py"]
-        assert parse_command(words[2:])[0] == c
+    c = TrainConfig.preset_of(preset, **changes)
+    words = shlex.split(as_command(c))
+    assert words[:2] == ["python", "train_gpt2.py"] and parse_command(words[2:])[0] == c
 
 
 def test_a_new_context_alone_is_enough():
@@ -95,9 +91,6 @@ def test_unknown_setting_from_python():
 def test_the_recorded_runs_can_be_started():
     """A command in the table of runs that is refused at the door, or counts its epochs wrong."""
     runs = json.loads((ROOT / "results" / "training_runs.json").read_text())["runs"]
-    assert len(runs) == 5
-    for run in runs:
-        words = shlex.split(run["command"])
-        assert words[:2] == ["python", "train_gpt2.py"] and parse_command(words[2:])[0].max_steps > 0
-    sixty = parse_command(shlex.split(runs[3]["command"])[2:])[0]
-    assert sixty.max_steps == 60 * (1_003_854 // sixty.tokens_per_step)
+    configs = [parse_command(shlex.split(run["command"])[2:])[0] for run in runs]
+    assert len(runs) == 5 and all(run["command"].startswith("python train_gpt2.py ") for run in runs)
+    assert configs[3].max_steps == 60 * (1_003_854 // configs[3].tokens_per_step)

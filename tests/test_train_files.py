@@ -1,12 +1,10 @@
 """gpt2/checkpoint.py: checkpoints that survive kills, damage, full disks; runs that go on bit for bit."""
 
+import importlib
 import json
-import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 import types
 from pathlib import Path
@@ -16,115 +14,85 @@ import torch
 
 import train_gpt2
 from data.corpus import corpus_from_text
-from data.shards import write_shards
 from gpt2 import runlog
 from gpt2.checkpoint import load_checkpoint, save_checkpoint
 from model_gpt2 import GPT
-from tests.runs import ROOT, same, tiny, until, words
-from train_gpt2 import TrainError, train
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    return corpus_from_text(words(), "words")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    (folder / "texts").mkdir()
-    (folder / "texts" / "a.txt").write_text(words())
-    write_shards(folder / "texts", folder / "shards", say=lambda line: None)
-    return str(folder / "shards")
+from tests.runs import forkserver, raising, run, same, tiny, until, words
+from train_gpt2 import TrainError
 
 
 def result_of(folder):
     """What must not depend on interruptions: weights, moments, generators, the history without its times."""
     saved = load_checkpoint(folder)
     saved = {k: saved[k] for k in ("model", "optimizer", "scaler", "rng", "step", "best")}
-    times = ("dt_ms", "tok_s")
     history = [json.loads(line) for line in open(Path(folder) / "history.jsonl")]
-    return saved, [{k: v for k, v in r.items() if k not in times} for r in history]
+    return saved, [{k: v for k, v in r.items() if k not in ("dt_ms", "tok_s")} for r in history]
 
 
 # ---- resume
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_resume_is_bit_exact(corpus, tmp_path, kind, precision):
+@pytest.mark.parametrize("kind, precision", [("adamw", "fp32"), ("muon", "bf16"), ("muon", "fp16")])
+def test_resume_is_bit_exact(tmp_path, kind, precision):
     """Anything that last.pt forgets: a moment, the scaler, the generator, the place in the data."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(tiny(whole, optimizer=kind, precision=precision), corpus)
-    for stop in (7, 10, 13):
-        settings = tiny(parts, optimizer=kind, precision=precision)
-        train(settings, corpus, until(stop))
+    settings = dict(optimizer=kind, precision=precision)
+    run(tmp_path / "whole", **settings)
+    for stop in (4, 6, 7, 12):
+        run(tmp_path / "parts", until(stop), **settings)
         torch.rand(5)  # another session has another random state
-    train(tiny(parts, optimizer=kind, precision=precision), corpus)
-    assert same(result_of(whole), result_of(parts))
-
-
-def test_a_crash_between_checkpoints(corpus, tmp_path):
-    """Steps that are done again after a crash stand twice in the history, and twice in every picture."""
-    class Crash(Exception):
-        pass
-
-    def callback(record, model):
-        if record["step"] == 13:
-            raise Crash
-
-    with pytest.raises(Crash):
-        train(tiny(tmp_path / "parts"), corpus, callback)
-    assert [r["step"] for r in runlog.read_history(tmp_path / "parts")][-1] == 13
-    train(tiny(tmp_path / "parts"), corpus)
-    train(tiny(tmp_path / "whole"), corpus)
     assert same(result_of(tmp_path / "whole"), result_of(tmp_path / "parts"))
 
 
-def test_the_last_step_is_safe_before_the_rest_is_measured(corpus, tmp_path, monkeypatch):
+def test_a_crash_between_checkpoints(tmp_path):
+    """Steps that are done again after a crash stand twice in the history, and twice in every picture."""
+    def callback(record, model):
+        if record["step"] == 8:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "parts", callback)
+    assert runlog.read_history(tmp_path / "parts")[-1]["step"] == 8
+    run(tmp_path / "parts")
+    run(tmp_path / "whole")
+    assert same(result_of(tmp_path / "whole"), result_of(tmp_path / "parts"))
+
+
+def test_the_last_step_is_safe_before_the_rest_is_measured(tmp_path, monkeypatch):
     """The machine goes while the right guesses are counted: the steps since the last save were gone too."""
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train_gpt2, "complete", killed)
+    monkeypatch.setattr(train_gpt2, "complete", raising(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        train(tiny(tmp_path, save_every=0), corpus)
-    assert load_checkpoint(tmp_path)["step"] == 20
+        run(tmp_path, save_every=0)
+    assert load_checkpoint(tmp_path)["step"] == 12
 
 
-def test_another_configuration_is_refused(corpus, tmp_path):
-    """Weights of one run continued with another's settings: numbers that belong to nothing."""
-    train(tiny(tmp_path), corpus)
+def test_another_configuration_is_refused(tmp_path):
+    """Weights of one run continued with another's settings; a night's work deleted by the same command."""
+    run(tmp_path)
     with pytest.raises(TrainError, match=r"lr 0.02 there, 0.001 here; .*seed 1337 there, 3 here") as error:
-        train(tiny(tmp_path, lr=1e-3, seed=3), corpus)
+        run(tmp_path, lr=1e-3, seed=3)
     assert "\n" not in str(error.value)
     with pytest.raises(TrainError, match="corpus_sha256"):
-        train(tiny(tmp_path), corpus_from_text(words(2500), "words"))
-    train(tiny(tmp_path, batch_size=2, eval_every=4, save_every=3), corpus)  # these do not change the numbers
-
-
-def test_a_run_is_not_thrown_away_by_accident(corpus, tmp_path):
-    """The same command typed twice without --resume deletes a night's work."""
-    train(tiny(tmp_path, max_steps=5), corpus)
+        run(tmp_path, corpus=corpus_from_text(words(2500), "words"))
+    run(tmp_path, batch_size=2, eval_every=4, save_every=5)  # these do not change the numbers
     with pytest.raises(TrainError, match="--resume auto"):
-        train(tiny(tmp_path, resume="no"), corpus)
-    assert train(tiny(tmp_path, resume="overwrite", max_steps=3), corpus).progress.step == 3
+        run(tmp_path, resume="no")
+    assert run(tmp_path, resume="overwrite", max_steps=3).progress.step == 3
     assert not (tmp_path / "last.prev.pt").exists()
 
 
 # ---- damage
 
 
-def test_one_damaged_byte_falls_back(corpus, tmp_path):
+def test_one_damaged_byte_falls_back(tmp_path):
     """torch.load does not check sums: a byte that a disk turned around would live on in the weights, unseen.
 
     False pass: a byte that carries nothing (padding, a time stamp) may load; then the content is the same.
     """
-    train(tiny(tmp_path), corpus)
+    run(tmp_path)
     whole, r = (tmp_path / "last.pt").read_bytes(), random.Random(0)
     saved, previous = load_checkpoint(tmp_path), torch.load(tmp_path / "last.prev.pt", weights_only=True)
     caught = 0
-    for _ in range(60):
+    for _ in range(40):
         at = r.randrange(len(whole))
         (tmp_path / "last.pt").write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
         warnings = []
@@ -132,35 +100,32 @@ def test_one_damaged_byte_falls_back(corpus, tmp_path):
         assert same(got, previous if warnings else saved)
         caught += len(warnings)
         if warnings:
-            assert got["step"] == 15 and "damaged" in warnings[0] and (tmp_path / "last.pt.damaged").exists()
-    assert caught > 10
+            assert got["step"] == 9 and "damaged" in warnings[0] and (tmp_path / "last.pt.damaged").exists()
+    assert caught > 5
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"not a checkpoint at all", None])
-def test_cut_off_checkpoint_falls_back(corpus, tmp_path, content, capsys):
-    """A copy that broke off half way, and a run that does not start for it."""
-    train(tiny(tmp_path), corpus)
-    whole = (tmp_path / "last.pt").read_bytes()
-    (tmp_path / "last.pt").write_bytes(whole[: len(whole) // 2] if content is None else content)
-    assert train(tiny(tmp_path), corpus).progress.step == 20
-    assert "damaged" in capsys.readouterr().out
-    (tmp_path / "last.prev.pt").write_bytes(b"")
-    (tmp_path / "last.pt").write_bytes(b"")
-    with pytest.raises(TrainError, match="--resume overwrite"):
-        train(tiny(tmp_path), corpus)
-
-
-def test_a_checkpoint_cannot_run_code(corpus, tmp_path):
-    """A pickle from a stranger's Drive that starts a program."""
-    train(tiny(tmp_path), corpus)
-
+def test_what_cannot_be_read_falls_back(tmp_path, capsys):
+    """A copy that broke off half way, and no run starts for it; a pickle that starts a program."""
     class Evil:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "pwned"),)
 
-    torch.save({"model": Evil()}, tmp_path / "last.pt")
-    assert load_checkpoint(tmp_path, lambda text: None)["step"] == 15
+    run(tmp_path)
+    last = tmp_path / "last.pt"
+    whole = last.read_bytes()
+    torch.save({"model": Evil()}, tmp_path / "evil.pt")
+    for content in (b"", b"PK", b"not a checkpoint", (tmp_path / "evil.pt").read_bytes(),
+                    whole[: len(whole) // 2]):
+        last.write_bytes(content)
+        assert load_checkpoint(tmp_path, lambda text: None)["step"] == 9
     assert not (tmp_path / "pwned").exists()
+    last.write_bytes(b"")
+    assert run(tmp_path).progress.step == 12
+    assert "damaged" in capsys.readouterr().out
+    for name in ("last.pt", "last.prev.pt"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(TrainError, match="--resume overwrite"):
+        run(tmp_path)
 
 
 # ---- full disk
@@ -180,19 +145,22 @@ def test_full_disk_for_real(tmp_path):
     assert load_checkpoint(tmp_path)["step"] == 1 and not (tmp_path / "last.pt.tmp").exists()
 
 
-def test_out_dir_that_cannot_be(corpus, tmp_path):
+def test_out_dir_that_cannot_be(tmp_path):
     """A traceback from makedirs for a folder under a file."""
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainError, match="another --out-dir") as error:
-        train(tiny(tmp_path / "file" / "run"), corpus)
+        run(tmp_path / "file" / "run")
     assert "\n" not in str(error.value)
 
 
-def test_moments_are_the_weights_of_their_steps(tmp_path, corpus):
+# ---- best/, moments, and when to save
+
+
+def test_moments_are_the_weights_of_their_steps(tmp_path):
     """Weights of another step than the folder says; a resumed run that leaves one out; a word for a step."""
-    for steps in (10, 20):
-        train(tiny(tmp_path, keep_steps="0,10,20", max_steps=steps, decay_steps=20), corpus)
-    moments = [GPT.from_pretrained(tmp_path / "moments" / step).state_dict() for step in ("0", "10", "20")]
+    for steps in (6, 12):
+        run(tmp_path, keep_steps="0,6,12", max_steps=steps, decay_steps=12)
+    moments = [GPT.from_pretrained(tmp_path / "moments" / step).state_dict() for step in ("0", "6", "12")]
     assert not same(moments[0], moments[1]) and not same(moments[1], moments[2])
     last = load_checkpoint(str(tmp_path), print)["model"]
     assert all(torch.equal(last[name].half().float(), tensor) for name, tensor in moments[2].items())
@@ -200,112 +168,93 @@ def test_moments_are_the_weights_of_their_steps(tmp_path, corpus):
         tiny(tmp_path, keep_steps="0,ten")
 
 
-# ---- best/ and the second folder
-
-
-def test_best_survives_a_kill_between_its_two_renames(corpus, tmp_path):
-    """best/ moved away, the new one not yet there: the best model of the run gone for good."""
-    train(tiny(tmp_path, max_steps=10), corpus)
-    os.replace(tmp_path / "best", tmp_path / "best.old")
-    result = train(tiny(tmp_path, max_steps=10), corpus)
-    assert GPT.from_pretrained(tmp_path / "best").num_params() == result.model.num_params()
-
-
-def test_best_is_not_the_last(corpus, tmp_path, monkeypatch):
+def test_best_is_not_the_last(tmp_path, monkeypatch):
     """best/ overwritten at each validation."""
     losses = iter([2.0, 1.5, 1.7, 1.6])
     monkeypatch.setattr(train_gpt2, "evaluate", lambda *_: next(losses))
-    train(tiny(tmp_path, eval_every=5), corpus)
+    run(tmp_path, eval_every=3)
     metrics = json.load(open(tmp_path / "best" / "metrics.json"))
-    assert (metrics["val_loss"], metrics["step"]) == (1.5, 10)
-    assert load_checkpoint(tmp_path)["best"] == {"val_loss": 1.5, "step": 10}
+    assert (metrics["val_loss"], metrics["step"]) == (1.5, 6)
+    assert load_checkpoint(tmp_path)["best"] == {"val_loss": 1.5, "step": 6}
 
 
-def test_autosave_by_time(corpus, tmp_path, monkeypatch):
+def test_autosave_by_time(tmp_path, monkeypatch):
     """A step that takes a minute, and no checkpoint for hours because steps are what is counted."""
     saved = []
     monkeypatch.setattr(train_gpt2, "save_checkpoint", lambda folder, c: saved.append(c["step"]))
     clock = iter(range(0, 10**6, 30))  # each look at the clock is half a minute later
     monkeypatch.setattr(train_gpt2, "time", types.SimpleNamespace(
         monotonic=lambda: next(clock), perf_counter=time.perf_counter))
-    train(tiny(tmp_path, save_every=0, save_minutes=2), corpus)
+    run(tmp_path, save_every=0, save_minutes=2, max_steps=20)
     assert 3 <= len(saved) < 20 and saved[-1] == 20
 
 
 # ---- kill -9
 
 
-def child(folder, shards):
-    torch.set_num_threads(1)
-    train(tiny(folder, data=shards, max_steps=120, save_every=1, eval_every=10, bar=False))
+PLACES = [("torch", "save", 2), ("os", "fsync", 5), ("os", "replace", 6), ("train_gpt2", "optimizer_step", 3),
+          ("os", "replace", 3), ("gpt2.checkpoint", "save_best", 1)]  # before the nth call of it
 
 
-def test_twenty_kills(shards, tmp_path):
-    """A moment without a whole checkpoint, a torn history, a lost step: after twenty kills, the same end."""
-    # torch is imported once, and forked while no thread runs
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["train_gpt2"])
-    folder, r, step, killed = tmp_path / "killed", random.Random(7), 0, 0
-    for _ in range(20):
-        process = server.Process(target=child, args=(str(folder), shards))
+def child(folder, place):
+    if place:
+        module, name, n = importlib.import_module(place[0]), place[1], place[2]
+        real, calls = getattr(module, name), []
+
+        def wrapped(*args, **more):
+            calls.append(1)
+            if len(calls) == n:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **more)
+
+        setattr(module if name != "save_best" else train_gpt2, name, wrapped)
+    run(folder, max_steps=20, save_every=1)
+
+
+def test_kills_at_chosen_places(tmp_path):
+    """A moment without a whole checkpoint, a torn history, a lost step: after all kills, the same end."""
+    folder, step = tmp_path / "killed", 0
+    for place in (*PLACES, None):
+        process = forkserver().Process(target=child, args=(str(folder), place))
         process.start()
-        wait_for_a_step(folder, step, process)
-        time.sleep(0.15 * r.random())
-        killed += process.is_alive()
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+        process.join(120)
+        assert process.exitcode == (-signal.SIGKILL if place else 0), place
         warnings = []
-        saved = load_checkpoint(folder, warnings.append)
-        assert saved and not warnings and saved["step"] >= step
-        done = [rec["step"] for rec in runlog.read_history(folder)]
-        assert saved["step"] >= max(done) - 1  # nothing lost but the last interval
+        saved = load_checkpoint(folder, warnings.append) or {"step": 0}
+        assert not warnings and saved["step"] >= step, place
+        done = runlog.read_history(folder)
+        assert saved["step"] >= max((r["step"] for r in done), default=0) - 1, place  # one interval at most
         step = saved["step"]
-    assert killed >= 15
-    run = server.Process(target=child, args=(str(folder), shards))
-    run.start()
-    run.join(300)
-    assert run.exitcode == 0
-    whole = server.Process(target=child, args=(str(tmp_path / "whole"), shards))
-    whole.start()
-    whole.join(300)
+        if place:  # and a line that the kill cut off
+            with open(folder / "history.jsonl", "a") as file:
+                file.write('{"step": 9')
+    run(tmp_path / "whole", max_steps=20, save_every=1)
     assert same(result_of(folder), result_of(tmp_path / "whole"))
     best = json.load(open(folder / "best" / "metrics.json"))
     assert best["step"] == load_checkpoint(folder)["best"]["step"]
-
-
-def wait_for_a_step(folder, step, process, seconds=120):
-    """Until the child has gone beyond the step, so that twenty kills are twenty places in the run."""
-    end = time.time() + seconds
-    while time.time() < end and process.is_alive():
-        if any(rec["step"] > step for rec in runlog.read_history(folder)[-3:]):
-            return
-        time.sleep(0.01)
 
 
 # ---- signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_says_how_to_go_on(shards, tmp_path, number):
-    """Ctrl-C or a scheduler's SIGTERM that loses the work since the last autosave."""
-    command = [sys.executable, "train_gpt2.py", "--preset", "quick", "--data", shards, "--block-size", "16",
-               "--out-dir", str(tmp_path / "run"), "--max-steps", "99999", "--save-every", "0",
-               "--eval-every", "99999"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in process.stdout:
-        if line.startswith("step 5 "):
-            break
-    process.send_signal(number)
-    out = process.communicate(timeout=60)[0]
-    assert process.returncode == 0, out
-    saved = load_checkpoint(tmp_path / "run")
-    last = [r["step"] for r in runlog.read_history(tmp_path / "run")][-1]
-    assert saved["step"] == last >= 5
-    assert f"--out-dir {tmp_path / 'run'} --resume auto" in out and "Traceback" not in out
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, capsys, number):
+    """Ctrl-C or a scheduler's SIGTERM that loses the work; a stop button that is dead after train()."""
+    before = signal.getsignal(number)
+    result = run(tmp_path, lambda record, model: record["step"] == 5 and os.kill(os.getpid(), number),
+                 save_every=0, log_every=1, max_steps=50)
+    assert result.stopped == "signal" and load_checkpoint(tmp_path)["step"] == result.progress.step < 8
+    assert runlog.read_history(tmp_path)[-1]["step"] == result.progress.step
+    out = capsys.readouterr().out
+    assert f"--out-dir {tmp_path}" in out and "--resume auto" in out
+    assert signal.getsignal(number) is before
 
 
-def test_signals_are_given_back(corpus, tmp_path):
-    """A notebook whose stop button does nothing after train()."""
-    before = signal.getsignal(signal.SIGINT)
-    train(tiny(tmp_path, max_steps=2), corpus)
-    assert signal.getsignal(signal.SIGINT) is before
+def test_a_second_ctrl_c_ends_it_at_once(tmp_path, capsys, monkeypatch):
+    """A run that cannot be stopped while a step takes minutes, or that then prints a traceback."""
+    def impatient(config):
+        return run(tmp_path, lambda *_: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
+
+    monkeypatch.setattr(train_gpt2, "train", impatient)
+    assert train_gpt2.main(["--preset", "quick"]) == 130
+    assert "Stopped at once" in capsys.readouterr().err

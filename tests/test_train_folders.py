@@ -16,83 +16,9 @@ from data.ngram import NGram
 from gpt2 import checkpoint, folders, owner, plan, runlog
 from gpt2.checkpoint import load_checkpoint, look_into
 from gpt2.owner import Owner
-from model_gpt2 import GPTConfig
-from tests.runs import ROOT, same, tiny, until, words
-from train_gpt2 import TrainError, train
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    return corpus_from_text(words(), "words")
-
-
-# ---- the copy
-
-
-def test_a_new_machine_goes_on_from_the_copy(corpus, tmp_path):
-    """The machine is gone, the copy is not: the run began at step 1 and replaced it, 150 -> 10."""
-    drive = str(tmp_path / "drive")
-    train(tiny(tmp_path / "old", copy_to=drive), corpus, until(12))
-    again = train(tiny(tmp_path / "new", copy_to=drive), corpus)
-    whole = train(tiny(tmp_path / "whole"), corpus)
-    assert same(again.model.state_dict(), whole.model.state_dict())
-    assert [r["step"] for r in again.history if "loss" in r] == list(range(1, 21))
-    assert load_checkpoint(drive)["step"] == 20
-    assert all((tmp_path / name / "best" / "model.safetensors").exists() for name in ("drive", "new"))
-
-
-def test_the_later_of_folder_and_copy_goes_on(corpus, tmp_path):
-    """A folder that stayed behind on another machine writes its earlier step over the later copy."""
-    drive = str(tmp_path / "drive")
-    train(tiny(tmp_path / "a", max_steps=8, copy_to=drive), corpus)
-    folders.copy_run(tmp_path / "a", tmp_path / "b")
-    train(tiny(tmp_path / "a", copy_to=drive, max_steps=16), corpus)
-    done = []
-    result = train(tiny(tmp_path / "b", copy_to=drive, max_steps=16), corpus, lambda *_: done.append(1))
-    assert result.progress.step == 16 and not done  # nothing was left to do
-    assert look_into(drive)["step"] == 16
-
-
-def test_the_copy_is_guarded_like_the_folder(corpus, tmp_path):
-    """--copy-to FOLDER_OF_ANOTHER_RUN: its last.pt and best/ were replaced, exit 0."""
-    drive = tmp_path / "drive"
-    train(tiny(drive), corpus)
-    before = (drive / "last.pt").read_bytes()
-    for resume in ("auto", "overwrite", "no"):
-        with pytest.raises(TrainError, match="seed 1337 there, 4 here.*another --copy-to"):
-            train(tiny(tmp_path / "mine", seed=4, copy_to=str(drive), resume=resume), corpus)
-    with pytest.raises(TrainError, match="--copy-to.*already holds a run"):
-        train(tiny(tmp_path / "mine", copy_to=str(drive), resume="no"), corpus)
-    assert (drive / "last.pt").read_bytes() == before and not (drive / "owner.json").exists()
-
-
-@pytest.mark.parametrize("what", ["later", "other"])
-def test_a_copy_that_changed_meanwhile_is_not_replaced(corpus, tmp_path, what, capsys):
-    """Another machine went on with the run, or put another one there, while this one trained."""
-    drive, changes = tmp_path / "drive", {"seed": 5} if what == "other" else {"max_steps": 30}
-    train(tiny(tmp_path / "else", **changes), corpus)
-
-    def callback(record, model):
-        if record["step"] == 5:
-            folders.copy_run(tmp_path / "else", drive)
-
-    train(tiny(tmp_path / "here", copy_to=str(drive)), corpus, callback)
-    assert (drive / "last.pt").read_bytes() == (tmp_path / "else" / "last.pt").read_bytes()
-    assert "warning: no copy" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("hurt", ["here", "drive"])
-def test_a_damaged_checkpoint_is_not_the_later_one(corpus, tmp_path, hurt):
-    """A damaged copy that is brought back, or kept as the later one; a damaged folder beside a whole copy."""
-    here, drive = tmp_path / "here", tmp_path / "drive"
-    train(tiny(here, max_steps=8, save_every=0), corpus)
-    folders.copy_run(here, drive)
-    train(tiny(tmp_path / hurt, max_steps=12, save_every=0), corpus)
-    for path in (tmp_path / hurt).glob("last*.pt"):
-        spoil(path)
-    again = train(tiny(here, copy_to=str(drive), max_steps=10, save_every=0), corpus)
-    assert [r["step"] for r in again.history if "loss" in r] == list(range(1, 11))
-    assert load_checkpoint(drive)["step"] == 10
+from model_gpt2 import GPT, GPTConfig
+from tests.runs import CORPUS, ROOT, raising, run, same, until, words
+from train_gpt2 import TrainError
 
 
 def spoil(path):
@@ -105,86 +31,147 @@ def content_of(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_damaged_never_replaces_a_whole_copy(corpus, tmp_path):
-    """copy_run took last.pt as it was, while last.prev.pt was whole; with none whole, the rest."""
+# ---- the copy
+
+
+def test_a_new_machine_goes_on_from_the_copy(tmp_path):
+    """The machine is gone, the copy is not: the run began at step 1 and replaced it, 150 -> 10."""
+    drive = str(tmp_path / "drive")
+    run(tmp_path / "old", until(7), copy_to=drive)
+    again, whole = run(tmp_path / "new", copy_to=drive), run(tmp_path / "whole")
+    assert same(again.model.state_dict(), whole.model.state_dict())
+    assert [r["step"] for r in again.history if "loss" in r] == list(range(1, 13))
+    assert load_checkpoint(drive)["step"] == 12
+    assert all((tmp_path / name / "best" / "model.safetensors").exists() for name in ("drive", "new"))
+
+
+def test_the_later_of_folder_and_copy_goes_on(tmp_path):
+    """A folder that stayed behind on another machine writes its earlier step over the later copy."""
+    drive, done = str(tmp_path / "drive"), []
+    run(tmp_path / "a", max_steps=4, copy_to=drive)
+    folders.copy_run(tmp_path / "a", tmp_path / "b")
+    run(tmp_path / "a", max_steps=8, copy_to=drive)
+    result = run(tmp_path / "b", lambda *_: done.append(1), max_steps=8, copy_to=drive)
+    assert result.progress.step == 8 and not done  # nothing was left to do
+    assert look_into(drive)["step"] == 8
+
+
+def test_the_copy_is_guarded_like_the_folder(tmp_path):
+    """--copy-to FOLDER_OF_ANOTHER_RUN: its last.pt and best/ were replaced, exit 0."""
+    drive = tmp_path / "drive"
+    run(drive)
+    before = content_of(drive)
+    for resume in ("auto", "overwrite", "no"):
+        with pytest.raises(TrainError, match="seed 1337 there, 4 here.*another --copy-to"):
+            run(tmp_path / "mine", seed=4, copy_to=str(drive), resume=resume)
+    with pytest.raises(TrainError, match="--copy-to.*already holds a run"):
+        run(tmp_path / "mine", copy_to=str(drive), resume="no")
+    assert content_of(drive) == before
+
+
+@pytest.mark.parametrize("changes", [{"seed": 5}, {"max_steps": 20}])
+def test_a_copy_that_changed_meanwhile_is_not_replaced(tmp_path, changes, capsys):
+    """Another machine went on with the run, or put another one there, while this one trained."""
+    drive = tmp_path / "drive"
+    run(tmp_path / "else", **changes)
+
+    def callback(record, model):
+        if record["step"] == 5:
+            folders.copy_run(tmp_path / "else", drive)
+
+    run(tmp_path / "here", callback, copy_to=str(drive))
+    assert (drive / "last.pt").read_bytes() == (tmp_path / "else" / "last.pt").read_bytes()
+    assert "warning: no copy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hurt", ["here", "drive"])
+def test_a_damaged_checkpoint_is_not_the_later_one(tmp_path, hurt):
+    """A damaged copy that is brought back, or kept as the later one; a damaged folder beside a whole copy."""
     here, drive = tmp_path / "here", tmp_path / "drive"
-    train(tiny(here), corpus)
+    run(here, max_steps=4, save_every=0)
+    folders.copy_run(here, drive)
+    run(tmp_path / hurt, max_steps=8, save_every=0)
+    for path in (tmp_path / hurt).glob("last*.pt"):
+        spoil(path)
+    again = run(here, max_steps=6, save_every=0, copy_to=str(drive))
+    assert [r["step"] for r in again.history if "loss" in r] == list(range(1, 7))
+    assert load_checkpoint(drive)["step"] == 6
+
+
+def test_what_is_damaged_never_replaces_a_whole_copy(tmp_path):
+    """copy_run took last.pt as it was, while last.prev.pt was whole; with none whole, the rest.
+
+    And where the only copy cannot be read, a run on a new machine began at step 1 and replaced it.
+    """
+    here, drive = tmp_path / "here", tmp_path / "drive"
+    run(here)
     spoil(here / "last.pt")
     folders.copy_run(here, drive)
-    assert load_checkpoint(drive)["step"] == 15
+    assert load_checkpoint(drive)["step"] == 9
     before = content_of(drive)
     spoil(here / "last.prev.pt")
     (here / "history.jsonl").unlink()
     with pytest.raises(OSError, match="no checkpoint to copy is whole"):
         folders.copy_run(here, drive)
     assert content_of(drive) == before
-
-
-def test_a_new_machine_does_not_begin_anew_beside_a_damaged_copy(corpus, tmp_path):
-    """The only copy cannot be read: the run began at step 1 and replaced it, without a word."""
-    train(tiny(tmp_path / "drive", save_every=0), corpus)
-    spoil(tmp_path / "drive" / "last.pt")
+    spoil(drive / "last.pt")
     with pytest.raises(TrainError, match="No checkpoint in .*drive can be read"):
-        train(tiny(tmp_path / "new", copy_to=str(tmp_path / "drive")), corpus)
+        run(tmp_path / "new", copy_to=str(drive))
 
 
-def test_a_copy_cut_between_two_renames_brings_its_best_model(corpus, tmp_path):
-    """best/ of the copy moved away, the new one not yet there: the new machine had no best model."""
-    train(tiny(tmp_path / "drive"), corpus)
+def test_best_survives_a_kill_between_its_two_renames(tmp_path):
+    """best/ moved away, the new one not yet there: the best model gone for good, here or in the copy."""
+    run(tmp_path / "drive", max_steps=6)
     os.replace(tmp_path / "drive" / "best", tmp_path / "drive" / "best.old")
-    train(tiny(tmp_path / "new", copy_to=str(tmp_path / "drive")), corpus)
-    assert (tmp_path / "new" / "best" / "model.safetensors").exists()
+    result = run(tmp_path / "new", max_steps=6, copy_to=str(tmp_path / "drive"))
+    for name in ("drive", "new"):
+        assert same(GPT.from_pretrained(tmp_path / name / "best").state_dict(), result.model.state_dict())
 
 
-def test_drive_that_is_not_mounted_is_refused(corpus, tmp_path, monkeypatch):
+def test_drive_that_is_not_mounted_is_refused(tmp_path, monkeypatch):
     """makedirs invents /content/drive/MyDrive, and the copy is lost with the machine, in silence."""
     monkeypatch.setattr(folders, "DRIVE", str(tmp_path / "drive"))
     mine = str(tmp_path / "drive" / "MyDrive" / "run")
-    for named in (dict(out_dir=mine), dict(copy_to=mine)):
+    for named in (dict(folder=mine), dict(folder=tmp_path / "here", copy_to=mine)):
         with pytest.raises(TrainError, match="not mounted"):
-            train(tiny(tmp_path / "here", **named), corpus)
+            run(**named)
     assert not (tmp_path / "drive").exists()
     monkeypatch.setattr(os.path, "ismount", lambda path: path == str(tmp_path / "drive"))
-    assert train(tiny(tmp_path / "here", copy_to=mine, max_steps=2), corpus).progress.step == 2
+    assert run(tmp_path / "here", copy_to=mine, max_steps=2).progress.step == 2
 
 
 # ---- what is kept
 
 
-def test_a_finished_run_is_kept_shown_and_extended(corpus, tmp_path, capsys):
+def test_a_finished_run_is_kept_shown_and_extended(tmp_path, capsys):
     """Run all after a restart: best/ was gone at once."""
-    train(tiny(tmp_path), corpus)
-    best = (tmp_path / "best" / "model.safetensors").read_bytes()
-    again = train(tiny(tmp_path, log_every=0), corpus)
-    assert "stands at step 20 (max_steps); it is kept" in capsys.readouterr().out
-    assert len(again.train_losses) == 20 and (tmp_path / "best" / "model.safetensors").read_bytes() == best
-    assert train(tiny(tmp_path, max_steps=25), corpus).progress.step == 25
+    run(tmp_path)
+    best = content_of(tmp_path / "best")
+    again = run(tmp_path)
+    assert "stands at step 12 (max_steps); it is kept" in capsys.readouterr().out
+    assert len(again.train_losses) == 12 and content_of(tmp_path / "best") == best
+    assert run(tmp_path, max_steps=15).progress.step == 15
 
 
-def test_identity_knows_the_split(corpus, tmp_path):
+def test_identity_knows_the_split(tmp_path):
     """The same text cut elsewhere: what was validation is trained on, and no hash tells."""
-    n = len(corpus.train) + 100
-    other = dataclasses.replace(corpus, train_text=corpus.text[:n], val_text=corpus.text[n:])
-    train(tiny(tmp_path), corpus)
+    n = len(CORPUS.train) + 100
+    other = dataclasses.replace(CORPUS, train_text=CORPUS.text[:n], val_text=CORPUS.text[n:])
+    run(tmp_path)
     with pytest.raises(TrainError, match="split"):
-        train(tiny(tmp_path), other)
+        run(tmp_path, corpus=other)
 
 
-def test_letter_counts_are_those_of_the_text(corpus, tmp_path):
-    """One text, then --resume overwrite with another: the old counts stayed (5-gram "5.142", true 1.669)."""
-    train(tiny(tmp_path), corpus)
+def test_overwrite_with_another_text(tmp_path):
+    """The old counts stayed (5-gram "5.142", true 1.669); a reader's own notes were gone with the run."""
+    run(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "ngram5.npz").write_text("of an older version")
     other = corpus_from_text(words()[::-1] + "\n" + words(2000).upper(), "other")
-    train(tiny(tmp_path, resume="overwrite"), other)
+    run(tmp_path, corpus=other, resume="overwrite")
     want = NGram(5, other.tokenizer.vocab_size).fit(other.train.numpy()).loss(other.val.numpy())
     assert json.load(open(tmp_path / "best" / "metrics.json"))["ngram5_val_loss"] == want
     assert NGram.load(tmp_path / "best" / "ngram5.npz").loss(other.val.numpy()) == want
-
-
-def test_overwrite_removes_the_run_and_nothing_else(corpus, tmp_path):
-    """A reader's own notes in the folder, gone with the run."""
-    train(tiny(tmp_path), corpus)
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "ngram5.npz").write_text("of an older version")
     checkpoint.remove_run(str(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith("log-")) == ["notes.txt"]
 
@@ -197,32 +184,33 @@ def held_by(folder, **changes):
     (folder / "owner.json").write_text(json.dumps(card))
 
 
-def test_two_runs_in_one_folder(corpus, tmp_path):
+def test_two_runs_in_one_folder(tmp_path):
     """One died with "free some space", and the survivor's history was torn."""
     code = ("import sys, time; from gpt2.owner import Owner; o = Owner(); o.take(sys.argv[1]); "
             "print(1, flush=True); time.sleep(60)")
     other = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, stdout=subprocess.PIPE)
     other.stdout.readline()
     says = rf"in use by a run on .* \(process {other.pid}, since \d\d:\d\d\): wait for it"
-    with pytest.raises(TrainError, match=says) as error:
-        train(tiny(tmp_path), corpus)
-    assert "\n" not in str(error.value)
-    with pytest.raises(TrainError, match=f"process {other.pid}"):
-        train(tiny(tmp_path / "mine", copy_to=str(tmp_path)), corpus)
+    for named in (dict(folder=tmp_path), dict(folder=tmp_path / "mine", copy_to=str(tmp_path))):
+        with pytest.raises(TrainError, match=says) as error:
+            run(**named)
+        assert "\n" not in str(error.value)
     (tmp_path / "owner.json").write_text("")
     with pytest.raises(TrainError, match="just being taken"):
         Owner().take(tmp_path)
-    other.kill()  # not yet waited for: a zombie is dead too
-    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
-    assert train(tiny(tmp_path, max_steps=2), corpus).progress.step == 2
+    other.kill()
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # a zombie is dead too
+    assert run(tmp_path, max_steps=2).progress.step == 2
     other.communicate()
     assert not (tmp_path / "owner.json").exists()
 
 
+LONG_AGO = time.time() - 20 * owner.BEAT
+
+
 @pytest.mark.parametrize("changes, says", [
     ({}, None), ({"host": "elsewhere"}, "or, if that machine is gone, go on after"),
-    ({"host": "elsewhere", "beat": time.time() - 20 * owner.BEAT}, None),
-    ({"host": "elsewhere", "beat": time.time() + 1e6}, None)])
+    ({"host": "elsewhere", "beat": LONG_AGO}, None), ({"host": "elsewhere", "beat": 9e9}, None)])
 def test_dead_owners_do_not_block(tmp_path, changes, says):
     """A folder that nobody can use any more, because a machine was switched off in the middle of a run."""
     held_by(tmp_path, **changes)
@@ -245,7 +233,7 @@ def test_where_the_system_cannot_lock(tmp_path, monkeypatch):
     with pytest.raises(TrainError, match="in use"):
         Owner().take(tmp_path)
     first.release()
-    held_by(tmp_path, beat=time.time() - 20 * owner.BEAT)
+    held_by(tmp_path, beat=LONG_AGO)
     Owner().take(tmp_path)
 
 
@@ -284,74 +272,65 @@ def test_a_console_that_cannot_show_a_letter(tmp_path, monkeypatch):
     """A traceback at the first validation, whose sample has a letter that cp1252 lacks; and no last.pt."""
     russian = corpus_from_text("зелёный камень и старый дождь\n" * 60, "дождь.txt")
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252", errors="strict"))
-    assert train(tiny(tmp_path, sample_chars=20, log_every=1), russian).progress.step == 20
-    assert load_checkpoint(tmp_path)["step"] == 20
+    run(tmp_path, corpus=russian, sample_chars=20, log_every=1)
+    assert load_checkpoint(tmp_path)["step"] == 12
 
 
 def test_a_closed_pipe_ends_the_talking(tmp_path):
     """train_gpt2.py ... | head: nothing was saved, and "free some space"."""
     (tmp_path / "text.txt").write_text(words())
-    flags = "--preset quick --n-embd 16 --block-size 16 --tokens-per-step 64 --max-steps 40 --device cpu"
+    flags = "--preset quick --n-embd 8 --block-size 8 --tokens-per-step 64 --max-steps 12 --device cpu"
     command = [sys.executable, "train_gpt2.py", *flags.split(), "--text", str(tmp_path / "text.txt"),
                "--out-dir", str(tmp_path / "run")]
-    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    run.stdout.readline()
-    run.stdout.close()
-    said = run.stderr.read()
-    assert run.wait(120) == 0 and "Error" not in said
-    assert load_checkpoint(tmp_path / "run")["step"] == 40
+    shell = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    shell.stdout.close()
+    said = shell.stderr.read()
+    assert shell.wait(120) == 0 and "Error" not in said
+    assert load_checkpoint(tmp_path / "run")["step"] == 12
 
 
 class Full(io.StringIO):
     def write(self, text):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def add_scalar(self, *_):
+        self.write("")
+
 
 @pytest.mark.parametrize("what", ["file", "history", "board"])
-def test_a_full_log_disk_does_not_end_the_run(corpus, tmp_path, monkeypatch, capsys, what):
+def test_a_full_log_disk_does_not_end_the_run(tmp_path, monkeypatch, capsys, what):
     """Hours of training lost for a line of a log."""
     real = runlog.RunLog._open_files
 
     def opened(self, folder, step):
         real(self, folder, step)
         setattr(self, what, Full())
-        self.board = Full() if what == "board" else None
 
-    Full.add_scalar = lambda self, *_: self.write("")
     monkeypatch.setattr(runlog.RunLog, "_open_files", opened)
     monkeypatch.setattr(runlog.RunLog, "_open_board", lambda self, *_: self.board)
-    result = train(tiny(tmp_path, tensorboard=True), corpus)
-    assert len(result.train_losses) == 20 and load_checkpoint(tmp_path)["step"] == 20
+    result = run(tmp_path, tensorboard=True)
+    assert len(result.train_losses) == 12 and load_checkpoint(tmp_path)["step"] == 12
     assert capsys.readouterr().out.count(f"goes on without its {what}") == 1
 
 
 @pytest.mark.parametrize("code, says", [
     (errno.ENOSPC, "free some space"), (errno.EACCES, "not be written"), (errno.EIO, "look after the disk")])
-def test_an_os_error_is_named_for_what_it_is(corpus, tmp_path, monkeypatch, code, says):
+def test_an_os_error_is_named_for_what_it_is(tmp_path, monkeypatch, code, says):
     """Told to free some space for a folder that may not be written to; a traceback where it is full."""
-    def fails(*_):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(runlog, "write_atomic", fails)
+    monkeypatch.setattr(runlog, "write_atomic", raising(OSError(code, os.strerror(code))))
     with pytest.raises(TrainError, match=f"{os.strerror(code)}.*{says}") as error:
-        train(tiny(tmp_path), corpus)
+        run(tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_a_silent_run_says_where_it_stands(corpus, tmp_path, monkeypatch, capsys):
-    """log_every=0, bar=False: nothing is shown for the first minutes."""
+def test_a_silent_run_says_where_it_stands(tmp_path, monkeypatch, capsys):
+    """log_every=0, bar=False: nothing is shown for the first minutes. And a disk that is too small."""
     monkeypatch.setattr(runlog, "FIRST_WORD", -1)
-    train(tiny(tmp_path, log_every=0, bar=False), corpus)
-    shown = capsys.readouterr().out.splitlines()
-    assert len(shown) == 1 and " of 20 | loss " in shown[0] and "left, until " in shown[0]
-
-
-def test_disk_is_told_before_the_start(corpus, tmp_path, monkeypatch, capsys):
-    """Two checkpoints of 1 GB and best/ on a disk that has no room for them: found out after an hour."""
     monkeypatch.setattr(plan, "free_disk", lambda folder: 5000)
-    train(tiny(tmp_path / "a", log_every=0, copy_to=str(tmp_path / "b"), max_steps=2), corpus)
-    shown = [line for line in capsys.readouterr().out.splitlines() if "NOT ENOUGH" in line]
-    assert len(shown) == 2 and str(tmp_path / "b") in shown[1]
+    run(tmp_path / "a", copy_to=str(tmp_path / "b"), max_steps=2)
+    *disk, stands = capsys.readouterr().out.splitlines()
+    assert len(disk) == 2 and all("NOT ENOUGH" in line for line in disk) and str(tmp_path / "b") in disk[1]
+    assert " of 2 | loss " in stands and "left, until " in stands
     checkpoint_bytes, best_bytes = plan.disk_plan(GPTConfig(vocab_size=65), "adamw")
     assert 1.02e9 < checkpoint_bytes < 1.04e9 and 0.34e9 < best_bytes < 0.35e9
     assert plan.disk_plan(GPTConfig(vocab_size=65), "adamw", "fp16")[1] == best_bytes / 2

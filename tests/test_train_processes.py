@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 
@@ -10,163 +12,140 @@ import numpy as np
 import pytest
 import torch
 
-from data.corpus import corpus_from_text
 from data.shards import write_shards
 from gpt2.plan import pick_micro_batch
-from tests.runs import ROOT, words
+from gpt2.processes import leave
+from tests import runs
+from tests.runs import CORPUS, ROOT, words
 from train_gpt2 import TrainConfig, TrainError, main, train
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    (folder / "texts" / "more").mkdir(parents=True)
-    (folder / "texts" / "a.txt").write_text(words())
-    (folder / "texts" / "more" / "b.txt").write_text("green stones, and rain\n" * 200)
-    write_shards(folder / "texts", folder / "shards", say=lambda line: None)
-    return folder
-
-
-# ---- shards
 
 
 def test_a_run_on_shards_is_the_run_on_the_text(tmp_path):
     """Shards that are drawn at random and recorded as shuffled; the sentence for the wrong tokenizer."""
     (tmp_path / "texts").mkdir()
-    (tmp_path / "texts" / "a.txt").write_text(words())
+    (tmp_path / "texts" / "words.txt").write_text(words())
     write_shards(tmp_path / "texts", tmp_path / "shards", say=lambda line: None)
-    c = TrainConfig.preset_of("quick", order="shuffled", max_steps=3, eval_every=3, log_every=0, device="cpu")
+    c = runs.tiny(order="shuffled")
     shards = dataclasses.replace(c, data=str(tmp_path / "shards"))
-    runs = [train(c, corpus_from_text(words(), "a")), train(shards)]
-    assert runs[0].train_losses == runs[1].train_losses and runs[0].val_losses == runs[1].val_losses
+    on_text, on_shards = train(c, CORPUS), train(shards)
+    assert on_text.train_losses == on_shards.train_losses and on_text.val_losses == on_shards.val_losses
     with pytest.raises(TrainError, match="--tokenizer char"):
         train(dataclasses.replace(shards, tokenizer="bpe"))
 
 
-# ---- several processes
-
-
-def torchrun(n, script, *args, timeout=300):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}",
-               script, *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout,
-                          env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
-
-
-def flags(folder, out, *more):
-    return ["--preset", "quick", "--data", str(folder / "shards"), "--out-dir", str(out), "--device", "cpu",
-            "--precision", "fp32", "--max-steps", "8", "--eval-every", "4", "--save-every", "4",
-            "--batch-size", "4", *more]
+# ---- two processes
 
 
 def losses(out):
     records = [json.loads(line) for line in open(out / "history.jsonl")]
-    return [r.get("loss", r.get("val_loss")) for r in records]
+    return [r.get("loss", r.get("val_loss")) for r in records if "epoch" not in r]
 
 
-def test_two_processes_are_one(folder, tmp_path):
+def test_two_processes_are_one(tmp_path):
     """Ranks with the same slice, gradients summed and not averaged, an exchange left out: another loss."""
-    done = torchrun(2, "train_gpt2.py", *flags(folder, tmp_path / "two"))
+    (tmp_path / "text.txt").write_text(words())
+
+    def flags(out, *more):
+        return ["--preset", "quick", "--text", str(tmp_path / "text.txt"), "--out-dir", str(tmp_path / out),
+                *"--device cpu --precision fp32 --max-steps 4 --eval-every 2 --batch-size 4".split(), *more]
+
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+               "train_gpt2.py", *flags("two")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("step ") and "tok/s" in line]
-    assert len(lines) == 8  # only rank 0 speaks
-    assert main(flags(folder, tmp_path / "one")) == 0
+    assert len(lines) == 4  # only rank 0 speaks
+    assert main(flags("one")) == 0
     assert np.allclose(losses(tmp_path / "one"), losses(tmp_path / "two"), atol=1e-5)
     # one process goes on where two stopped
-    assert main(flags(folder, tmp_path / "two", "--resume", "auto", "--max-steps", "10")) == 0
-    assert len(losses(tmp_path / "two")) == 13
+    assert main(flags("two", "--resume", "auto", "--max-steps", "6")) == 0
+    assert len(losses(tmp_path / "two")) == 9
 
 
-MACHINES = """
-import dataclasses, os, signal, sys
-import train_gpt2
-from gpt2.settings import parse_command
-rank = os.environ["RANK"]
+def node(rank, folder, port, what):
+    """One of two machines, with a folder of its own; what it says is in said0, said1."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=str(port))
+    sys.stdout = open(folder / f"said{rank}", "w", buffering=1)
 
-def callback(record, model):
-    if record["step"] == 3 and rank == os.environ.get("DIES"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    if record["step"] == 2 and rank == os.environ.get("STOPS"):
-        os.kill(os.getpid(), signal.SIGTERM)
+    def callback(record, model):
+        if rank == 1 and record["step"] == 2 and what in ("SIGKILL", "SIGTERM"):
+            os.kill(os.getpid(), getattr(signal, what))
 
-c = parse_command(sys.argv[1:])[0]
-c = dataclasses.replace(c, out_dir=c.out_dir + rank, lr=c.lr * (2 if rank == os.environ.get("OTHER") else 1))
-try:
-    train_gpt2.train(c, callback=callback)
-except train_gpt2.TrainError as error:
-    sys.exit(f"{rank}: {error}")
-"""
+    lr = 0.04 if rank == 1 and what == "another rate" else 0.02
+    settings = dict(lr=lr, max_steps=8, eval_every=4, log_every=1)
+    try:
+        runs.run(folder / f"node{rank}", callback, **settings)
+    except TrainError as error:
+        print(error)
+        sys.exit(2)
+    finally:
+        leave()
 
 
 @pytest.fixture
-def machines(folder, tmp_path, monkeypatch):
-    """Start two processes, as on two machines, each with a folder of its own; the first one's folder is
-    returned."""
-    (tmp_path / "machines.py").write_text(MACHINES)
+def machines(tmp_path):
+    """Start both; returns the exit codes and what each has said."""
+    def start(what=""):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        nodes = [runs.forkserver().Process(target=node, args=(rank, tmp_path, port, what)) for rank in (0, 1)]
+        for process in nodes:
+            process.start()
+        for process in nodes:
+            process.join(120)
+        return [process.exitcode for process in nodes], [(tmp_path / f"said{r}").read_text() for r in (0, 1)]
 
-    def run(**environment):
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        command = flags(folder, tmp_path / "node", *"--resume auto --dropout 0.1 --save-every 3".split())
-        return torchrun(2, str(tmp_path / "machines.py"), *command), tmp_path / "node0"
-
-    return run
+    return start
 
 
-def test_two_machines_resume(machines):
+def test_two_machines_stop_and_go_on(machines, tmp_path):
     """Node 0 restored, node 1 began anew, and the farewell was that of a good run with a wrong model.
 
-    last.pt is cut off too: each process moved it away, and the second died of its absence. And two processes
-    that drop out the same activations would have the same generator.
+    One of them is asked to stop before anything was validated; then last.pt is cut off: each process moved
+    it away, and the second died of its absence. And two processes that drop out the same activations would
+    have the same generator.
     """
-    done, first = machines()
-    assert done.returncode == 0, done.stderr
-    before = losses(first)
-    saved = torch.load(first / "last.pt", weights_only=True)
-    assert saved["step"] == 8 and not torch.equal(*(state["cpu"] for state in saved["rng"]))
+    first = tmp_path / "node0"
+    codes, said = machines("SIGTERM")
+    assert codes == [0, 0], said
+    assert torch.load(first / "last.pt", weights_only=True)["step"] == 3 and not (first / "best").exists()
+    assert machines()[0] == [0, 0]
+    before, saved = losses(first), torch.load(first / "last.pt", weights_only=True)
+    assert len(before) == 10 and saved["step"] == 8
+    assert not torch.equal(*(state["cpu"] for state in saved["rng"]))
     (first / "last.pt").write_bytes(b"cut off")
-    done, first = machines()
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("damaged") == 1 and "going on after step 6" in done.stdout
-    assert losses(first) == before
+    codes, said = machines()
+    assert codes == [0, 0], said
+    assert said[0].count("damaged") == 1 and "going on after step 6" in said[0] and not said[1]
     again = torch.load(first / "last.pt", weights_only=True)
-    assert all(torch.equal(again["model"][name], saved["model"][name]) for name in saved["model"])
+    assert losses(first) == before and runs.same(again["model"], saved["model"])
 
 
 def test_machines_with_other_settings_are_told(machines):
     """A command typed differently on the second machine: a model between two runs."""
-    done, _ = machines(OTHER="1")
-    assert done.returncode != 0
-    assert "Process 1 was started with another set of settings than process 0" in done.stderr
+    codes, said = machines("another rate")
+    assert 0 not in codes
+    assert all("Process 1 was started with another set of settings than process 0" in text for text in said)
 
 
 def test_a_dead_process_ends_the_run(machines):
     """The others wait for its gradients for ever, and the card is paid for all night."""
-    done, _ = machines(DIES="1")
-    assert done.returncode != 0
-    assert "0: Process 0 lost the others after step 3" in done.stderr
-
-
-def test_a_signal_before_the_first_validation(machines):
-    """One of two processes is asked to stop while no model has been validated: no traceback, nothing lost."""
-    done, first = machines(STOPS="1")
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-    assert torch.load(first / "last.pt", weights_only=True)["step"] == 3 and not (first / "best").exists()
-    done, first = machines(STOPS="none")
-    assert done.returncode == 0 and len(losses(first)) == 10
+    codes, said = machines("SIGKILL")
+    assert codes[1] == -signal.SIGKILL and codes[0] > 0
+    assert "Process 0 lost the others after step 2" in said[0]
 
 
 def test_processes_that_do_not_find_one_another(monkeypatch):
-    """WORLD_SIZE without torchrun, or a machine that is not there: a traceback of torch's rendezvous."""
+    """WORLD_SIZE without torchrun, or a machine that is not there: a traceback of torch's rendezvous.
+
+    And sequences that fall under the table because three processes cannot share eight.
+    """
     for name, value in dict(WORLD_SIZE="2", RANK="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="no port").items():
         monkeypatch.setenv(name, value)
     with pytest.raises(TrainError, match="Process 1 does not reach the others .*torchrun") as error:
         train(TrainConfig.preset_of("quick", device="cpu"))
     assert "\n" not in str(error.value)
-
-
-def test_uneven_shares_are_refused():
-    """Sequences that fall under the table because three processes cannot share sixteen."""
-    c = TrainConfig.preset_of("quick")
     with pytest.raises(TrainError, match="3 processes"):
-        pick_micro_batch(c, None, torch.float32, torch.device("cpu"), world=3)
+        pick_micro_batch(runs.tiny(), None, torch.float32, torch.device("cpu"), world=3)
