@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from data.corpus import corpus_from_text
 from gpt2.grow import extend_positions, grow, places
 from gpt2.teacher import soft_targets, teacher_table
 from model_gpt2 import GPT, GPTConfig
-from train_gpt2 import TrainConfig, TrainError, train
+from tests.runs import run, tiny
+from train_gpt2 import TrainError
 
 SMALL = GPTConfig(block_size=16, vocab_size=11, n_layer=2, n_head=2, n_embd=16)
 BIG = GPTConfig(block_size=24, vocab_size=11, n_layer=5, n_head=4, n_embd=32)
@@ -87,39 +87,44 @@ def test_shapes_that_do_not_fit_are_refused(shape):
 # ---- In the trainer
 
 
-@pytest.fixture(scope="module")
-def corpus():
-    return corpus_from_text("To be, or not to be, that is the question.\n" * 60, "one line")
-
-
-def tiny(**settings):
-    base = dict(n_layer=1, n_embd=16, max_steps=8, eval_every=8, sample_chars=0, log_every=0, bar=False,
-                precision="fp32")
-    return TrainConfig.preset_of("quick", **{**base, **settings})
-
-
-def test_grow_from_a_folder(corpus, tmp_path):
+def test_grow_from_a_folder(tmp_path):
     """--grow-from that is not read: the first loss would be that of an untrained model."""
     folders = [str(tmp_path / name) for name in "ab"]
-    runs = [train(tiny(max_steps=60, seed=i, out_dir=f), corpus) for i, f in enumerate(folders)]
-    config = tiny(n_layer=2, n_head=4, n_embd=32, lr=1e-9, muon_lr=1e-9, max_steps=1,
-                  grow_from=",".join(f + "/best" for f in folders))
-    assert train(config, corpus).progress.val_loss < max(run.progress.val_loss for run in runs)
+    losses = [run(f, max_steps=40, seed=i).progress.best_loss for i, f in enumerate(folders)]
+    grow_from = ",".join(f + "/best" for f in folders)
+    grown = run(n_layer=2, n_head=4, n_embd=16, lr=1e-9, muon_lr=1e-9, max_steps=1, grow_from=grow_from)
+    assert grown.progress.val_loss < max(losses)
     with pytest.raises(TrainError, match="side by side"):
-        train(tiny(n_embd=48, grow_from=folders[0] + "/best"), corpus)
+        run(n_embd=24, grow_from=folders[0] + "/best")
 
 
-def test_windows_in_turn(corpus):
+def test_frozen_matrices_stay(tmp_path):
+    """Matrices that move, vectors that do not, or a run from scratch that would train next to nothing."""
+    run(tmp_path)
+    folder = str(tmp_path / "best")
+    small = GPT.from_pretrained(folder)
+    old, new = grow([small], small.config), run(grow_from=folder, freeze_matrices=True).model
+    moved = {name for (name, a), b in zip(old.named_parameters(), new.parameters(), strict=True)
+             if not torch.equal(a, b)}
+    assert moved and all(dict(new.named_parameters())[name].dim() == 1 for name in moved)
+    with pytest.raises(TrainError, match="--grow-from"):
+        run(freeze_matrices=True)
+
+
+def test_windows_in_turn():
     """Windows of the wrong length at a step, or another number of tokens a step."""
-    config = tiny(windows="8:0.25,16:0.25,32:0.5")
-    assert [config.window_at(step / 8) for step in range(8)] == [8, 8, 16, 16, 32, 32, 32, 32]
-    assert train(config, corpus).progress.window == 32
-    still = train(tiny(windows="8:0.5,32:0.5", lr=1e-9, muon_lr=1e-9), corpus).model
-    wpe = still.transformer.wpe.weight  # what no window held before starts as its neighbours stand
-    assert torch.allclose(wpe[8:12], wpe[4:8], atol=1e-4) and torch.allclose(wpe[28:], wpe[4:8], atol=1e-4)
-    for windows in ("8", "8:0.5", "64:1", "7:1", "x:1"):
+    config = tiny(windows="2:0.25,4:0.25,8:0.5")
+    assert [config.window_at(step / 8) for step in range(8)] == [2, 2, 4, 4, 8, 8, 8, 8]
+    still = run(windows="2:0.5,8:0.5", lr=1e-9, muon_lr=1e-9)
+    wpe = still.model.transformer.wpe.weight  # what no window held before starts as its neighbours stand
+    assert still.progress.window == 8
+    assert all(torch.allclose(wpe[i], wpe[1], atol=1e-4) for i in range(2, 8))
+    for windows in ("8", "8:0.5", "16:1", "7:1", "x:1"):
         with pytest.raises(TrainError, match="--windows"):
             tiny(windows=windows)
+
+
+# ---- Teachers
 
 
 def test_soft_targets_are_probabilities():
@@ -146,27 +151,13 @@ def test_the_table_says_what_the_teachers_expect_at_each_place(n):
         assert torch.allclose(table[i], want, atol=0.03), i
 
 
-def test_a_table_too_large_is_one_sentence():
+def test_a_teacher_moves_the_run(tmp_path):
+    """--teacher that is not read, or not weighed; a table that does not fit is one sentence."""
+    run(tmp_path)
+    teacher = str(tmp_path / "best")
+    losses = [run(seed=5, teacher=t, teacher_weight=w).train_losses[-1]
+              for t, w in (("", 1.0), (teacher, 0.0), (teacher, 0.5), (teacher, 1.0))]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5) and len({round(x, 4) for x in losses[1:]}) == 3
     wide = [GPT(GPTConfig(8, 50000, 1, 1, 16))]
     with pytest.raises(TrainError, match="smaller vocabulary"):
         teacher_table(wide, torch.zeros(100_000, dtype=torch.long), torch.device("cpu"))
-
-
-def test_a_teacher_moves_the_run(corpus, tmp_path):
-    train(tiny(max_steps=20, out_dir=str(tmp_path)), corpus)
-    losses = [train(tiny(seed=5, teacher=t, teacher_weight=1.0), corpus).train_losses[-1]
-              for t in ("", str(tmp_path / "best"))]
-    assert losses[0] != losses[1]
-
-
-def test_frozen_matrices_stay(corpus, tmp_path):
-    """Matrices that move, vectors that do not, or a run from scratch that would train next to nothing."""
-    train(tiny(out_dir=str(tmp_path)), corpus)
-    folder = str(tmp_path / "best")
-    small = GPT.from_pretrained(folder)
-    old, new = grow([small], small.config), train(tiny(grow_from=folder, freeze_matrices=True), corpus).model
-    moved = {name for (name, a), b in zip(old.named_parameters(), new.parameters(), strict=True)
-             if not torch.equal(a, b)}
-    assert moved and all(dict(new.named_parameters())[name].dim() == 1 for name in moved)
-    with pytest.raises(TrainError, match="--grow-from"):
-        train(tiny(freeze_matrices=True), corpus)

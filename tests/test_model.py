@@ -164,7 +164,7 @@ def test_seed():
     (dict(temperature=1e-34), [1, 0, 0, 0])])
 def test_filter_probs(settings, want):
     """Off by one in top-k or top-p, and a temperature that overflows; in whatever order the ids stand."""
-    logits, want = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log(), torch.tensor([want])
+    logits, want = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log(), torch.tensor([want], dtype=torch.float32)
     order = [3, 0, 2, 1]
     torch.testing.assert_close(filter_probs(logits, **settings), want)
     torch.testing.assert_close(filter_probs(logits[:, order], **settings), want[:, order])

@@ -9,7 +9,7 @@ from train_gpt2 import Muon, TrainConfig, make_optimizers, orthogonalize
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(32, 32), (64, 16), (16, 64)])
-@pytest.mark.parametrize("size", [1e-8, 1.0, 1e6])
+@pytest.mark.parametrize("size", [1e-8, 1e6])
 def test_orthogonalize(dtype, shape, size):
     """Newton-Schulz that overflows in a T4's fp16, transposes its result, or leaves directions unequal."""
     g = size * torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -33,16 +33,16 @@ def test_muon_takes_the_blocks_matrices_only():
     assert decayed == {"transformer.wte.weight", "transformer.wpe.weight"}
 
 
-def oracle_steps(grads, lr):
-    """What torch's own Muon makes of these gradients, one after the other, from zero."""
-    return steps(lambda p: torch.optim.Muon([p], lr=lr, weight_decay=0.0, adjust_lr_fn="original"), grads)
+def torchs(p):
+    return torch.optim.Muon([p], lr=0.1, weight_decay=0.0, adjust_lr_fn="original")
 
 
-def our_steps(grads, lr):
-    return steps(lambda p: Muon([p], lr=lr), grads)
+def ours(p):
+    return Muon([p], lr=0.1)
 
 
 def steps(make, grads):
+    """What an optimizer makes of these gradients, one after the other, from zero."""
     p = torch.nn.Parameter(torch.zeros_like(grads[0]))
     muon = make(p)
     for grad in grads:
@@ -51,9 +51,9 @@ def steps(make, grads):
     return p.detach()
 
 
-def close(ours, theirs):
+def close(a, b):
     """torch iterates in bfloat16, ours in fp32 here: the same to a few per cent of the step's length."""
-    return (ours - theirs).norm() < 0.05 * theirs.norm()
+    return (a - b).norm() < 0.05 * b.norm()
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (128, 32), (32, 128)])
@@ -61,15 +61,14 @@ def test_steps_are_those_of_torch(shape):
     """Another scale for tall or wide matrices, another iteration, a momentum that is made anew each time."""
     torch.manual_seed(0)
     grads = [torch.randn(shape) for _ in range(3)]
-    assert close(our_steps(grads, 0.1), oracle_steps(grads, 0.1))
+    assert close(steps(ours, grads), steps(torchs, grads))
 
 
 def test_query_key_and_value_step_like_three_square_matrices():
     """c_attn (3C, C) taken for one tall matrix: its step is sqrt(3) too long, a loud query drowns a key."""
     torch.manual_seed(0)
     parts = [torch.randn(32, 32) * size for size in (1.0, 1e-2, 1e-4)]
-    want = torch.cat([oracle_steps([part], 0.1) for part in parts])
-    assert close(our_steps([torch.cat(parts)], 0.1), want)
+    assert close(steps(ours, [torch.cat(parts)]), torch.cat([steps(torchs, [part]) for part in parts]))
 
 
 def test_matrices_of_one_shape_step_each_for_itself():
@@ -81,4 +80,4 @@ def test_matrices_of_one_shape_step_each_for_itself():
         p.grad = grad.clone()
     Muon(params, lr=0.1, weight_decay=0.5).step()
     for p, grad in zip(params, grads, strict=True):
-        assert close(p.detach() - 0.95 * torch.eye(32), our_steps([grad], 0.1))
+        assert close(p.detach() - 0.95 * torch.eye(32), steps(ours, [grad]))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import train_gpt2
+from data.batches import get_batch, shuffled_batch
 from data.corpus import corpus_from_text
 from data.ngram import NGram
 from data.tokenizer import BPETokenizer
@@ -152,14 +153,23 @@ def test_accumulation_is_the_same_step(kind, n_micro):
     assert (weights(whole) - weights(parts)).abs().median() < 1e-6
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_clipping_comes_after_unscaling(kind):
+@pytest.mark.parametrize("scale", [1.0, 2.0**16])
+def test_clipping_comes_after_unscaling(scale):
     """Clip before unscale: the norm is 65,536 times too long, and every gradient is cut to nothing."""
-    plain, scaled = small_model(), small_model()
-    (_, norm, _), *_ = one_step(plain, kind, clip=0.05)
-    (_, norm_scaled, moved), *_ = one_step(scaled, kind, scale=2.0**16, clip=0.05)
-    assert moved and norm_scaled.item() == pytest.approx(norm.item(), rel=1e-5)
-    assert torch.allclose(weights(plain), weights(scaled), atol=1e-6)
+    model = small_model()
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)  # its step is the gradient, as long as the clip lets it
+    before, scaler = weights(model), torch.amp.GradScaler("cpu", init_scale=scale)
+    _, norm, moved = optimizer_step(model, [sgd], scaler, [batch()], grad_clip=0.05)
+    assert moved and 0.1 < norm.item() < 10
+    assert (weights(model) - before).norm().item() == pytest.approx(0.05, rel=1e-2)
+
+
+def test_each_optimizer_has_its_own_rate():
+    """Muon at AdamW's rate, or one of them that stays at its first."""
+    c = TrainConfig.preset_of("quick", lr=0.01, muon_lr=0.04)
+    muon, adamw = make_optimizers(small_model(), c, torch.float32)
+    train_gpt2.set_lr([muon, adamw], c, 0.005)
+    assert {g["lr"] for g in muon.param_groups} == {0.02} and {g["lr"] for g in adamw.param_groups} == {0.005}
 
 
 @pytest.mark.parametrize("kind, scale", [("adamw", 2.0**16), ("muon", 2.0**16), ("muon", None)])
@@ -178,10 +188,12 @@ def test_overflow_moves_nothing(kind, scale, where):
     assert not torch.equal(weights(model), before)
 
 
-def test_ranks_and_micro_batches_share_one_batch():
-    """Two processes that see the same sequences, or a batch that depends on how it is cut."""
-    c = runs.tiny(batch_size=2)
+@pytest.mark.parametrize("order, draw", [("random", get_batch), ("shuffled", shuffled_batch)])
+def test_ranks_and_micro_batches_share_one_batch(order, draw):
+    """Two processes that see the same sequences, a batch that depends on how it is cut, another order."""
+    c = runs.tiny(batch_size=2, order=order)
     (x, y), = micro_batches(CORPUS, c, 3, 8, CPU)
+    assert torch.equal(x, draw(CORPUS.train, 8, 8, c.seed, 3)[0])
     for world, micro in ((1, 2), (2, 4), (2, 1), (4, 2)):
         parts = [p for rank in range(world) for p in micro_batches(CORPUS, c, 3, micro, CPU, rank, world)]
         xs, ys = zip(*parts, strict=True)
@@ -281,6 +293,8 @@ def test_what_a_run_leaves(tmp_path, capsys):
     records = [json.loads(line) for line in open(tmp_path / "history.jsonl")]
     steps = [r for r in records if "loss" in r]
     assert [r["step"] for r in steps] == list(range(1, 13))
+    c = runs.tiny(lr=1e-2)
+    assert [r["lr"] for r in steps] == [lr_at(c, step) for step in range(12)]
     assert all({"step", "loss", "lr", "norm", "dt_ms", "tok_s"} <= r.keys() for r in steps)
     assert [r["step"] for r in records if "val_loss" in r] == [6, 12] and records == result.history
     assert len(re.findall(r"^step \d+ \| loss .*tok/s \d+$", capsys.readouterr().out, re.M)) == 2
@@ -343,6 +357,7 @@ def test_minutes_are_minutes(monkeypatch, schedule, pace, tmp_path):
     lrs = [r["lr"] for r in result.history if "lr" in r]
     assert first.stopped == "callback" and result.stopped == "minutes"
     assert 120 - 5 * pace < result.progress.clock <= 120  # the last validation included
+    assert result.progress.clock == pytest.approx(clock[0] - 1000)  # of both sessions
     assert max(lrs) == 1e-2 and lrs[-1] < (0.14 if pace < 1 else 0.4) * max(lrs)
     assert all(a >= 0.97 * b for a, b in zip(lrs[3:], lrs[4:], strict=False))  # it falls, whatever the pace
 

@@ -94,7 +94,8 @@ def machines(tmp_path):
         for process in nodes:
             process.start()
         for process in nodes:
-            process.join(120)
+            process.join(60)
+            process.kill()
         return [process.exitcode for process in nodes], [(tmp_path / f"said{r}").read_text() for r in (0, 1)]
 
     return start
