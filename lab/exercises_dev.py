@@ -113,6 +113,17 @@ def broken_models(seed=0):
     return models
 
 
+@torch.no_grad()
+def stream_sizes(model, idx):
+    """Standard deviation of the residual stream of a GPT: after the embeddings, then after each block."""
+    x = model.transformer.wte(idx) + model.transformer.wpe.weight[:idx.size(1)]
+    sizes = [x.std().item()]
+    for block in model.transformer.h:
+        x = block(x)
+        sizes.append(x.std().item())
+    return sizes
+
+
 class _Leaks(CausalSelfAttention):
     scale, first_hidden = 1 / 4, 2  # heads of 16 numbers; the letter after is not hidden
 

@@ -92,8 +92,12 @@ IDS = [f"{row[0]}-{row[1]}" for row in TABLE]
 ROWS = pytest.mark.parametrize("notebook, n, names, wrong", TABLE, ids=IDS)
 
 
+def module_of(notebook):
+    return importlib.import_module(f"lab.exercises_{MODULE[notebook]}")
+
+
 def check_of(notebook, n):
-    return getattr(importlib.import_module(f"lab.exercises_{MODULE[notebook]}"), f"check_{n}")
+    return getattr(module_of(notebook), f"check_{n}")
 
 
 @functools.cache
@@ -114,10 +118,12 @@ def cells(notebook):
 
 @pytest.mark.parametrize("notebook", MODULE)
 def test_the_table_knows_every_exercise_and_no_later_cell_needs_one(notebook):
-    """An exercise whose check nobody has tried to fool; a Run all that depends on what the reader wrote."""
+    """An exercise that nobody has tried to fool, a tool it names that is gone, a Run all that needs an answer."""
     prose, stubs, others = cells(notebook)
     told = re.findall(r"^(?:#+ |\*\*)Exercise (\d+)", prose, re.MULTILINE)
     assert [f"{notebook}-{n}" for n in told] == [name for name in IDS if name.startswith(f"{notebook}-")]
+    tools = re.findall(r"`exercises\.(\w+)", prose)
+    assert [tool for tool in tools if not hasattr(module_of(notebook), tool)] == []
     used = {node.id for tree in others for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert not used & set(stubs)
 
