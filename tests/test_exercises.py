@@ -118,7 +118,7 @@ def cells(notebook):
 
 @pytest.mark.parametrize("notebook", MODULE)
 def test_the_table_knows_every_exercise_and_no_later_cell_needs_one(notebook):
-    """An exercise that nobody has tried to fool, a tool it names that is gone, a Run all that needs an answer."""
+    """An exercise that nobody tried to fool, a tool it names that is gone, a Run all that needs an answer."""
     prose, stubs, others = cells(notebook)
     told = re.findall(r"^(?:#+ |\*\*)Exercise (\d+)", prose, re.MULTILINE)
     assert [f"{notebook}-{n}" for n in told] == [name for name in IDS if name.startswith(f"{notebook}-")]
