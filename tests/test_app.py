@@ -22,7 +22,7 @@ from gradio_client import Client
 from tiny_app import CHARS, pieces_folder, tiny_folder
 
 from gpt2 import device
-from space import app, card, limits, look
+from space import app, card, guard, limits, look
 
 writer = app.writer  # the very module that the app uses
 
@@ -476,6 +476,9 @@ def test_requests_that_nobody_reads_leave_room_for_the_next_visitor(server, monk
     assert all(request(server, "POST", CALL, ask)[0] == 200 for _ in range(30))
     event, value = call(server, "A", 5, 0.7, None, 1)
     assert event == "complete" and len(value[0]["text"]) == 5
+    monkeypatch.setattr(guard, "PATIENCE", 0)
+    monkeypatch.setitem(guard.READING, "read", 1)
+    assert guard.is_read("read") and not guard.is_read("unread")
 
 
 def test_nothing_is_shared_or_shown_beside_the_page(server, monkeypatch):
@@ -545,8 +548,9 @@ SPOILED = [*((name, lambda f, n=name: (f / n).write_text(DEEP))
 
 
 @pytest.mark.parametrize("words, change", SPOILED, ids=range(len(SPOILED)))
-def test_a_hostile_or_broken_model_is_one_sentence(folder, tmp_path, capsys, words, change):
+def test_a_hostile_or_broken_model_is_one_sentence(folder, tmp_path, capsys, monkeypatch, words, change):
     """Catches a traceback at start, and an app that shows "0 tokens" for ever because its weights are NaN."""
+    monkeypatch.setattr(app, "launch", lambda *_, **__: pytest.fail("the app starts"))
     named = change
     if callable(change):
         change(named := shutil.copytree(folder, tmp_path / "m"))

@@ -47,6 +47,7 @@ def written_once():
     with pytest.MonkeyPatch.context() as patch:
         for place, name in ((card, "draw_sample"), (card, "first_text"), (static_site, "first_text")):
             patch.setattr(place, name, once(getattr(place, name)))
+        patch.setattr(static_site.standin, "make", lambda: "To be drawn, a second each time.")
         yield
 
 
@@ -449,6 +450,8 @@ def test_building_over_the_model_itself_is_refused(folder, tmp_path, target):
     for out in (inside.parent, inside):
         with pytest.raises(ValueError, match="itself lies there"):
             build(inside, out, target)
+        with pytest.raises(ValueError, match="cannot be the target"):
+            static_site.build_static(inside, out)
     assert (inside / "model.safetensors").exists()
 
 
