@@ -147,3 +147,8 @@ def choose(page, at):
     page.evaluate("document.getElementById('came').textContent = ''")
     page.locator("#text .ch").nth(at).click()
     wait(page, "document.getElementById('came').textContent !== ''")
+
+
+def text_at(site):
+    """The text that the page opens with."""
+    return json.loads((site[1] / "site.json").read_text())["opening"]["text"]

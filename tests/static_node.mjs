@@ -117,7 +117,7 @@ const jobs = {
       result = {},
       [y, x, w, half] = [0, 1 << 18, 1 << 19, 1 << 20],
       width = (cols + 7) & ~7;
-    for (const kind of ["plain", "wasm"]) {
+    for (const kind of ["plain", "unfused", "wasm"]) {
       const k = await makeKernels(1 << 22, kind),
         fill = generator(9);
       for (let i = 0; i < rows * cols; i++) {
@@ -127,7 +127,7 @@ const jobs = {
         k.u16[half / 2 + at] = scale16(bits);
       }
       for (let i = 0; i < (T + 3) * (rows + 4); i++) k.f32[x / 4 + i] = fill() - 0.5;
-      for (const size of kind === "wasm" ? [32, 16] : [32]) {
+      for (const size of kind === "plain" ? [32] : [32, 16]) {
         k.f32.fill(0.25, 0, (T + 3) * width);
         k.matmul(y, x, size === 16 ? half : w, T, rows, cols, size === 16, rows + 4, width);
         result[`${kind} matmul ${size}`] = [...k.f32.subarray(0, T * width)].filter(

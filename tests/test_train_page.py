@@ -1,21 +1,19 @@
 """space/static/train.html in Chromium: a text goes in, a model comes out that Python opens; a run goes on."""
 
 import re
-import shutil
-import threading
 
 import pytest
 import torch
 from conftest import ROOT
+from pages import random_model, served, settings, wait, whole_folder
 
 from data.corpus import corpus_from_text
 from data.ngram import NGram
 from data.tokenizer import CharTokenizer
 from model_gpt2 import GPT
-from space.static_site import build_static, make_server
+from space.static_site import build_static
 from train_gpt2 import evaluate
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TEXT = "".join(f"The {a} {b} sat on the {c}.\n" for a in ("black", "old", "small")
                for b in ("cat", "dog", "owl", "fox")
                for c in ("mat", "roof", "wall", "bed", "oak", "car", "boat"))  # 84 lines
@@ -32,18 +30,9 @@ LOSSES = "heard.filter(m => m.type === 'steps').flatMap(m => m.items)"
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive Chromium")
-    server = make_server(ROOT / "space" / "static")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        browser.address = f"http://127.0.0.1:{server.server_port}/train.html"
-        yield browser
-        browser.close()
-    server.shutdown()
+def train():
+    with served(ROOT / "space" / "static") as address:
+        yield f"{address}/train.html"
 
 
 def open_page(context, address):
@@ -58,9 +47,8 @@ def open_page(context, address):
 
 
 @pytest.fixture(scope="module")
-def page(browser):
-    context = browser.new_context(viewport={"width": 1000, "height": 900})
-    return open_page(context, browser.address)
+def page(browser, train):
+    return open_page(browser.new_context(viewport={"width": 1000, "height": 900}), train)
 
 
 def give(page, text, name="cats.txt"):
@@ -76,19 +64,18 @@ def status(page, begin, seconds=120):
 def test_the_text_that_lies_beside_the_page(browser, tmp_path):
     """Catches an owner's text that the page does not find, no stand-in, and a Space that is not isolated."""
     (tmp_path / "cats.txt").write_text(TEXT)
-    site = build_static(ROOT / "space" / "model", tmp_path / "site", text=tmp_path / "cats.txt")
+    folder = whole_folder(tmp_path / "model", random_model())
+    site = build_static(folder, tmp_path / "site", text=tmp_path / "cats.txt")
     assert '"cross-origin-embedder-policy": "require-corp"' in (site / "README.md").read_text()
-    server = make_server(site)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    page = open_page(browser.new_context(), f"http://127.0.0.1:{server.server_port}/train.html")
-    page.click("#own")
-    page.locator("#facts", has_text="input.txt: 2,500 characters").wait_for()
-    (site / "input.txt").unlink()
-    page.reload()
-    page.click("#own")
-    page.locator("#facts", has_text="standin.txt: 1,115,394 characters, 65 different ones").wait_for()
-    page.close()
-    server.shutdown()
+    with served(site) as address:
+        page = open_page(browser.new_context(), f"{address}/train.html")
+        page.click("#own")
+        page.locator("#facts", has_text="input.txt: 2,500 characters").wait_for()
+        (site / "input.txt").unlink()
+        page.reload()
+        page.click("#own")
+        page.locator("#facts", has_text="standin.txt: 1,115,394 characters, 65 different ones").wait_for()
+        page.close()
 
 
 BAD = [(b"", "0 characters"), (b"a" * 3000, "one symbol"), (b"\xff\xfe" * 900, "UTF-8"),
@@ -166,6 +153,7 @@ def test_the_writing_page_opens_it(page, trained):
     """Catches a model that the rest of the page cannot run, or that is gone when train.html is left."""
     page.click("#open")
     page.locator("#status", has_text="seed").wait_for()
+    settings(page, fast=True, max=60)
     page.fill("#seed_text", "The old cat")
     page.locator("#verdict", has_text="nats of surprise").wait_for()
     page.click("#go")
@@ -177,23 +165,27 @@ def test_the_writing_page_opens_it(page, trained):
     assert page.told == [message for message in page.told if "404" in message]
 
 
-def losses_of(page, query, address, leave=None):
-    """{step: loss} of a run of 40 steps; leave(page) is called in its midst."""
-    page.goto(address + query)
+def losses_of(browser, address, leave=lambda page: page):
+    """{step: loss} of a run, and the page; leave(page) is called in its midst and gives the page to go on."""
+    page = open_page(browser.new_context(), address)
     give(page, TEXT)
     status(page, "Ready")
     page.click("#go")
-    if leave:
-        status(page, "Step")
-        page = leave(page)
+    status(page, "Step")
+    page = leave(page)
     status(page, "Done", 240)
-    return dict(map(tuple, page.evaluate(LOSSES)))
+    return dict(map(tuple, page.evaluate(LOSSES))), page
+
+
+def stop_early(page):
+    page.click("#stop")
+    return page
 
 
 def close_and_come_back(page):
     """Pause, so that all is kept; close the tab; open another, which offers to go on."""
     page.click("#pause")
-    page.wait_for_timeout(1500)
+    wait(page, "import('./train_store.js').then(store => store.kept('run')).then(run => run !== null)")
     context, address = page.context, page.url
     page.close()
     page = open_page(context, address)
@@ -202,27 +194,24 @@ def close_and_come_back(page):
     return page
 
 
-def test_a_run_that_was_left_goes_on_and_workers_share_a_batch(browser):
+def test_a_run_that_was_left_goes_on_and_workers_share_a_batch(browser, train):
     """Catches moments, batches or a schedule that are lost with the tab, and workers who see other text."""
-    context = browser.new_context()
-    one, two, left = (open_page(context, "about:blank") for _ in range(3))
-    whole = losses_of(two, "?steps=60&workers=2", browser.address)
+    whole, two = losses_of(browser, train + "?steps=60&workers=2")
     members = two.evaluate("heard.find(m => m.type === 'begun').members")
-    alone = losses_of(one, "?steps=60&workers=1", browser.address)
-    resumed = losses_of(left, "?steps=60&workers=2", browser.address, close_and_come_back)
+    alone, _ = losses_of(browser, train + "?steps=60&workers=1", stop_early)
+    resumed, _ = losses_of(browser, train + "?steps=60&workers=2", close_and_come_back)
     assert members == 2, "the page is not isolated: no workers"
     assert list(whole) == list(range(1, 61)) and list(resumed)[-1] == 60 and len(resumed) < 60
-    assert list(alone.values()) == pytest.approx(list(whole.values()), abs=2e-3)
-    assert alone[10] == pytest.approx(whole[10], abs=1e-5)
+    assert len(alone) > 3 and alone == pytest.approx({step: whole[step] for step in alone}, abs=2e-3)
+    assert alone[3] == pytest.approx(whole[3], abs=1e-5)
     for step, loss in resumed.items():
         assert loss == pytest.approx(whole[step], abs=1e-5)
 
 
-def test_a_full_storage_is_one_sentence_and_training_goes_on(browser):
+def test_a_full_storage_is_one_sentence_and_training_goes_on(browser, train):
     """Catches a run that dies, or keeps silent, because the browser has no room to keep it."""
-    page = open_page(browser.new_context(), browser.address + "?steps=30")
-    session = page.context.new_cdp_session(page)
-    origin = browser.address.removesuffix("/train.html")
+    page = open_page(browser.new_context(), train + "?steps=8")
+    session, origin = page.context.new_cdp_session(page), train.removesuffix("/train.html")
     session.send("Storage.overrideQuotaForOrigin", {"origin": origin, "quotaSize": 1000})
     give(page, TEXT)
     status(page, "Ready")

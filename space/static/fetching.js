@@ -6,6 +6,9 @@
 
 export const HUB = "https://huggingface.co";
 const SHELF = "gpt2-models"; // the name of our part of the browser's storage
+const SMALL = 30e6; // bytes: a smaller file waits in memory until the first text is there
+const LATER = 1500; // milliseconds that the first text has for itself
+const SLOW = 2000; // milliseconds that a piece may wait for the storage
 const WAIT = 1000; // milliseconds before the one attempt that needs no click
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -88,38 +91,62 @@ async function revision(repo) {
   return (await (await fetch(`${HUB}/api/models/${repo}`)).json()).sha;
 }
 
+/** Put a file on the shelf, in place of its earlier versions. */
+async function put(key, response) {
+  const shelf = await caches.open(SHELF);
+  await shelf.put(key, response);
+  for (const { url } of await shelf.keys())
+    if (url !== key && url.split("?")[0] === key.split("?")[0]) await shelf.delete(url);
+}
+
 /**
- * Writes pieces to the browser's storage as they arrive. It may fail at any time: then nothing is kept, and
- * that is all.
+ * Writes pieces to the browser's storage: a small file's once the first text is there, a large one's as they
+ * arrive. It may fail at any time: then nothing is kept, and that is all.
  */
 function keeper(key, response) {
+  const length = response.headers.get("Content-Length") ?? "";
+  return length && Number(length) < SMALL ? keep_later(key, length) : keep_now(key, length);
+}
+
+function keep_later(key, length) {
+  const pieces = [];
+  const write = () => put(key, stored(new Blob(pieces), length));
+  return {
+    write: async (piece) => pieces.push(piece),
+    close: () => setTimeout(() => optional(write), LATER),
+    drop() {},
+  };
+}
+
+function keep_now(key, length) {
   const { readable, writable } = new TransformStream(undefined, { highWaterMark: 64 }),
     writer = writable.getWriter();
   let alive = true;
   const fail = () => {
+    if (alive) writer.abort().catch(() => {});
     alive = false;
   };
   writer.closed.catch(fail);
-  const headers = { "Content-Length": response.headers.get("Content-Length") ?? "" };
-  optional(async () => {
-    const shelf = await caches.open(SHELF);
-    await shelf.put(key, new Response(readable, { headers }));
-    for (const { url } of await shelf.keys())
-      if (url !== key && url.split("?")[0] === key.split("?")[0]) await shelf.delete(url);
-  }).then((kept) => {
-    if (kept === null) fail();
-  });
+  put(key, stored(readable, length)).catch(fail);
   return {
     async write(piece) {
       if (!alive) return;
-      await Promise.race([writer.ready, sleep(2000).then(fail)]).catch(fail);
+      await in_time(writer.ready, SLOW).catch(fail); // a slow disk does not hold up the model
       if (alive) writer.write(piece.slice()).catch(fail);
     },
     close() {
       if (alive) writer.close().catch(fail);
     },
-    drop() {
-      writer.abort().catch(fail);
-    },
+    drop: fail,
   };
+}
+
+const stored = (body, length) => new Response(body, { headers: { "Content-Length": length } });
+
+function in_time(promise, milliseconds) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(reject, milliseconds);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }

@@ -23,10 +23,13 @@ const SCALE = 10;  // float16 weights are kept 2^10 too large: then none of them
 const MASK = "i32.const -1879056384  i32x4.splat", UP = constant(2 ** (112 - SCALE));
 const load32 = (p, k) => `get ${p}  v128.load ${4 * k}`;
 const load16 = (p, k) => `get ${p}  v128.load16x4_s ${2 * k}  i32.const 13  i32x4.shl  get mask  v128.and`;
+/** sum += a b: in one instruction where the browser has relaxed SIMD, which rounds once and not twice. */
+const adder = (fused) => (sum, a, b) => fused ? `get ${a}  ${b}  get ${sum}  f32x4.relaxed_madd  set ${sum}`
+  : `get ${a}  ${b}  f32x4.mul  get ${sum}  f32x4.add  set ${sum}`;
 const each = (n, line) => Array.from({ length: n }, (_, k) => line(k)).join("\n");
 
 /** One position: two pairs of sums take turns, so that no addition waits for the one before it. */
-const one = (size, load) => String.raw`
+const one = (size, load, add) => String.raw`
   func one${size} param i32 y i32 x i32 w i32 rows i32 cols i32 next
     local i32 xend i32 yend i32 p i32 i v128 s v128 a0 v128 b0 v128 a1 v128 b1 v128 mask v128 up
     ${MASK}  set mask  ${UP}  set up
@@ -36,9 +39,9 @@ const one = (size, load) => String.raw`
       get y  v128.load 0  set a0  get y  v128.load 16  set b0  f32.const0  f32x4.splat  tee a1  set b1
       get w  set p  get x  set i
       loop four
-        ${each(4, (k) => `get i  v128.load32_splat ${4 * k}  ${size === 16 ? "get up  f32x4.mul" : ""}  tee s
-        ${load("p", 8 * k)}  f32x4.mul  get a${k % 2}  f32x4.add  set a${k % 2}
-        get s  ${load("p", 8 * k + 4)}  f32x4.mul  get b${k % 2}  f32x4.add  set b${k % 2}`)}
+        ${each(4, (k) => `get i  v128.load32_splat ${4 * k}  ${size === 16 ? "get up  f32x4.mul" : ""}  set s
+        ${add(`a${k % 2}`, "s", load("p", 8 * k))}
+        ${add(`b${k % 2}`, "s", load("p", 8 * k + 4))}`)}
         get p  i32.const ${4 * size}  i32.add  set p
         get i  i32.const 16  i32.add  tee i
         get xend  i32.lt_u  br_if four
@@ -52,7 +55,7 @@ const one = (size, load) => String.raw`
   end`;
 
 /** T positions, four at a time, and one panel. xs, ys: bytes from one row of x and y to the next. */
-const four = (size, load) => String.raw`
+const four = (size, load, add) => String.raw`
   func four${size} param i32 y i32 x i32 w i32 rows i32 T i32 xs i32 ys
     local i32 wend i32 tend i32 p i32 x0 i32 x1 i32 x2 i32 x3 v128 u v128 v v128 s v128 mask v128 up
       v128 a0 v128 b0 v128 a1 v128 b1 v128 a2 v128 b2 v128 a3 v128 b3
@@ -68,8 +71,8 @@ const four = (size, load) => String.raw`
         ${each(4, (k) => `${load("p", 8 * k)}  ${size === 16 ? "get up  f32x4.mul" : ""}  set u
         ${load("p", 8 * k + 4)}  ${size === 16 ? "get up  f32x4.mul" : ""}  set v
         ${each(4, (t) => `get x${t}  v128.load32_splat ${4 * k}  set s
-        get s  get u  f32x4.mul  get a${t}  f32x4.add  set a${t}
-        get s  get v  f32x4.mul  get b${t}  f32x4.add  set b${t}`)}`)}
+        ${add(`a${t}`, "s", "get u")}
+        ${add(`b${t}`, "s", "get v")}`)}`)}
         ${each(4, (t) => `get x${t}  i32.const 16  i32.add  set x${t}`)}
         get p  i32.const ${4 * size}  i32.add  tee p
         get wend  i32.lt_u  br_if rows_
@@ -130,8 +133,8 @@ const GELU = `
   ${constant(-2 * Math.sqrt(2 / Math.PI))}  f32x4.mul  set z
   get u  ${EXP}  ${constant(1)}  f32x4.add  f32x4.div`;
 
-export const SOURCE = [one(32, load32), one(16, load16), four(32, load32), four(16, load16), WIDEN,
-  inPlace("exp", `get u  set z  ${EXP}`), inPlace("gelu", GELU)].join("\n");
+const source = (add) => [one(32, load32, add), one(16, load16, add), four(32, load32, add),
+  four(16, load16, add), WIDEN, inPlace("exp", `get u  set z  ${EXP}`), inPlace("gelu", GELU)].join("\n");
 
 // ---------------------------------------------------------------- the assembler: words in, bytes out
 
@@ -220,7 +223,7 @@ export function assemble(source, limits = [0, 0]) {
 
 // ---------------------------------------------------------------- a heap, and the loops on it
 
-const LARGEST16 = 0x5400;            // 64 in float16: 2^10 times more would no longer fit
+export const LARGEST16 = 0x5400;            // 64 in float16: 2^10 times more would no longer fit
 
 /**
  * One float16 (16 bits) times 2^10, as a float16 again: exact, because 2^10 lifts the smallest subnormal to a
@@ -250,9 +253,22 @@ export function table16() {
 /** Where element (i, j) of a matrix with `rows` rows lies: eight columns side by side make a panel. */
 export const spot = (i, j, rows) => (j >> 3) * 8 * rows + 8 * i + (j & 7);
 
+const modules = new Map();
+
+/** The loops as a module: the fused ones, or those of a browser without relaxed SIMD; null without any. */
+function compiled(fused = true) {
+  if (modules.has(fused)) return modules.get(fused);
+  let module;
+  try {
+    module = new WebAssembly.Module(assemble(source(adder(fused))));
+  } catch { module = fused ? compiled(false) : null; }
+  modules.set(fused, module);
+  return module;
+}
+
 /**
  * A heap of `bytes` bytes with the loops that work on it.
- * kind: "wasm", "plain", or "auto" (wasm where the browser has SIMD).
+ * kind: "wasm", "unfused" (as where the browser has no relaxed SIMD), "plain", or "auto" (the best there is).
  * Returns { kind, buffer, f32, u16, matmul, exp, gelu }.
  */
 export async function makeKernels(bytes, kind = "auto") {
@@ -260,10 +276,10 @@ export async function makeKernels(bytes, kind = "auto") {
     try {
       const pages = Math.ceil(bytes / 65536);
       const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
-      const { instance } = await WebAssembly.instantiate(assemble(SOURCE), { page: { memory } });
+      const instance = new WebAssembly.Instance(compiled(kind !== "unfused"), { page: { memory } });
       return with_product({ kind: "wasm", ...views(memory.buffer), ...instance.exports });
     } catch (error) {
-      if (kind === "wasm") throw error;
+      if (kind !== "auto") throw error;
     }
   }
   const heap = views(new ArrayBuffer(Math.ceil(bytes / 8) * 8));
@@ -271,9 +287,7 @@ export async function makeKernels(bytes, kind = "auto") {
 }
 
 /** True where the browser runs our WebAssembly: SIMD is in every browser since 2023. */
-export function hasWasm() {
-  try { return WebAssembly.validate(assemble(SOURCE)); } catch { return false; }
-}
+export const hasWasm = () => compiled() !== null;
 
 const views = (buffer) => ({ buffer, f32: new Float32Array(buffer), u16: new Uint16Array(buffer) });
 

@@ -6,6 +6,7 @@ const FILES = [
   "./",
   "index.html",
   "style.css",
+  "begin.js",
   "page.js",
   "shared.js",
   "inside.js",

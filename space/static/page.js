@@ -1,6 +1,7 @@
 // page.js: what the visitor touches. The model works in worker.js; this file sends it messages and draws what
 // comes back.
 
+import { first_worker, new_worker } from "./begin.js";
 import {
   $,
   app,
@@ -45,7 +46,7 @@ const NAME = /^[\w.-]+\/[\w.-]+$/; // owner/name
 // ---------------------------------------------------------------- loading
 
 async function start() {
-  idle = new_worker(); // it fetches its own files while this one asks what the model is
+  idle = listen(first_worker);
   set_up_play(load);
   if (query.has("trained")) return open_trained();
   const repo = query.get("model") ?? window.huggingface?.variables?.MODEL;
@@ -71,6 +72,7 @@ async function start() {
     status(`The model is ${megabytes(app.site.bytes)}. It is fetched when you press Generate.`);
     set_state("waiting");
   } else load(own(repo));
+  if (query.has("p")) from_address(); // the worker writes as soon as it can
 }
 
 /** The model that train.html made and kept on this device. */
@@ -97,7 +99,7 @@ function load(place) {
     app.site = { moments: moments_in(place.files) };
   }
   app.worker?.terminate();
-  app.worker = idle ?? new_worker();
+  app.worker = idle ?? listen(new_worker());
   [app.about, idle] = [null, null];
   app.place = place;
   set_state("loading");
@@ -112,11 +114,7 @@ const moments_in = (files) =>
     .filter((name) => /^moments\/\d+\/model\.safetensors$/.test(name))
     .map((name) => Number(name.split("/")[1]));
 
-/** Made from a blob, a worker lives under this page's security policy; one from an address would not. */
-function new_worker() {
-  const address = JSON.stringify(new URL("worker.js", import.meta.url).href);
-  const script = new Blob([`import ${address};`], { type: "text/javascript" });
-  const worker = new Worker(URL.createObjectURL(script), { type: "module" });
+function listen(worker) {
   worker.onmessage = ({ data }) => on[data.type](data);
   worker.onerror = (event) => {
     event.preventDefault();
@@ -222,6 +220,8 @@ const on = {
     fill_heads();
     offer_game();
     offer_past(app.site.moments);
+    keep_for_offline();
+    if (app.state === "writing") return; // the address asked for it
     set_state("ready");
     status("Ready.");
     if (pending) generate(...pending.splice(0));
@@ -231,7 +231,6 @@ const on = {
       choose(most_surprising());
     } else if ($("seed_text").value) typing();
     else first_text();
-    keep_for_offline();
   },
 
   pieces({ ask: from, job: written_by, pieces, dropped }) {
@@ -328,11 +327,11 @@ const show_surprise = () => {
 
 /**
  * swap: { at, id }: that id replaces the letter at `at`, and the model writes on from there.
- * how: settings of this time only. next: what happens at the end.
+ * how: settings of this time only. next: what happens at the end. early: the worker has its model soon.
  */
-function generate(swap = null, how = {}, next = show_surprise) {
+function generate(swap = null, how = {}, next = show_surprise, early = false) {
   stop();
-  if (!app.about) {
+  if (!app.about && !early) {
     pending = [swap, how, next];
     if (app.state === "waiting") load(own());
     return;
@@ -349,7 +348,7 @@ function generate(swap = null, how = {}, next = show_surprise) {
   [typed, after] = [false, next];
   $("verdict").hidden = true;
   set_writing(true);
-  status("Writing.");
+  if (app.about) status("Writing.");
   app.used = {
     seed: number("seed", crypto.getRandomValues(new Uint32Array(1))[0] % 1e6),
     max: number("max", 300),
@@ -463,9 +462,11 @@ function typing() {
 function grow() {
   const field = $("seed_text");
   field.style.height = "auto";
+  field.style.overflowY = "hidden";
   // a name and its line end: one row
   if (field.value.trimEnd().length < 24 && !field.value.trim().includes("\n")) return;
   field.style.height = `${Math.min(field.scrollHeight + 2, 130)}px`;
+  if (field.scrollHeight > 130) field.style.overflowY = "auto";
 }
 
 /** How much like its own text the model finds what was typed: nats a letter, lower is more alike. */
@@ -537,7 +538,8 @@ function from_address() {
   grow();
   const at = Number(query.get("at") ?? -1);
   const fits = () => Number.isInteger(at) && at > 0 && at < app.pieces.length;
-  generate(null, { fast: true }, () => choose(fits() ? at : most_surprising()));
+  const show = () => choose(fits() ? at : most_surprising());
+  generate(null, { fast: true }, show, app.state === "loading");
   $("seed").value = ""; // the next text is a new one
 }
 

@@ -4,7 +4,7 @@
 // The format: 8 bytes, the length of a JSON header; the header, { name: { dtype, shape, data_offsets } }; the
 // data.
 
-import { scale16, spot, table16 } from "./kernels.js";
+import { LARGEST16, scale16, spot, table16 } from "./kernels.js";
 
 const BYTES = { F32: 4, F16: 2, BF16: 2 };
 const BLOCK = 1 << 18; // bytes moved at a time: a multiple of 4
@@ -143,14 +143,18 @@ function convert(tensor, part, heap, address, from) {
     shape: [rows, cols],
     turned,
   } = tensor;
-  let i = Math.floor(from / cols),
-    j = from % cols;
-  for (let n = 0; n < numbers.length; n++) {
-    to[start + (turned ? spot(j, i, cols) : spot(i, j, rows))] = numbers[n];
-    if (++j === cols) {
-      j = 0;
-      i++;
+  for (let n = 0; n < numbers.length; ) {
+    const i = Math.floor((from + n) / cols),
+      j = (from + n) % cols;
+    if (turned) {
+      to[start + spot(j, i, cols)] = numbers[n++];
+      continue;
     }
+    // up to eight numbers of a row lie side by side in a panel
+    const run = Math.min(8 - (j & 7), cols - j, numbers.length - n),
+      at = start + spot(i, j, rows);
+    for (let k = 0; k < run; k++) to[at + k] = numbers[n + k];
+    n += run;
   }
 }
 
@@ -158,9 +162,21 @@ function convert(tensor, part, heap, address, from) {
 function decode({ dtype, half }, part) {
   if (dtype === "F32") return new Float32Array(part.buffer, 0, part.length / 4);
   const bits = new Uint16Array(part.buffer, 0, part.length / 2);
-  if (half) return bits.map(scale16);
+  if (half) return lift(bits);
   // the upper half of a float32
   if (dtype === "BF16") return new Float32Array(Uint32Array.from(bits, (b) => b << 16).buffer);
   halves ??= table16();
   return Float32Array.from(bits, (b) => halves[b]);
+}
+
+let lifted;
+
+/** scale16 of each, by a table: a call for every weight would take longer than the download. */
+function lift(bits) {
+  lifted ??= Int32Array.from({ length: 65536 }, (_, half) => ((half & 0x7fff) < LARGEST16 ? scale16(half) : -1));
+  for (let n = 0; n < bits.length; n++) {
+    if (lifted[bits[n]] < 0) scale16(bits[n]); // which says what is wrong
+    bits[n] = lifted[bits[n]];
+  }
+  return bits;
 }

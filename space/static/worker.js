@@ -82,8 +82,7 @@ async function load({ kernels, place }) {
   start_id = (await settings)?.bos_token_id ?? 0;
   [model, tokenizer, draft] = [gpt, known, small];
   postMessage({ type: "ready", ...about(gpt), card, draft: draft?.num_params() });
-  await sleep(FIRST_TEXT);
-  read_table(await counts);
+  sleep(FIRST_TEXT).then(async () => read_table(await counts));
 }
 
 /** The table of counts comes after the first letters: to unpack it takes longer than they do. */
@@ -555,8 +554,9 @@ onmessage = ({ data }) => {
     actions[data.type](data).catch((error) =>
       postMessage({ type: "failed", what: data.type, message: sentence(error) }),
     );
-  if (data.type === "inspect" || data.type === "load") run();
-  else queue = queue.then(run);
+  if (data.type === "load") queue = run();
+  else if (data.type === "inspect") run();
+  else queue = queue.then(() => model && run()); // what is asked before the model is there waits for it
 };
 
 function sentence(error) {
