@@ -236,6 +236,12 @@ def test_everything_on_the_page_is_escaped(text):
 # ---- look inside
 
 
+def test_a_letter_read_from_the_right_turns_no_sentence_around():
+    """Catches "looked most at ‘12 ,’x back": numbers and quotes drawn into a Hebrew letter's direction."""
+    assert look.name_of("e") == "\u2018e\u2019" and look.name_of("\u05d0") == "\u2018\u2068\u05d0\u2069\u2019"
+
+
+
 @pytest.mark.parametrize("teacher, says", [
     ("a/best,b/best,c/best,d/best", "in three minutes from what four other models would guess"),
     ("a/best", "in three minutes from what one other model would guess"), ("", "in three minutes"),
