@@ -7,6 +7,7 @@ import random
 import signal
 import time
 import types
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from data.corpus import corpus_from_text
 from gpt2 import runlog
 from gpt2.checkpoint import load_checkpoint, save_checkpoint
 from model_gpt2 import GPT
-from tests.runs import forkserver, raising, run, same, tiny, until, words
+from tests.runs import forkserver, raising, run, same, tiny, words
 from train_gpt2 import TrainError
 
 
@@ -32,13 +33,20 @@ def result_of(folder):
 # ---- resume
 
 
+def noting(done, stop=None):
+    """A callback that keeps the steps that were really done, and stops a run."""
+    return lambda record, model: done.append(record["step"]) or record["step"] == stop
+
+
 @pytest.mark.parametrize("kind, precision", [("adamw", "fp32"), ("muon", "bf16"), ("muon", "fp16")])
 def test_resume_is_bit_exact(tmp_path, kind, precision):
     """Anything that last.pt forgets: a moment, the scaler, the generator, the place in the data."""
     settings = dict(optimizer=kind, precision=precision)
     run(tmp_path / "whole", **settings)
-    for stop in (4, 6, 7, 12):
-        run(tmp_path / "parts", until(stop), **settings)
+    for start, stop in pairwise((0, 4, 6, 7, 12)):
+        done = []
+        run(tmp_path / "parts", noting(done, stop), **settings)
+        assert done[0] == start + 1  # a run that begins anew comes to the same end
         torch.rand(5)  # another session has another random state
     assert same(result_of(tmp_path / "whole"), result_of(tmp_path / "parts"))
 
@@ -52,8 +60,10 @@ def test_a_crash_between_checkpoints(tmp_path):
     with pytest.raises(ZeroDivisionError):
         run(tmp_path / "parts", callback)
     assert runlog.read_history(tmp_path / "parts")[-1]["step"] == 8
-    run(tmp_path / "parts")
+    done = []
+    run(tmp_path / "parts", noting(done))
     run(tmp_path / "whole")
+    assert done[0] == 7  # the last checkpoint was that of step 6
     assert same(result_of(tmp_path / "whole"), result_of(tmp_path / "parts"))
 
 
