@@ -3,11 +3,10 @@
 import contextlib
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
-import time
-import urllib.request
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,34 +56,23 @@ def fill(folder, tokenizer, corpus: dict, loss: float, n_embd: int = 16, block_s
     return folder
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @contextlib.contextmanager
 def running_app(*arguments, script=ROOT / "space" / "app.py", cwd=None, **environment):
-    """Start the app on a free port as a process; yields its address, stops it afterwards."""
-    address = f"http://127.0.0.1:{(port := free_port())}"
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_SERVER_NAME": "127.0.0.1", **environment}
-    command = [sys.executable, str(script), *map(str, arguments), "--port", str(port)]
+    """Start the app as a process; yields the address that it prints, stops it afterwards."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_SERVER_NAME": "127.0.0.1", "PYTHONUNBUFFERED": "1",
+           **environment}
+    command = [sys.executable, str(script), *map(str, arguments)]
     with subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True) as process:
+        late = threading.Timer(240, process.kill)
+        late.start()
         try:
-            wait_for(address, process)
-            yield address
+            said = ""
+            while not (address := re.search(r"local URL: *(\S+)", said)):
+                if not (line := process.stdout.readline()):
+                    raise RuntimeError(f"the app ended, or did not begin within 240 s: {said[-2000:]}")
+                said += line
+            yield address[1]
         finally:
+            late.cancel()
             process.terminate()
-
-
-def wait_for(url: str, process, seconds: float = 240) -> None:
-    """Until the address answers; an app that dies first shows what it said."""
-    began = time.monotonic()
-    while time.monotonic() - began < seconds:
-        if process.poll() is not None:
-            raise RuntimeError(f"the app ended: {process.stdout.read()[-2000:]}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        time.sleep(0.2)
-    raise RuntimeError(f"the app did not answer within {seconds} s")
