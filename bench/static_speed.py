@@ -114,8 +114,8 @@ def visit(page, slow, tokens, deep):
     began = time.perf_counter()
     if page.inner_text("#status") != "Ready.":
         page.click("#go")  # a large model is fetched when it is asked for
-        page.wait_for_function(f"/^Done/.test({STATUS})")
-    found = {"first_text_s": round(time.perf_counter() - began, 2), "tok_s_deep": None, "prompt_s": None}
+        page.wait_for_function(f"/^[0-9]+ letter/.test({STATUS})")
+    found = {"first_letter_s": round(time.perf_counter() - began, 2), "tok_s_deep": None, "prompt_s": None}
     generate(page, 30)  # the engine compiles what runs often
     with slowed(page_process(), slow):
         found["tok_s"] = generate(page, tokens)

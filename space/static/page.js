@@ -30,6 +30,7 @@ import { kept } from "./train_store.js";
 
 const FULL_SURPRISE = 6; // nats drawn at full height: one chance in 400
 const LARGE = 30e6; // bytes that a phone should not fetch unasked
+const AFTER_FIRST = 150; // milliseconds that the first letters have for themselves
 const LONGEST_LINK = 1500; // letters of a beginning that an address can carry
 
 let job = 0,
@@ -212,16 +213,9 @@ const on = {
   ready(about) {
     app.about = about;
     $("bar").hidden = true;
-    describe(about);
-    if (!app.site.examples)
-      add_examples(
-        (about.card?.corpus?.examples ?? []).filter((e) => typeof e === "string" && e.length < 60),
-      );
-    fill_heads();
-    offer_game();
-    offer_past(app.site.moments);
     keep_for_offline();
-    if (app.state === "writing") return; // the address asked for it
+    if (app.state === "writing") return setTimeout(furnish, AFTER_FIRST); // the address asked for a text
+    furnish();
     set_state("ready");
     status("Ready.");
     if (pending) generate(...pending.splice(0));
@@ -268,6 +262,7 @@ const on = {
 
   done({ job: from, stopped, tokens }) {
     if (from !== job) return;
+    furnish();
     const speed = /, [\d,]+ a second/.exec($("status").textContent)?.[0] ?? "";
     set_writing(false);
     status(
@@ -307,6 +302,20 @@ const on = {
     status("There is no model to write with.");
   },
 };
+
+let furnished = null; // the model that the page around the text speaks of
+
+/** What the page says of its model and offers with it, once. */
+function furnish() {
+  if (furnished === app.about) return;
+  furnished = app.about;
+  describe(app.about);
+  const known = app.about.card?.corpus?.examples ?? [];
+  if (!app.site.examples) add_examples(known.filter((e) => typeof e === "string" && e.length < 60));
+  fill_heads();
+  offer_game();
+  offer_past(app.site.moments);
+}
 
 /** A second visit and one without a network find everything here. */
 function keep_for_offline() {
