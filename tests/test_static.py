@@ -772,6 +772,50 @@ def test_a_broken_line_goes_on_where_it_stopped(visit, site):
     assert ranges == [None, *[f"bytes={half}-"] * 3]
 
 
+class Patched(builder.Handler):
+    """Serves the page with some of its numbers changed: path -> (old, new)."""
+
+    patches = {}
+
+    def do_GET(self):
+        if self.path not in self.patches:
+            return super().do_GET()
+        old, new = self.patches[self.path]
+        body = Path(self.translate_path(self.path)).read_bytes()
+        assert old in body
+        self.send(body.replace(old, new))
+
+    def send(self, body, seconds=0):
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(self.path))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:9999])
+        time.sleep(seconds)
+        self.wfile.write(body[9999:])
+
+
+def test_a_second_thread_reads_the_same(visit, site):
+    """A half of the columns that is lost, counted twice or read before it is there. Large models only."""
+
+    class Large(Patched):
+        patches = {"/gpt2.js": (b"20e6", b"0")}
+
+    typed = ("The moon is up, and all the lamps are lit." * 3)[:100]  # reads through several windows
+    with served(site[1], lambda *args: Large(*args, directory=str(site[1]))) as address:
+        two, one = visit(address=address, until="#duel:visible"), visit(until="#duel:visible")
+        assert two.evaluate("crossOriginIsolated") and any(url.endswith("/hand.js") for url in two.asked)
+        assert not any(url.endswith("/hand.js") for url in one.asked)
+        for page in (two, one):
+            page.fill("#seed_text", typed)
+            wait(page, "document.querySelectorAll('#text .ch').length === 100")
+            wait(page, "!document.getElementById('verdict').hidden")
+        heights = "[...document.querySelectorAll('#text .ch')].map(e => e.style.getPropertyValue('--h'))"
+        assert two.inner_text("#verdict") == one.inner_text("#verdict")
+        assert two.evaluate(heights) == one.evaluate(heights)
+        assert write(two, seed_text=typed, max=60) == write(one, seed_text=typed, max=60)
+
+
 @pytest.mark.parametrize("small", [True, False], ids=["small", "large and slow"])
 def test_a_second_visit_needs_no_network(visit, site, small):
     """A file that is not kept, or weights that come again. The third visit is offline.
@@ -779,22 +823,13 @@ def test_a_second_visit_needs_no_network(visit, site, small):
     A large file is kept while it comes, also where that takes longer than one piece of it may wait.
     """
 
-    class Slow(builder.Handler):
-        def do_GET(self):
-            if self.path == "/fetching.js":
-                return self.send(site[1].joinpath("fetching.js").read_bytes().replace(b"30e6", b"0"))
-            if self.path == f"/model/{WEIGHTS}":
-                return self.send((site[1] / "model" / WEIGHTS).read_bytes(), seconds=2.2)
-            super().do_GET()
+    class Slow(Patched):
+        patches = {"/fetching.js": (b"30e6", b"0")}
 
-        def send(self, body, seconds=0):
-            self.send_response(200)
-            self.send_header("Content-Type", self.guess_type(self.path))
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body[:9999])
-            time.sleep(seconds)
-            self.wfile.write(body[9999:])
+        def do_GET(self):
+            if self.path != f"/model/{WEIGHTS}":
+                return super().do_GET()
+            self.send((site[1] / "model" / WEIGHTS).read_bytes(), seconds=2.2)
 
     with served(site[1], None if small else lambda *args: Slow(*args, directory=str(site[1]))) as address:
         page = visit(address=address)

@@ -8,10 +8,11 @@
 // A matrix of weights, and each head's keys and values, lie in panels of eight columns: spot(i, j, rows) says
 // where.
 
-import { hasWasm, makeKernels, spot } from "./kernels.js";
+import { hasWasm, hire, makeKernels, spot } from "./kernels.js";
 import { openSafetensors } from "./safetensors.js";
 import { speculate } from "./speculate.js";
 
+const HAND_ABOVE = 20e6;  // bytes: a smaller model has read a long prompt before a second thread is there
 const CHUNK = 64;  // positions read at once: a weight fetched once serves all
 
 export class GPTConfig {
@@ -391,10 +392,12 @@ async function load(config, file, kernels, half) {
   // build the model twice: first only to learn how much room it wants beside its weights, then on the real
   // heap
   new GPT(config, parameters(config, null, found, plan));
-  const heap = await makeRoom(plan.bytes, kernels);
+  const heap = await makeRoom(plan.bytes, kernels, file.bytes > HAND_ABOVE);
   plan.rewind();
   const model = new GPT(config, parameters(config, heap, found, plan));
+  const hired = heap.common ? hire(heap, new_hand, heap.board, heap.second) : null;
   await file.read((tensor) => tensor.address ?? null, heap);
+  await hired;
   model.parameters = [...found.values()].reduce((sum, { shape }) => sum + count(shape), 0);
   return Object.assign(model, { kernels: heap.kind, bytes: plan.bytes, file_bytes: file.bytes });
 }
@@ -407,8 +410,15 @@ function size_of({ shape, half, panels, turned }) {
 
 const count = (shape) => shape.reduce((a, b) => a * b, 1);
 
-async function makeRoom(bytes, kernels) {
-  try { return await makeKernels(bytes, kernels); } catch {
+/** From a blob, as begin.js makes worker.js: so it lives under the page's security policy too. */
+function new_hand() {
+  const script = `import ${JSON.stringify(new URL("hand.js", import.meta.url).href)};`;
+  const blob = new Blob([script], { type: "text/javascript" });
+  return new Worker(URL.createObjectURL(blob), { type: "module" });
+}
+
+async function makeRoom(bytes, kernels, shared) {
+  try { return await makeKernels(bytes, kernels, shared); } catch {
     const need = `${(bytes / 1e6).toFixed(0)} MB`;
     throw new Error(`The model needs ${need} of memory and this browser did not give them: ` +
       "close other tabs, or use a smaller model.");
@@ -431,7 +441,8 @@ function parameters(config, heap, found, plan) {
   };
   params.room = (rows, cols) => new Tensor(heap, plan.room(4 * rows * cols), cols);
   const strip = params.room(4 * config.n_embd, 8);           // a panel of the tallest matrix
-  if (heap) heap.strip = strip.address;
+  const second = params.room(4 * config.n_embd, 8), board = params.room(4, 8);
+  if (heap) Object.assign(heap, { strip: strip.address, second: second.address, board: board.address });
   return params;
 }
 

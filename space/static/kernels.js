@@ -254,30 +254,36 @@ export function table16() {
 export const spot = (i, j, rows) => (j >> 3) * 8 * rows + 8 * i + (j & 7);
 
 const modules = new Map();
+const SHARED = [3, 0, 0x80, 0x80, 0x04];     // limits of a memory that two threads see: up to 4 GB
 
 /** The loops as a module: the fused ones, or those of a browser without relaxed SIMD; null without any. */
-function compiled(fused = true) {
-  if (modules.has(fused)) return modules.get(fused);
+function compiled(fused = true, shared = false) {
+  const key = `${fused} ${shared}`;
+  if (modules.has(key)) return modules.get(key);
   let module;
   try {
-    module = new WebAssembly.Module(assemble(source(adder(fused))));
-  } catch { module = fused ? compiled(false) : null; }
-  modules.set(fused, module);
+    module = new WebAssembly.Module(assemble(source(adder(fused)), shared ? SHARED : undefined));
+  } catch { module = fused ? compiled(false, shared) : null; }
+  modules.set(key, module);
   return module;
 }
 
 /**
  * A heap of `bytes` bytes with the loops that work on it.
  * kind: "wasm", "unfused" (as where the browser has no relaxed SIMD), "plain", or "auto" (the best there is).
+ * shared: in a memory that hire() can show to a second thread, where the browser allows that.
  * Returns { kind, buffer, f32, u16, matmul, exp, gelu }.
  */
-export async function makeKernels(bytes, kind = "auto") {
+export async function makeKernels(bytes, kind = "auto", shared = false) {
   if (kind !== "plain") {
     try {
       const pages = Math.ceil(bytes / 65536);
-      const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
-      const instance = new WebAssembly.Instance(compiled(kind !== "unfused"), { page: { memory } });
-      return with_product({ kind: "wasm", ...views(memory.buffer), ...instance.exports });
+      shared = shared && globalThis.crossOriginIsolated === true && navigator.hardwareConcurrency > 1;
+      const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared });
+      const module = compiled(kind !== "unfused", shared);
+      const instance = new WebAssembly.Instance(module, { page: { memory } });
+      const common = shared ? { module, memory } : null;
+      return with_product({ kind: "wasm", common, ...views(memory.buffer), ...instance.exports });
     } catch (error) {
       if (kind !== "auto") throw error;
     }
@@ -291,6 +297,9 @@ export const hasWasm = () => compiled() !== null;
 
 const views = (buffer) => ({ buffer, f32: new Float32Array(buffer), u16: new Uint16Array(buffer) });
 
+const MANY = 8;                              // positions from which a panel is widened once for all of them
+const WORTH = 16;                            // panels from which a second thread is worth its order
+
 /**
  * Add to a heap matmul(y, x, w, T, rows, cols, half, xs, ys, next): y (T, cols) += x (T, rows) @ w (rows,
  * cols). xs, ys: numbers from one row of x and y to the next; next: numbers from one panel of w to the next.
@@ -298,17 +307,58 @@ const views = (buffer) => ({ buffer, f32: new Float32Array(buffer), u16: new Uin
  * set: the address of room for one panel in float32.
  */
 function with_product(heap) {
-  const { one32, one16, four32, four16, widen } = heap;
   heap.matmul = (y, x, w, T, rows, cols, half = false, xs = rows, ys = cols, next = 8 * rows) => {
-    const size = half ? 2 : 4, T4 = (T + 3) & ~3, wide = half && T > 8 && heap.strip !== undefined;
-    if (T === 1) return (half ? one16 : one32)(y, x, w, rows, cols, size * next);
-    const four = half && !wide ? four16 : four32;
-    for (let j = 0; j < cols; j += 8, w += size * next) {
-      if (wide) widen(heap.strip, w, 8 * rows);
-      four(y + 4 * j, x, wide ? heap.strip : w, rows, T4, 4 * xs, 4 * ys);
-    }
+    const size = half ? 2 : 4, T4 = (T + 3) & ~3;
+    if (T === 1) return (half ? heap.one16 : heap.one32)(y, x, w, rows, cols, size * next);
+    const wide = half && T > MANY && heap.strip !== undefined;
+    const part = (from, to) => [wide, size, y + 4 * from, x, w + size * next * (from >> 3), T4, rows, to - from,
+      4 * xs, 4 * ys, size * next];
+    const mine = heap.order && T > MANY && cols >= 8 * WORTH ? 8 * (cols >> 4) : cols;
+    const finished = mine < cols ? heap.order(part(mine, cols)) : null;
+    panels(heap, heap.strip, ...part(0, mine));
+    finished?.();
   };
   return heap;
+}
+
+/** The panels of a product for many positions. xs, ys, next: bytes to the next row of x and y, panel of w. */
+export function panels(loops, strip, wide, size, y, x, w, T4, rows, cols, xs, ys, next) {
+  const four = size === 2 && !wide ? loops.four16 : loops.four32;
+  for (let j = 0; j < cols; j += 8, w += next) {
+    if (wide) loops.widen(strip, w, 8 * rows);
+    four(y + 4 * j, x, wide ? strip : w, rows, T4, xs, ys);
+  }
+}
+
+export const [TURN, DONE, ORDER] = [0, 1, 4]; // places on the board of two threads
+const PATIENCE = 20_000;                      // milliseconds
+
+/**
+ * Give a heap in a common memory a second thread, made by `make()`; where that fails it stays alone.
+ * cells: the address of room for the board; strip: of the thread's own panel.
+ */
+export async function hire(heap, make, cells, strip) {
+  const board = new Int32Array(heap.buffer, cells, ORDER + 16);
+  board.fill(0);
+  const hand = make();
+  const there = await new Promise((resolve) => {
+    hand.onmessage = () => resolve(true);
+    hand.onerror = (event) => { event.preventDefault(); resolve(false); };
+    hand.postMessage({ ...heap.common, cells, strip });
+  });
+  if (!there) return;
+  let turn = 0;
+  heap.order = (words) => {
+    board.set(words, ORDER);
+    Atomics.store(board, TURN, ++turn);
+    Atomics.notify(board, TURN);
+    return () => {
+      while (Atomics.load(board, DONE) !== turn) {
+        if (Atomics.wait(board, DONE, turn - 1, PATIENCE) === "timed-out")
+          throw new Error("The page's second thread does not answer: reload the page.");
+      }
+    };
+  };
 }
 
 /** The same in plain JavaScript, on an array of float32. */

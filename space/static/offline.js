@@ -12,6 +12,7 @@ const FILES = [
   "inside.js",
   "play.js",
   "worker.js",
+  "hand.js",
   "fetching.js",
   "yours.js",
   "hub.js",
