@@ -1,5 +1,6 @@
 """gpt2/checkpoint.py: checkpoints that survive kills, damage, full disks; runs that go on bit for bit."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -18,7 +19,7 @@ from data.corpus import corpus_from_text
 from gpt2 import runlog
 from gpt2.checkpoint import load_checkpoint, save_checkpoint
 from model_gpt2 import GPT
-from tests.runs import forkserver, raising, run, same, tiny, words
+from tests.runs import CORPUS, forkserver, raising, run, same, tiny, words
 from train_gpt2 import TrainError
 
 
@@ -76,8 +77,15 @@ def test_the_last_step_is_safe_before_the_rest_is_measured(tmp_path, monkeypatch
 
 
 def test_another_configuration_is_refused(tmp_path):
-    """Weights of one run continued with another's settings; a night's work deleted by the same command."""
+    """Weights of one run continued with another's settings; a night's work deleted by the same command.
+
+    And the same text cut elsewhere: what was validation is trained on, and no hash tells.
+    """
+    n = len(CORPUS.train) + 100
+    cut_elsewhere = dataclasses.replace(CORPUS, train_text=CORPUS.text[:n], val_text=CORPUS.text[n:])
     run(tmp_path)
+    with pytest.raises(TrainError, match="split"):
+        run(tmp_path, corpus=cut_elsewhere)
     with pytest.raises(TrainError, match=r"lr 0.02 there, 0.001 here; .*seed 1337 there, 3 here") as error:
         run(tmp_path, lr=1e-3, seed=3)
     assert "\n" not in str(error.value)
@@ -153,14 +161,6 @@ def test_full_disk_for_real(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert load_checkpoint(tmp_path)["step"] == 1 and not (tmp_path / "last.pt.tmp").exists()
-
-
-def test_out_dir_that_cannot_be(tmp_path):
-    """A traceback from makedirs for a folder under a file."""
-    (tmp_path / "file").write_text("")
-    with pytest.raises(TrainError, match="another --out-dir") as error:
-        run(tmp_path / "file" / "run")
-    assert "\n" not in str(error.value)
 
 
 # ---- best/, moments, and when to save

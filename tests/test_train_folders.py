@@ -1,6 +1,5 @@
 """Folders of a run: who owns them, whose run lies in them, the copy that brings it back; what is said."""
 
-import dataclasses
 import errno
 import io
 import json
@@ -17,7 +16,7 @@ from gpt2 import checkpoint, folders, owner, plan, runlog
 from gpt2.checkpoint import load_checkpoint, look_into
 from gpt2.owner import Owner
 from model_gpt2 import GPT, GPTConfig
-from tests.runs import CORPUS, ROOT, raising, run, same, until, words
+from tests.runs import ROOT, raising, run, same, until, words
 from train_gpt2 import TrainError
 
 
@@ -154,15 +153,6 @@ def test_a_finished_run_is_kept_shown_and_extended(tmp_path, capsys):
     assert "stands at step 12 (max_steps); it is kept" in capsys.readouterr().out
     assert len(again.train_losses) == 12 and content_of(tmp_path / "best") == best
     assert run(tmp_path, max_steps=15).progress.step == 15
-
-
-def test_identity_knows_the_split(tmp_path):
-    """The same text cut elsewhere: what was validation is trained on, and no hash tells."""
-    n = len(CORPUS.train) + 100
-    other = dataclasses.replace(CORPUS, train_text=CORPUS.text[:n], val_text=CORPUS.text[n:])
-    run(tmp_path)
-    with pytest.raises(TrainError, match="split"):
-        run(tmp_path, corpus=other)
 
 
 def test_overwrite_with_another_text(tmp_path):
@@ -320,6 +310,9 @@ def test_a_full_log_disk_does_not_end_the_run(tmp_path, monkeypatch, capsys, wha
     (errno.ENOSPC, "free some space"), (errno.EACCES, "not be written"), (errno.EIO, "look after the disk")])
 def test_an_os_error_is_named_for_what_it_is(tmp_path, monkeypatch, code, says):
     """Told to free some space for a folder that may not be written to; a traceback where it is full."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainError, match="another --out-dir"):
+        run(tmp_path / "file" / "run")  # a traceback from makedirs
     monkeypatch.setattr(runlog, "write_atomic", raising(OSError(code, os.strerror(code))))
     with pytest.raises(TrainError, match=f"{os.strerror(code)}.*{says}") as error:
         run(tmp_path)
