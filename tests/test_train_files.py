@@ -49,6 +49,7 @@ def test_resume_is_bit_exact(tmp_path, kind, precision):
         run(tmp_path / "parts", noting(done, stop), **settings)
         assert done[0] == start + 1  # a run that begins anew comes to the same end
         torch.rand(5)  # another session has another random state
+    assert bool(load_checkpoint(tmp_path / "whole")["scaler"]) == (precision == "fp16")
     assert same(result_of(tmp_path / "whole"), result_of(tmp_path / "parts"))
 
 
