@@ -279,10 +279,13 @@ def test_skips_are_counted_and_many_stop_the_run(monkeypatch, tmp_path):
     assert records[-1]["norm"] is None  # JSON has no Infinity
 
 
-def test_reasons_to_stop():
-    """Patience that counts steps instead of validations; a target that is never looked at."""
-    flat = run(lr=1e-12, max_steps=400, eval_every=5, patience=3)
-    assert flat.stopped == "patience" and flat.progress.step < 60
+def test_reasons_to_stop(monkeypatch):
+    """Patience that counts steps instead of validations, or all of them; a target that is never looked at."""
+    losses = iter([2.0, 2.1, 1.5, 1.6, 1.7, 1.8])
+    with monkeypatch.context() as patched:
+        patched.setattr(train_gpt2, "evaluate", lambda *_: next(losses))
+        result = run(eval_every=2, patience=2)
+    assert (result.stopped, result.progress.step) == ("patience", 10)
     assert run(target_loss=3.0, max_steps=400).stopped == "target_loss"
     assert run(runs.until(7)).progress.step == 7
 
