@@ -32,6 +32,7 @@ from space.static_site import build_static, halve
 SLICE = 0.02  # seconds of one turn of stop and go
 PROMPT = 1000  # letters
 SPEECH = "To be, or not to be, that is the question:\n"
+OTHER = "Now is the winter of our discontent\n"  # a prompt that begins as the text on the page is half read
 VISITS = [  # model, kernels, slowed down so many times, letters to write, letters before those of tok_s_deep
     ("small", "auto", 1, 1000, 0), ("small", "plain", 1, 1000, 0), ("small", "auto", 4, 1000, 0),
     ("gpt2-char", "auto", 1, 100, 860), ("gpt2-char", "plain", 1, 100, 0),
@@ -121,7 +122,7 @@ def visit(page, slow, tokens, deep):
         found["tok_s"] = generate(page, tokens)
         if deep:
             found["tok_s_deep"] = generate(page, 40, SPEECH * (deep // len(SPEECH) + 1))
-            prompt = (SPEECH * (PROMPT // len(SPEECH) + 1))[:PROMPT]
+            prompt = (OTHER * (PROMPT // len(OTHER) + 1))[:PROMPT]
             found["prompt_s"] = round(common.seconds(lambda: generate(page, 1, prompt)), 2)
     return found | {"memory_mb": common.status_mb("VmHWM", page_process())}
 
