@@ -8,7 +8,6 @@ import { SCOPES, look, make_repo, marked, prepare_sign_in, send, sha256, sign_in
 
 const NEEDED = ["config.json", "tokenizer.json", "model.safetensors"];
 const OPTIONAL = ["generation_config.json", "metrics.json", "ngram5.npz"];
-const DRAFT = ["config.json", "tokenizer.json", "model.safetensors"];
 const HERE_ONLY = ["out_dir", "copy_to", "data", "text", "grow_from"]; // folders of somebody's machine
 const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?$/;
 const LONGEST = 96; // characters of owner/name
@@ -189,7 +188,7 @@ async function model_files(place, moments) {
   for (const step of moments) await take(`moments/${step}/model.safetensors`);
   const settings = JSON.parse((await files.get("generation_config.json")?.text()) ?? "{}");
   if (settings.draft && !settings.draft.includes("/"))
-    for (const name of DRAFT) await take(`${settings.draft}/${name}`);
+    for (const name of NEEDED) await take(`${settings.draft}/${name}`);
   if (files.has("metrics.json")) {
     const facts = JSON.parse(await files.get("metrics.json").text());
     for (const name of HERE_ONLY) delete facts.config?.[name];
