@@ -11,12 +11,14 @@ export const SCOPES = ["manage-repos", "write-repos"]; // make a repo, write to 
 
 const MADE = /<!-- made with gpt2-from-scratch: (\[.*?\]) -->/; // as space/bundle.py marks what it made
 const OFFLINE =
-  "The Hub could not be reached: check the connection and try again; files that arrived whole are not sent again.";
+  "The Hub could not be reached: check the connection and try again; " +
+  "files that arrived whole are not sent again.";
 const REFUSED = {
   400: (name) => `The Hub did not take what was sent for ${name}: reload the page and try again.`,
   401: () => "Your sign-in has run out: sign in again.",
   402: (name) =>
-    `The Hub wants a paid plan for ${name}: see huggingface.co/settings/billing for what your account may hold.`,
+    `The Hub wants a paid plan for ${name}: ` +
+    "see huggingface.co/settings/billing for what your account may hold.",
   403: (name) =>
     `This sign-in may not write to ${name}: sign in again, and allow this page to manage your repos.`,
   409: (name) => `${name} is taken: choose another name.`,
@@ -26,11 +28,8 @@ const REFUSED = {
 };
 
 function refusal(status, name) {
-  const sentence = REFUSED[status]?.(name);
-  return Object.assign(
-    new Error(sentence ?? `The Hub itself has a problem (it answered ${status}): try again in a few minutes.`),
-    { status },
-  );
+  const other = `The Hub itself has a problem (it answered ${status}): try again in a few minutes.`;
+  return Object.assign(new Error(REFUSED[status]?.(name) ?? other), { status });
 }
 
 /** A Response that is well, or one sentence. */
@@ -122,8 +121,8 @@ const titles = (commits) => commits.map(({ title }) => title);
 const files_at = (kind, name) => `${HUB}/${kind === "space" ? "spaces/" : ""}${name}`;
 
 /**
- * { sha, hidden, ours } of a repo, or null where there is none. ours: the files that an earlier publish or the
- * Hub itself put there; null where somebody else did.
+ * { sha, hidden, ours } of a repo, or null where there is none. ours: the files that an earlier publish or
+ * the Hub itself put there; null where somebody else did.
  */
 export async function look(token, kind, name) {
   const api = `${HUB}/api/${kind}s/${name}`;

@@ -311,8 +311,8 @@ function with_product(heap) {
     const size = half ? 2 : 4, T4 = (T + 3) & ~3;
     if (T === 1) return (half ? heap.one16 : heap.one32)(y, x, w, rows, cols, size * next);
     const wide = half && T > MANY && heap.strip !== undefined;
-    const part = (from, to) => [wide, size, y + 4 * from, x, w + size * next * (from >> 3), T4, rows, to - from,
-      4 * xs, 4 * ys, size * next];
+    const part = (from, to) => [wide, size, y + 4 * from, x, w + size * next * (from >> 3), T4, rows,
+      to - from, 4 * xs, 4 * ys, size * next];
     const mine = heap.order && T > MANY && cols >= 8 * WORTH ? 8 * (cols >> 4) : cols;
     const finished = mine < cols ? heap.order(part(mine, cols)) : null;
     panels(heap, heap.strip, ...part(0, mine));

@@ -173,7 +173,8 @@ let lifted;
 
 /** scale16 of each, by a table: a call for every weight would take longer than the download. */
 function lift(bits) {
-  lifted ??= Int32Array.from({ length: 65536 }, (_, half) => ((half & 0x7fff) < LARGEST16 ? scale16(half) : -1));
+  const fits = (half) => (half & 0x7fff) < LARGEST16;
+  lifted ??= Int32Array.from({ length: 65536 }, (_, half) => (fits(half) ? scale16(half) : -1));
   for (let n = 0; n < bits.length; n++) {
     if (lifted[bits[n]] < 0) scale16(bits[n]); // which says what is wrong
     bits[n] = lifted[bits[n]];

@@ -1,5 +1,5 @@
 // yours.js: "Make it yours". The model that the page shows, be it the page's own, a dropped folder or one
-// trained in the tab, goes under the visitor's own name on Hugging Face: a model repo, and a page like this one.
+// trained in the tab, goes under the visitor's own name on Hugging Face: a model repo, and a page like this.
 // Nothing is sent before the button that names what will be there is pressed.
 
 import { $, app, learned_text, make, megabytes } from "./shared.js";
@@ -80,7 +80,8 @@ const names = () => {
 /** The button says what will be there, and who will see it. */
 function name_what_comes() {
   const { model, space } = names();
-  $("publish_go").textContent = `Publish ${model} and ${space}, ${hidden() ? "for you alone" : "for everybody"}`;
+  const whom = hidden() ? "for you alone" : "for everybody";
+  $("publish_go").textContent = `Publish ${model} and ${space}, ${whom}`;
 }
 
 function name_fault({ space }) {
@@ -127,7 +128,8 @@ async function free(token, kind, name, secret) {
     throw new Error(`${name} is there already, and this page did not make it: choose another name.`);
   if (standing && standing.hidden !== secret)
     throw new Error(
-      `${name} is there already, and ${standing.hidden ? "private" : "public"}: choose that, or another name.`,
+      `${name} is there already, and ${standing.hidden ? "private" : "public"}: ` +
+        "choose that, or another name.",
     );
   return standing;
 }
@@ -211,7 +213,7 @@ async function page_file(name) {
   return response.blob();
 }
 
-/** The page's own files. The Hub writes its variables into index.html, and the picture shows one model's text. */
+/** The page's own files. The Hub writes variables into index.html; the picture shows one model's text. */
 async function page_files(site, { space }, own) {
   const files = new Map();
   for (const name of site.files ?? []) files.set(name, await page_file(name));
@@ -258,6 +260,7 @@ ${n_layer} layers, ${n_head} heads, ${n_embd} wide, context ${block_size} ${unit
 
 Write with it in your browser: ${HUB}/spaces/${space}
 
-\`AutoModelForCausalLM.from_pretrained("${model}", dtype=torch.float32)\` opens it. Its licence is not stated: ask its publisher.
+\`AutoModelForCausalLM.from_pretrained("${model}", dtype=torch.float32)\` opens it.
+Its licence is not stated: ask its publisher.
 `;
 }
