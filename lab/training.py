@@ -267,9 +267,10 @@ def kinds(models):
             ax.imshow(shares[:, :, k], cmap=SHADES, vmin=0, vmax=1, aspect="auto")
             most = f"{shares[:, :, k].max():.0%}"
             ax.set(xticks=[], yticks=[], xlabel=f"most {most}, evenly {facts['even'][k]:.0%}")
-            ax.set_title(name if row is axes[0] else "", fontsize=11)
             largest.append(f"{model}: largest share on {name} {most}")
         row[0].set_ylabel(f"{model}\nlayers, first on top", fontsize=11)
+    for ax, name in zip(axes[0], names, strict=True):
+        ax.set_title(name, fontsize=11)
     fig.supxlabel("a cell is a head; darker: more of its vote", fontsize=11)
     fig.alt = "; ".join(largest)
     return fig

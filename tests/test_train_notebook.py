@@ -64,6 +64,16 @@ def test_shares_of_a_head_add_up_to_one():
     assert torch.allclose(shares.sum(-1), torch.ones(2, 2), atol=1e-5) and abs(even.sum() - 1) < 1e-5
 
 
+def test_the_squares_of_heads_are_named():
+    """Six squares of colour without a word above them."""
+    facts = {"kinds": list(reading.KINDS), "heads": np.ones((2, 3, len(reading.KINDS))).tolist(),
+             "even": [0.1] * len(reading.KINDS)}
+    figure = training.kinds({"small": facts, "large": facts})
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == [*reading.KINDS, *[""] * len(reading.KINDS)]
+    assert figure.axes[0].get_ylabel().startswith("small")
+
+
 def test_a_head_that_copies_is_seen(monkeypatch):
     """The place that a copier looks at: the letter after the earlier copy, not the copy itself."""
     text = "\n" + "abcdefghijklmnopqrstuvwxyz" * 40
