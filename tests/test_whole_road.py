@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import NO_TEXT, ROOT
 
+import train_gpt2
 from data.corpus import corpus_from_text
 from data.text import load_text
 from lab.ladder import Ladder
@@ -28,6 +29,7 @@ from tests import texts
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LEFT_OUT = (".git", ".venv", "build", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", "node_modules")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 ROAD = ("gpt_dev", "gpt2_training", "gpt2_gradio")
 SHAKESPEARE = re.compile(r"ROMEO|PROSPERO|KATHARINA|Shakespeare|\b65 (symbols|letters|choices)")
 OURS = re.compile(r"^our run on Tiny Shakespeare|^our twelve layers, which read Tiny Shakespeare"
@@ -62,16 +64,15 @@ def doubled(nb):
     return nb
 
 
-IN_THE_SUITE = ("gpt2_gradio", "smoothing")
-TOO_LONG = "this takes minutes: set WHOLE_ROAD=1 to run it"
+whole = pytest.mark.skipif(not os.environ.get("WHOLE_ROAD"), reason="takes minutes: set WHOLE_ROAD=1")
+TWICE = [pytest.param(path, id=path.stem, marks=[] if path.stem == "smoothing" else whole)
+         for path in notebooks()]
 
 
 @pytest.mark.skipif(bool(NO_TEXT), reason=NO_TEXT or "the text is here")
-@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TWICE)
 def test_cells_and_notebooks_can_be_run_twice(path, project, tmp_path):
     """Catches a cell that uses up what it needs, a rung that doubles, a server asked after it was closed."""
-    if path.stem not in IN_THE_SUITE and not os.environ.get("WHOLE_ROAD"):
-        pytest.skip(TOO_LONG)
     run(doubled(read(path)), path.stem, project, tmp_path)  # an error in a cell raises
 
 
@@ -96,22 +97,14 @@ def with_text(name, file):
     return nb
 
 
-BAD = [("nowhere.txt", None, "is not there"), ("empty.txt", b" \n", "is empty"),
-       ("one.txt", b"aaaa", "one symbol")]
-
-
-@pytest.mark.parametrize(("name", "body", "sentence"), BAD)
-def test_a_text_that_cannot_be_used_is_one_sentence(name, body, sentence, project, tmp_path):
-    """Catches a traceback in front of a reader who mistyped a path."""
-    file = tmp_path / name
-    if body:
-        file.write_bytes(body)
-    nb = with_text("gpt_dev", file)
+def test_a_text_that_cannot_be_used_is_one_sentence(project, tmp_path):
+    """Catches a traceback in front of a reader who mistyped a path; tests/test_text.py has all sentences."""
+    nb = with_text("gpt_dev", tmp_path / "nowhere.txt")
     nb.cells = nb.cells[:5]
-    with pytest.raises(NotebookError, match=sentence):
+    with pytest.raises(NotebookError, match="is not there"):
         run(nb, "gpt_dev", project, tmp_path)
     shown = said(read(tmp_path / "gpt_dev-out.ipynb"))
-    assert sentence in shown and "Traceback" not in shown
+    assert "is not there" in shown and "Traceback" not in shown
 
 
 def said(nb):
@@ -125,20 +118,17 @@ def said(nb):
     return "\n".join(lines)
 
 
-def walk(kind, project, folder):
-    """From a file to a static page: returns (what the notebooks said, the page's folder)."""
-    body = TEXTS[kind]()
-    file = folder / f"my {kind}.txt"
+def written_to(folder, kind):
+    """The file of a text of this kind, with a name that has a space in it."""
+    body, file = TEXTS[kind](), folder / f"my {kind}.txt"
     file.write_bytes(body if isinstance(body, bytes) else body.encode())
-    words = [said(run(with_text(name, file), name, project, folder)) for name in ROAD]
-    [best] = project.glob(f"runs/notebook-my {kind}*-quick/best")
-    return words, build_static(best, folder / "page")
+    return file
 
 
-BEGINS = """text => {
-  const first = [...text.querySelectorAll(".ch")].find(letter => letter.textContent.trim());
+BEGINS = r"""text => {
+  const first = [...text.querySelectorAll(".ch")].find(letter => /\p{L}/u.test(letter.textContent));
   const [box, letter] = [text, first].map(element => element.getBoundingClientRect());
-  return letter.right > box.right - 40 ? "right" : letter.left < box.left + 40 ? "left" : "elsewhere";
+  return letter.left - box.left > box.right - letter.right ? "right" : "left";
 }"""
 
 
@@ -172,19 +162,34 @@ def foreign(words):
     return [line[:200] for line in words.splitlines() if SHAKESPEARE.search(line) and not OURS.search(line)]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+def check_page(file, best, folder):
+    """Build the page of a model of this text, let it write in Chromium: of this text, and of no other."""
+    shown, written, side = visit(build_static(best, folder / "page"), folder / "page.png")
+    assert len(written) > 50 and not foreign(shown) and side == ("right" if "hebrew" in file.name else "left")
+    known = set(load_text(file, quiet=True).text)
+    strange = sum(letter not in known for letter in written) / len(written)
+    assert strange < (0.25 if "han" in file.name else 1e-9)  # pieces may spell other bytes
+
+
+@needs_chromium
+@whole
 @pytest.mark.parametrize("kind", TEXTS)
 def test_a_text_of_ones_own_from_file_to_page(kind, project, tmp_path):
     """Catches what stops another alphabet or thousands of symbols, words not of it, Hebrew from the left."""
-    if kind != "hebrew" and not os.environ.get("WHOLE_ROAD"):
-        pytest.skip(TOO_LONG)
-    words, page = walk(kind, project, tmp_path)
+    file = written_to(tmp_path, kind)
+    words = [said(run(with_text(name, file), name, project, tmp_path)) for name in ROAD]
     assert not foreign("\n".join(words))
-    shown, written, side = visit(page, tmp_path / "page.png")
-    assert len(written) > 50 and not foreign(shown) and side == ("right" if kind == "hebrew" else "left")
-    known = set(load_text(tmp_path / f"my {kind}.txt", quiet=True).text)
-    strange = sum(letter not in known for letter in written) / len(written)
-    assert strange < (0.25 if kind == "han" else 1e-9)  # pieces may spell bytes that make no letter of it
+    [best] = project.glob(f"runs/notebook-my {kind}*-quick/best")
+    check_page(file, best, tmp_path)
+
+
+@needs_chromium
+def test_the_command_takes_a_text_from_file_to_page(tmp_path):
+    """Catches the same on the road of the README, in seconds: a text that is read from the right."""
+    file, out = written_to(tmp_path, "hebrew"), tmp_path / "mine"
+    settings = "--preset quick --max-steps 20 --no-bar --log-every 0 --sample-chars 0".split()
+    assert train_gpt2.main(["--text", str(file), "--out-dir", str(out), *settings]) == 0
+    check_page(file, out / "best", tmp_path)
 
 
 # ---- a slow machine
