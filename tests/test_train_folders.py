@@ -10,13 +10,14 @@ import time
 
 import pytest
 
+import train_gpt2
 from data.corpus import corpus_from_text
 from data.ngram import NGram
 from gpt2 import checkpoint, folders, owner, plan, runlog
 from gpt2.checkpoint import load_checkpoint, look_into
 from gpt2.owner import Owner
 from model_gpt2 import GPT, GPTConfig
-from tests.runs import ROOT, raising, run, same, until, words
+from tests.runs import ROOT, raising, run, same, words
 from train_gpt2 import TrainError
 
 
@@ -33,11 +34,17 @@ def content_of(folder):
 # ---- the copy
 
 
-def test_a_new_machine_goes_on_from_the_copy(tmp_path):
+def test_a_new_machine_goes_on_from_the_copy(tmp_path, monkeypatch):
     """The machine is gone, the copy is not: the run began at step 1 and replaced it, 150 -> 10."""
-    drive = str(tmp_path / "drive")
-    run(tmp_path / "old", until(7), copy_to=drive)
-    done = []
+    drive, copied, done = str(tmp_path / "drive"), [], []
+
+    def callback(record, model):
+        copied.append((look_into(drive) or {"step": 0})["step"])
+        return record["step"] == 7
+
+    monkeypatch.setattr(train_gpt2, "COPY_SECONDS", -1)  # so often, and at the end
+    run(tmp_path / "old", callback, copy_to=drive)
+    assert copied == [0, 0, 0, 3, 3, 3, 3, 6]  # after steps 1 to 7, and the validation of step 6
     again = run(tmp_path / "new", lambda record, _: done.append(record["step"]), copy_to=drive)
     whole = run(tmp_path / "whole")
     assert done[0] == 8  # from step 1 it would come to the same end

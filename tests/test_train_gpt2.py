@@ -124,6 +124,7 @@ def test_schedule_rises_then_falls(schedule):
     assert lrs[0] == pytest.approx(0.1) and lrs[9] == lrs[10] == max(lrs) == 1.0
     assert lrs[100] == pytest.approx(0.1) and all(a >= b for a, b in zip(lrs[10:], lrs[11:], strict=False))
     assert (lrs[79] == 1.0) == (schedule == "wsd")
+    assert lr_at(TrainConfig.preset_of("quick", schedule="constant", lr=1.0, min_lr=0.1), 199) == 1.0
     # cut short by --max-steps, the rate is still that of the long run
     long, cut = (TrainConfig.preset_of("quick", max_steps=n, decay_steps=200) for n in (200, 50))
     assert [lr_at(long, s) for s in range(50)] == [lr_at(cut, s) for s in range(50)]
@@ -322,6 +323,9 @@ def test_what_best_says_is_so(tmp_path):
     assert metrics["accuracy"] == accuracy(model, CORPUS.val)
     assert metrics["ngram_accuracy"] == right == ngram_accuracy(table, ids, size=7)
     assert "heldout" not in metrics  # a reader's own text stays with the reader
+    run(out_dir=str(tmp_path / "half"), best_dtype="fp16")
+    full, half = (tmp_path / name / "model.safetensors" for name in ("best", "half/best"))
+    assert half.stat().st_size < 0.8 * full.stat().st_size
 
 
 def test_log_line_has_the_form_that_tools_read():
