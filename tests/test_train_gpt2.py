@@ -21,17 +21,7 @@ from gpt2.runlog import log_line
 from model_gpt2 import GPT, GPTConfig
 from tests import runs
 from tests.runs import CORPUS, raising, words
-from train_gpt2 import (
-    TrainConfig,
-    TrainError,
-    evaluate,
-    lr_at,
-    make_optimizers,
-    micro_batches,
-    optimizer_step,
-    pick_precision,
-    train,
-)
+from train_gpt2 import TrainConfig, TrainError, evaluate, lr_at, micro_batches, optimizer_step
 
 CPU = torch.device("cpu")
 
@@ -80,7 +70,7 @@ def card(monkeypatch):
 def test_precision_by_capability(card, capability, dtype, scaler):
     """A T4 that is given emulated bf16 (ten times slower), or fp16 without a scaler (gradients of zero)."""
     card(*capability)
-    got, use_scaler, reason = pick_precision("cuda")
+    got, use_scaler, reason = train_gpt2.pick_precision("cuda")
     assert (got, use_scaler) == (dtype, scaler)
     assert f"{capability[0]}.{capability[1]}" in reason
     assert train_gpt2.pick_device() == torch.device("cuda", 0)
@@ -93,7 +83,7 @@ def test_a_card_without_kernels_is_passed_over(card, capsys):
     assert capsys.readouterr().out.count("no kernels for the card (some card): going on by CPU") == 1
     assert train_gpt2.pick_device("cuda") == torch.device("cuda", 0)
     with pytest.raises(TrainError, match="T4 x2"):
-        pick_precision("cuda")
+        train_gpt2.pick_precision("cuda")
 
 
 @pytest.mark.parametrize("has_units, fp32, bf16, dtype", [
@@ -103,8 +93,8 @@ def test_precision_without_a_card(monkeypatch, has_units, fp32, bf16, dtype):
     seconds = {torch.float32: fp32, torch.bfloat16: bf16}
     monkeypatch.setattr(device, "cpu_has_bf16", lambda: has_units)
     monkeypatch.setattr(device, "matmul_seconds", lambda dtype: seconds[dtype])
-    assert pick_precision("cpu")[:2] == (dtype, False)
-    assert pick_precision("mps")[:2] == (torch.float32, False)
+    assert train_gpt2.pick_precision("cpu")[:2] == (dtype, False)
+    assert train_gpt2.pick_precision("mps")[:2] == (torch.float32, False)
 
 
 def test_a_resumed_cpu_run_keeps_its_precision(monkeypatch):
@@ -135,7 +125,7 @@ def test_schedule_rises_then_falls(schedule):
 
 def one_step(model, kind, scale=None, n_micro=1, clip=1.0):
     config = TrainConfig.preset_of("quick", optimizer=kind, lr=1e-2)
-    optimizers = make_optimizers(model, config, torch.float32)
+    optimizers = train_gpt2.make_optimizers(model, config, torch.float32)
     scaler = torch.amp.GradScaler("cpu", enabled=scale is not None, init_scale=scale or 1.0)
     x, y = batch()
     micro = list(zip(x.split(8 // n_micro), y.split(8 // n_micro), strict=True))
@@ -168,7 +158,7 @@ def test_clipping_comes_after_unscaling(scale):
 def test_each_optimizer_has_its_own_rate():
     """Muon at AdamW's rate, or one of them that stays at its first."""
     c = TrainConfig.preset_of("quick", lr=0.01, muon_lr=0.04)
-    muon, adamw = make_optimizers(small_model(), c, torch.float32)
+    muon, adamw = train_gpt2.make_optimizers(small_model(), c, torch.float32)
     train_gpt2.set_lr([muon, adamw], c, 0.005)
     assert {g["lr"] for g in muon.param_groups} == {0.02} and {g["lr"] for g in adamw.param_groups} == {0.005}
 
@@ -246,8 +236,8 @@ def test_evaluate_scores_every_target_once(n, monkeypatch):
 
 def test_it_learns():
     """Anything that stops learning: a rate of zero, targets not shifted, gradients thrown away."""
-    result = train(TrainConfig.preset_of("quick", max_steps=100, device="cpu", log_every=0, sample_chars=0),
-                   corpus_from_text(words(12_000), "words"))
+    config = TrainConfig.preset_of("quick", max_steps=100, device="cpu", log_every=0, sample_chars=0)
+    result = train_gpt2.train(config, corpus_from_text(words(12_000), "words"))
     first = math.log(result.model.config.vocab_size)
     assert result.history[0]["loss"] == pytest.approx(first, abs=0.2)
     assert result.progress.val_loss < 1.0  # letters alone give 2.6
