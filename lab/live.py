@@ -19,7 +19,7 @@ def as_function(path):
     text = path.read_text(encoding="utf-8")
     names = [found[2] for found in EXPORT.finditer(text)]
     text = IMPORT.sub(lambda found: f"const {found[1].replace(' as ', ': ')} = LIVE.{found[2]};", text)
-    text = EXPORT.sub(r"\1", text)
+    text = EXPORT.sub(r"\1", text).replace("import.meta.url", "location.href")  # a script has no address
     return f"LIVE.{path.stem} = (() => {{\n{text}\nreturn {{ {', '.join(names)} }};\n}})();\n"
 
 

@@ -330,8 +330,11 @@ export function panels(loops, strip, wide, size, y, x, w, T4, rows, cols, xs, ys
   }
 }
 
-export const [TURN, DONE, ORDER] = [0, 1, 4]; // places on the board of two threads
-const PATIENCE = 20_000;                      // milliseconds
+// places on the board of two threads
+export const TURN = 0;
+export const DONE = 1;
+export const ORDER = 4;
+const PATIENCE = 20_000; // milliseconds
 
 /**
  * Give a heap in a common memory a second thread, made by `make()`; where that fails it stays alone.
