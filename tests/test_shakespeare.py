@@ -36,7 +36,7 @@ def web(one_server, tmp_path, monkeypatch):
     monkeypatch.setattr(shakespeare, "SIZE", len(GOOD))
     monkeypatch.setattr(web_module, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(shakespeare, "IMPATIENT_SECONDS", 0.2)
-    monkeypatch.setattr(web_module, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(web_module, "READ_SECONDS", 1.0)  # longer than CONNECT_SECONDS, as there
     return one_server
 
 
