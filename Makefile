@@ -4,6 +4,7 @@
 PYTHON ?= $(shell for p in python3 python python3.13 python3.12 python3.11 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PY := .venv/bin/python
+OUT ?= out/mine
 .DEFAULT_GOAL := help
 .PHONY: help env run page test lab lint book notebooks readme
 
@@ -21,8 +22,9 @@ run: env ## run all notebooks, print the ladder, make a book of this run (QUICK=
 	@$(PY) -m lab.walkthrough
 
 page: env ## train on your own text for five minutes, then open its page here: make page TEXT="my novel.txt"
-	@$(PY) train_gpt2.py --text "$(TEXT)" --preset cpu --out-dir out/mine --resume auto
-	@$(PY) -m space.static_site out/mine/best --serve 0
+	@test -n "$(TEXT)" || { echo 'Name your text: make page TEXT="my novel.txt" (a second text: OUT=out/second).' >&2; exit 1; }
+	@$(PY) train_gpt2.py --text "$(TEXT)" --preset cpu --out-dir "$(OUT)" --resume auto
+	@$(PY) -m space.static_site "$(OUT)/best" --serve 0
 
 test: env ## run the tests, on two cores, without network
 	@$(PY) -m pytest -n 2 --dist worksteal

@@ -27,7 +27,7 @@ SETTINGS = dict(minutes=0.0, max_steps=STEPS, teacher_weight=1.0, eval_every=100
 def row(name, folder):
     """What a run reached, from its own files."""
     m = read_json(folder / "best" / "metrics.json")
-    return {"name": name, "val_loss": m["val_loss"], "step": m["step"],
+    return {"name": name, "val_loss": m["val_loss"], "train_loss": m["train_loss"], "step": m["step"],
             "tokens": m["tokens"], "seconds": m["seconds"], "parameters": m["parameters"],
             "date": m["machine"]["date"], "commit": m["machine"]["commit"],
             "validations": [[r["step"], r["val_loss"]] for r in read_history(folder) if "val_loss" in r]}

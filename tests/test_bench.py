@@ -9,6 +9,7 @@ import torch
 from bench import common, cost, cpu_recipe, generate, how_low, hypotheses, projection
 from bench.projection import CARDS, GPT2, SETUPS, all_reduce_seconds, floors, project, step_bytes
 from gpt2.plan import flops_per_token
+from lab.project import ROOT, read_json
 from model_gpt2 import GPT, GPTConfig
 from train_gpt2 import evaluate
 
@@ -244,3 +245,12 @@ def test_it_runs_without_transformers(tmp_path, monkeypatch):
     assert [r["variant"] for r in kept[0]["rows"]] == ["int8", "no cache, fp32"]
     assert [r["variant"] for r in kept[1]["rows"]] == ["int8", "bf16"]
     assert all(file["config"]["tiny"] for file in kept) and "times_transformers" not in kept[0]["rows"][0]
+
+
+def test_what_is_said_of_the_two_students_holds():
+    """README and two notebooks speak of a rise, of a turn that does not come, and of the teachers' part."""
+    alone, taught = read_json(ROOT / "results" / "distil.json")["rows"]
+    assert [alone["name"], taught["name"]] == ["text alone", "four teachers"]
+    assert 0.005 < alone["validations"][-1][1] - alone["val_loss"] < 0.05 and alone["train_loss"] < 1.2
+    assert taught["validations"][-1][1] == taught["val_loss"] and taught["step"] == 12_000
+    assert 0.03 < alone["val_loss"] - taught["val_loss"] < 0.15
