@@ -29,14 +29,15 @@ from lab.project import ROOT
 
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
 
-# a last cell, taken out again afterwards: what only the kernel knows
+# a last cell, taken out again afterwards: what only the kernel knows; a line a file, since nbclient looks for
+# progress bars in a time that grows with the square of a line
 FACTS = """\
 import json, resource, sys
 print(json.dumps({
     "corpus": {key: getattr(globals().get("corpus"), key, None) for key in ("name", "sha256")},
     "peak": max(resource.getrusage(who).ru_maxrss for who in (0, -1)),  # itself, its children
     "files": [file for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))],
-}))"""
+}, indent=0))"""
 
 
 def execute(path_in, path_out, quick=False, timeout=1800, stream=None, root=ROOT, env=None, publish=False):

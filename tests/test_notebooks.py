@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from lab import notebook
 from lab.notebook import NotebookError, badge_addresses, fill_standard_parts, read, setup_cell, write
 from lab.project import MAIN, address, notebooks, project_path
-from lab.run import execute, kernel_environment, lock, what_changed
+from lab.run import FACTS, execute, kernel_environment, lock, what_changed
 
 ALL = notebooks()
 each_notebook = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
@@ -144,6 +144,12 @@ def test_notebook_runs_in_quick_mode(path, text, copy, tmp_path):
 
 
 # ---- how one is run
+
+
+def test_the_kernels_facts_have_short_lines(capsys):
+    """Catches one line of all paths: nbclient takes the square of its length, half a minute a notebook."""
+    exec(FACTS, {})
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 1000
 
 
 def demo(*sources):
