@@ -324,7 +324,7 @@ def ladder_picture(ladder, title="From counting letters to a small GPT"):
     ax.set_title(title, pad=24)
     losses = ", ".join(f"{rung['name']} {rung['val_loss']:.2f}" for rung in rungs)
     fig.alt = (f"Bars, one for each of {len(rungs)} models, as long as its validation loss: {losses}. "
-               "On each, forty letters that the model wrote.")
+               "On each, the first letters that the model wrote.")
     return fig
 
 
