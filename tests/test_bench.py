@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import common, cost, cpu_recipe, generate, how_low, hypotheses, projection
+from bench import common, cost, cpu_recipe, first_steps, generate, how_low, hypotheses, projection
 from bench.projection import CARDS, GPT2, SETUPS, all_reduce_seconds, floors, project, step_bytes
 from gpt2.plan import flops_per_token
 from lab.project import ROOT, read_json
@@ -254,3 +254,14 @@ def test_what_is_said_of_the_two_students_holds():
     assert 0.005 < alone["validations"][-1][1] - alone["val_loss"] < 0.05 and alone["train_loss"] < 1.2
     assert taught["validations"][-1][1] == taught["val_loss"] and taught["step"] == 12_000
     assert 0.03 < alone["val_loss"] - taught["val_loss"] < 0.15
+
+
+def test_first_steps_are_compared_whole_or_not_at_all():
+    """A mean over half of an epoch beside their mean over all of it; a step counted from 0 in one column."""
+    stretches = [{"from": 1, "to": 1, "ours": None}, {"from": 2, "to": 4, "ours": None}]
+    history = [{"step": 1, "loss": 8.0}, {"step": 2, "loss": 3.0}, {"step": 2, "val_loss": 9.0},
+               {"step": 3, "loss": 2.0}]
+    first_steps.fill({"first_steps": stretches}, history, {"seed": 1})
+    assert stretches[0]["ours"] == {"loss": 8.0, "seed": 1} and stretches[1]["ours"] is None
+    first_steps.fill({"first_steps": stretches}, [*history, {"step": 4, "loss": 4.0}], {})
+    assert stretches[1]["ours"] == {"loss": 3.0}

@@ -1,0 +1,69 @@
+"""The first steps of the student runs that the project grew from, beside what their logs told.
+
+    python -m bench.first_steps char-60 --steps 245 --threads 2      about an hour; results/training_runs.json
+    python -m bench.first_steps 124m --steps 101
+
+A run is named by the folder in its command (results/training_runs.json, the README's table). Its own command
+is run, cut off after --steps; what a later call finds in the folder, it goes on with.
+"""
+
+import shlex
+import sys
+from dataclasses import replace
+
+import torch
+
+from bench import common
+from data.files import say
+from gpt2.machine import commit, machine
+from gpt2.runlog import read_history
+from gpt2.settings import parse_command
+from lab.machine import markdown, today, write_json
+from lab.project import ROOT, read_json
+from train_gpt2 import train
+
+RESULT = common.RESULTS / "training_runs.json"
+
+
+def settings(command, steps, batch):
+    """The run's own settings, up to a step; the rate falls as in the whole run."""
+    config, _ = parse_command(shlex.split(command)[2:])
+    return replace(config, max_steps=steps, decay_steps=config.max_steps, batch_size=batch, eval_every=10**6,
+                   save_every=20, sample_chars=0, tensorboard=False, bar=False, log_every=10,
+                   out_dir=str(ROOT / config.out_dir))
+
+
+def fill(run, history, facts):
+    """Put our mean training loss beside each stretch of steps that their log tells of."""
+    losses = {r["step"]: r["loss"] for r in history if "loss" in r}
+    for stretch in run["first_steps"]:
+        steps = range(stretch["from"], stretch["to"] + 1)
+        if all(step in losses for step in steps):
+            stretch["ours"] = {"loss": sum(losses[step] for step in steps) / len(steps), **facts}
+
+
+def table_markdown():
+    """Their logged training loss and ours, a row a stretch of steps."""
+    rows = []
+    for run in read_json(RESULT)["runs"]:
+        for stretch in run.get("first_steps", []):
+            ours = f"{stretch['ours']['loss']:.3f}" if stretch["ours"] else "not yet measured"
+            rows.append([run["name"], stretch["what"], stretch["told"], ours])
+    return markdown(["run", "training loss", "told", "this code"], rows)
+
+
+def main():
+    args = common.options(__doc__, sys.argv[2:], steps=245, batch=4, threads=1)
+    torch.set_num_threads(args.threads)
+    found = read_json(RESULT)
+    [run] = [r for r in found["runs"] if sys.argv[1] in shlex.split(r["command"].replace("out/", ""))]
+    config = settings(run["command"], args.steps, args.batch)
+    train(config)
+    fill(run, read_history(config.out_dir), {"machine": machine(), "date": today(), **commit(),
+                                             "seed": config.seed})
+    write_json(RESULT, found)
+    say(table_markdown())
+
+
+if __name__ == "__main__":
+    common.start(main)
