@@ -38,6 +38,14 @@ class KVCache:
         return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
 
 
+def check_prompt(model, idx):
+    if idx.dim() != 2 or idx.is_floating_point() or idx.numel() == 0:
+        raise ValueError("idx must be whole numbers of shape (B, T), not "
+                         f"{idx.dtype} of shape {tuple(idx.shape)}; "
+                         "an empty prompt may begin with a newline.")
+    model.check_ids(idx)
+
+
 def check_settings(temperature, top_k, top_p):
     if not 0 <= temperature < math.inf or top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"temperature ({temperature}) must be 0 or more, and top_p ({top_p}) above 0 "
@@ -85,11 +93,7 @@ def stream(model, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, 
     use_cache=False: a slow reference. Raises ValueError at once (a generator's body would wait until
     its first id is asked for) for an empty prompt, ids out of range or impossible settings.
     """
-    if idx.dim() != 2 or idx.is_floating_point() or idx.numel() == 0:
-        raise ValueError("idx must be whole numbers of shape (B, T), not "
-                         f"{idx.dtype} of shape {tuple(idx.shape)}; "
-                         "an empty prompt may begin with a newline.")
-    model.check_ids(idx)
+    check_prompt(model, idx)
     check_settings(temperature, top_k, top_p)
     generator = None if seed is None else torch.Generator(idx.device).manual_seed(seed)
 
@@ -99,11 +103,12 @@ def stream(model, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, 
         probs = filter_probs(logits, temperature, top_k, top_p)
         return torch.multinomial(probs, 1, generator=generator)
 
-    return _steps(model, idx, max_new_tokens, pick, use_cache)
+    return steps(model, idx, max_new_tokens, pick, use_cache)
 
 
 @torch.no_grad()
-def _steps(model, idx, max_new_tokens, pick, use_cache):
+def steps(model, idx, max_new_tokens, pick, use_cache=True):
+    """Yields (B,) int64, a step each: pick turns logits (B, V) into the next ids (B, 1)."""
     block_size = model.config.block_size
     window = idx[:, -block_size:]  # (B, S)
     cache = KVCache(model.config, idx.size(0), model.transformer.wte.weight) if use_cache else None

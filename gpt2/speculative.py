@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gpt2.sampling import KVCache, check_settings, filter_probs
+from gpt2.sampling import KVCache, check_prompt, check_settings, evaluating, filter_probs
 
 
 @dataclass
@@ -67,7 +67,7 @@ def speculate(model, draft, idx, max_new_tokens, temperature=1.0, top_k=None, to
     draft: a GPT over the same vocabulary. ahead: ids that it proposes at once. tally: a Tally that is
     counted up. Raises ValueError for more than one row, another vocabulary, or what stream refuses.
     """
-    model.check_ids(idx)
+    check_prompt(model, idx)
     check_settings(temperature, top_k, top_p)
     if idx.size(0) != 1:
         raise ValueError(f"Speculative sampling writes one text at a time, not {idx.size(0)}.")
@@ -88,24 +88,20 @@ def speculate(model, draft, idx, max_new_tokens, temperature=1.0, top_k=None, to
 
 @torch.no_grad()
 def _rounds(large, small, text, left, ahead, probs, draw, tally):
-    was_training = large.model.training, small.model.training
-    large.model.eval(), small.model.eval()
-    try:
-        while left > 0:
-            large.fit(text.size(1))
-            n = min(ahead, left - 1, large.room(text.size(1)))
+    while left > 0:
+        large.fit(text.size(1))
+        n = min(ahead, left - 1, large.room(text.size(1)))
+        with evaluating(large.model), evaluating(small.model):
             proposed, q = propose(small, text, n, probs, draw)
             p = probs(large.logits(torch.cat((text, proposed), dim=1))[-n - 1 :])  # (n + 1, V)
-            new = verdict(proposed[0], q, p, draw)
-            tally.passes += 1
-            tally.proposed += n
-            tally.kept += len(new) - 1
-            text, left = torch.cat((text, new[None]), dim=1), left - len(new)
-            for reader in (large, small):
-                reader.keep(text.size(1) - 1)  # the last id is still to be read
-            yield from new.split(1)
-    finally:
-        large.model.train(was_training[0]), small.model.train(was_training[1])
+        new = verdict(proposed[0], q, p, draw)
+        tally.passes += 1
+        tally.proposed += n
+        tally.kept += len(new) - 1
+        text, left = torch.cat((text, new[None]), dim=1), left - len(new)
+        for reader in (large, small):
+            reader.keep(text.size(1) - 1)  # the last id is still to be read
+        yield from new.split(1)
 
 
 def propose(small, text, n, probs, draw):

@@ -9,7 +9,7 @@ import re
 import torch
 
 from data.tokenizer import load_tokenizer
-from gpt2.sampling import _steps, filter_probs
+from gpt2.sampling import filter_probs, steps
 from model_gpt2 import GPT
 
 SEED, TEMPERATURE, LENGTH, PAST_THE_END = 1, 0.7, 300, 120  # tokens; it ends at the end of a line
@@ -45,7 +45,7 @@ def opening(folder, heldout: str = "") -> dict:
         nats.append(round(-float(logits.log_softmax(-1)[0, id]), 2))
         return id.view(1, 1)
 
-    for new in _steps(model, torch.tensor([ids]), LENGTH + PAST_THE_END, pick, use_cache=True):
+    for new in steps(model, torch.tensor([ids]), LENGTH + PAST_THE_END, pick):
         ids.append(int(new))
         if len(ids) >= n_prompt + LENGTH and tokenizer.decode(ids[-1:]) == "\n":
             break
