@@ -46,18 +46,18 @@ def from_first(value, world):
 
 
 def first_does(work, rank, world):
-    """Process 0 calls work(); all get what it returns, or raise its TrainError."""
+    """Process 0 calls work(); all get what it returns. What it raises, the others raise as TrainError."""
     result = failed = None
     if rank == 0:
         try:
             result = work()
-        except TrainError as error:
-            failed = str(error)
-            if world == 1:
-                raise
-    result, failed = from_first((result, failed), world)
+        except Exception as error:  # whatever it is: the others wait for an answer
+            failed = error
+    result, why = from_first((result, failed and (str(failed) or repr(failed))), world)
     if failed:
-        raise TrainError(failed)
+        raise failed
+    if why:
+        raise TrainError(why)
     return result
 
 

@@ -11,11 +11,10 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.files import write_atomic
 from data.tokenizer import load_tokenizer
 from space.account import HUB, PublishError
 from space.card import notebook, write_card
-from space.folder import NEEDED, copy, load, names_in, read_json, source, start_id
+from space.folder import NEEDED, copy, load, names_in, read_json, source, start_id, write_json
 from space.static_site import build_static, copy_model, front_matter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,10 +114,10 @@ def build_model_folder(folder, out, repo_id: str, **said: str | None) -> Path:
     moments = copy_model(folder, out, names_in(folder))
     settings = read_json(out / "generation_config.json")
     settings["bos_token_id"] = start_id(load_tokenizer(out), out)
-    write(out / "generation_config.json", settings)
-    metrics = without_paths(read_json(out / "metrics.json"))
-    write(out / "metrics.json", {**metrics, "moments": moments} if moments else metrics)
-    write(out / "notebook.ipynb", notebook(write_card(out, repo_id, project_address(), **said), repo_id))
+    write_json(out / "generation_config.json", settings)
+    if moments:
+        write_json(out / "metrics.json", {**read_json(out / "metrics.json"), "moments": moments})
+    write_json(out / "notebook.ipynb", notebook(write_card(out, repo_id, project_address(), **said), repo_id))
     return mark(out)
 
 
@@ -132,18 +131,6 @@ def check(folder: Path) -> None:
         if name.endswith(".json"):
             read_json(path)
     load(folder)
-
-
-def write(path: Path, value: dict) -> None:
-    write_atomic(path, json.dumps(value, indent=1) + "\n")
-
-
-def without_paths(metrics: dict) -> dict:
-    """Folders of the reader's machine are nobody's business."""
-    private, config = ("out_dir", "copy_to", "data", "text", "grow_from"), metrics.get("config")
-    if isinstance(config, dict):
-        config = {key: value for key, value in config.items() if key not in private}
-    return {**metrics, "config": config}
 
 
 # ---- a Space's folder
@@ -165,7 +152,7 @@ def build_space_folder(repo_id: str, model: str, out, target: str, revision: str
     for name, home in APP.items():
         copy(ROOT, home, out / name)
     if model:
-        write(out / "model.json", {"model": model, "revision": revision})
+        write_json(out / "model.json", {"model": model, "revision": revision})
     else:
         for name in names_in(folder):
             copy(folder, name, out / "model" / name)

@@ -36,9 +36,9 @@ def choose_model(named: str = "", ask=None) -> tuple[Path, bool]:
 
 
 def trained() -> Path | None:
-    """The newest best/ of a run on this machine; small trial runs do not count."""
+    """The newest best/ of a run on this machine; small trial runs ("quick", "...-quick") do not count."""
     found = [path for place in ("out", "runs") for path in Path(place).glob("*/best/model.safetensors")
-             if "quick" not in path.parts[1] and not without_reader()]
+             if path.parts[1].split("-")[-1] != "quick" and not without_reader()]
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 

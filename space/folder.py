@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
+from data.files import write_atomic
 from data.ngram import NGram
 from data.tokenizer import load_tokenizer
 from model_gpt2 import GPT
@@ -17,6 +18,7 @@ NEEDED = ["config.json", "generation_config.json", "model.safetensors", "tokeniz
 TABLE = "ngram5.npz"  # travels with the model if it is there
 DRAFT = ["draft/config.json", "draft/model.safetensors", "draft/tokenizer.json"]  # proposes letters to it
 MOMENTS = "moments/*/model.safetensors"  # what --keep-steps kept of its training
+PATHS = ("out_dir", "copy_to", "data", "text", "grow_from", "teacher")  # settings: places of a machine
 NUMBERS = ("val_loss", "val_loss_char", "train_loss", "ngram5_val_loss", "step", "tokens", "seconds",
            "parameters", "accuracy", "ngram_accuracy")
 
@@ -52,8 +54,10 @@ def source(folder: Path, name: str) -> Path:
 
 
 def copy(folder: Path, name: str, target: Path) -> None:
-    """Copy one named file, as a whole or not at all."""
+    """Copy one named file, as a whole or not at all; metrics.json without what is nobody's business."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    if Path(name).name == "metrics.json":
+        return write_json(target, without_paths(read_json(source(folder, name))))
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         shutil.copyfile(source(folder, name), part)
@@ -61,6 +65,19 @@ def copy(folder: Path, name: str, target: Path) -> None:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: dict) -> None:
+    write_atomic(path, json.dumps(value, indent=1) + "\n")
+
+
+def without_paths(metrics: dict) -> dict:
+    """Metrics without the folders and files of the machine they are from; of teachers the number stays."""
+    config, taught = metrics.get("config"), teachers(metrics)
+    if isinstance(config, dict):
+        config = {key: value for key, value in config.items() if key not in PATHS}
+        config |= {"teacher": ",".join(map(str, range(1, taught + 1)))} if taught else {}
+    return {**metrics, "config": config}
 
 
 def names_in(folder: Path) -> list[str]:
@@ -140,5 +157,6 @@ def load(folder: Path) -> tuple:
 
 def teachers(metrics: dict) -> int:
     """How many models' probabilities were its targets (`--teacher`)."""
-    named = (metrics.get("config") or {}).get("teacher")
+    config = metrics.get("config")
+    named = config.get("teacher") if isinstance(config, dict) else None
     return len([t for t in named.split(",") if t]) if isinstance(named, str) else 0

@@ -1,12 +1,15 @@
 """ARCHITECTURE.md against the tree: every name on it exists, every room is there, imports point one way."""
 
 import ast
+import json
 import re
 import subprocess
 from graphlib import TopologicalSorter
 
 import pytest
 from conftest import ROOT
+
+from lab.project import notebooks
 
 MAP = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 TABLE = MAP.split("## The way")[0]
@@ -79,3 +82,7 @@ def test_only_the_setup_cell_touches_the_path():
         if module(path) not in ("lab.notebook", "space.app"):  # the set-up cell; a Space starts app.py alone
             assert "sys.path" not in text, path
         assert "noqa" not in text, path
+    cells = [cell for path in notebooks() for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    touching = {cell["id"] for cell in cells
+                if re.search(r"sys\.path\.", "".join(cell["source"])) and cell["cell_type"] == "code"}
+    assert touching == {"setup", "publish-hub"}, "the map names the cells that touch sys.path"

@@ -38,10 +38,14 @@ def test_a_wrong_answer_is_a_sentence_and_a_second_question(reader, capsys):
 
 
 def test_the_newest_run_of_this_machine_is_the_readers(reader):
-    """Catches a trial run, made later, that is taken for the real one; a name that is given comes first."""
-    for name in ("mine", "quick"):
-        tiny_folder(reader / "out" / name / "best")
-    assert find.choose_model()[0].parts[-2:] == ("mine", "best")
+    """Catches a trial run, made later, that is taken for the real one; a name that is given comes first.
+
+    And a reader's own run that counts as a trial, because his text is called quicksilver.txt.
+    """
+    real = "notebook-quicksilver.txt-1234abcd"
+    for name in (real, "quick", f"{real}-quick"):
+        tiny_folder(reader / "runs" / name / "best")
+    assert find.choose_model()[0].parts[-2:] == (real, "best")
     other = tiny_folder(reader / "other")
     assert find.choose_model(str(other)) == (other, True)
     for named, words in (("/none", "There is no folder"), ("no/body", "while fetching no/body")):

@@ -445,12 +445,17 @@ def test_building_over_the_model_itself_is_refused(folder, tmp_path, target):
     assert (inside / "model.safetensors").exists()
 
 
-def test_folders_of_this_machine_are_not_published(mine, tmp_path):
-    """Catches /home/name/... in the metrics.json of a public repo."""
-    card_of(mine, {"config": {"out_dir": "/home/me/out", "data": "/home/me/diary.txt",
-                              "copy_to": "/media/me"}})
-    out = build(mine, tmp_path / "out", None)
-    assert not [path for path in out.iterdir() if b"/me" in path.read_bytes().replace(b"me/m", b"")]
+@pytest.mark.parametrize("road", [None, "static", "zero-a10g", "the page alone"])
+def test_paths_of_this_machine_are_not_published(mine, tmp_path, road):
+    """Catches /home/name/private diary.txt in the metrics.json of a public place, whatever the road to it."""
+    me = "/home/me/private diary"
+    paths = {name: me for name in ("out_dir", "data", "text", "copy_to", "grow_from")}
+    card_of(mine, {"config": {**paths, "teacher": f"{me}/1,{me}/2", "n_layer": 1}})
+    out = tmp_path / "out"
+    static_site.build_static(mine, out) if road == "the page alone" else build(mine, out, road)
+    told = [path for path in out.rglob("*") if path.name == "metrics.json"]
+    assert [json.loads(path.read_text())["config"] for path in told] == [{"n_layer": 1, "teacher": "1,2"}]
+    assert not [path for path in out.rglob("*") if path.is_file() and b"private diary" in path.read_bytes()]
 
 
 def test_where_the_token_goes_is_said_first(hub, folder, monkeypatch, capsys):

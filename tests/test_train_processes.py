@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from data.shards import write_shards
+from gpt2 import processes
 from gpt2.plan import pick_micro_batch
 from gpt2.processes import leave
 from tests import runs
@@ -129,6 +130,20 @@ def test_machines_with_other_settings_are_told(machines):
     codes, said = machines("another rate")
     assert 0 not in codes
     assert all("Process 1 was started with another set of settings than process 0" in text for text in said)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "node0/best"), KeyError()])
+def test_whatever_process_0_meets_in_its_folders_is_handed_on(error, monkeypatch):
+    """Only a TrainError was: after any other the processes beside it waited for ever."""
+    def work():
+        raise error
+
+    sent = []
+    monkeypatch.setattr(processes, "from_first", lambda value, world: sent.append(value) or sent[0])
+    with pytest.raises(type(error)):
+        processes.first_does(work, rank=0, world=2)
+    with pytest.raises(TrainError, match="Permission|KeyError"):
+        processes.first_does(work, rank=1, world=2)
 
 
 def test_a_dead_process_ends_the_run(machines):
