@@ -23,16 +23,16 @@ HINT = "if its letters look wrong, save it as UTF-8"
 ADVICE = "open it in an editor and save it as plain text in UTF-8"
 
 
-def decode(body: bytes, where: str, encoding: str | None = None) -> tuple[str, str]:
+def decode(body: bytes, where: str) -> tuple[str, str]:
     """(text with plain line ends, what was found, in words). DataError, with `where` in it, for no text."""
     kind = next((kind for start, kind in KINDS.items() if body.startswith(start)), None)
     if kind:
         raise DataError(f"{where} is {kind}, not plain text: save its words as a .txt file in UTF-8")
     try:
-        text, found = (body.decode(encoding), f"{encoding}, as asked") if encoding else _guess(body)
-    except (UnicodeError, LookupError) as error:
-        reason = str(error) if encoding else "its encoding is not one that can be told by looking"
-        raise DataError(f"{where} cannot be read as text ({reason}): {ADVICE}") from None
+        text, found = _guess(body)
+    except UnicodeError:
+        raise DataError(f"{where} cannot be read as text (its encoding is not one that can be told by "
+                        f"looking): {ADVICE}") from None
     if not _readable(text):
         raise DataError(f"{where} holds control characters as only binary files do: {ADVICE}")
     if "\r" in text:

@@ -229,10 +229,3 @@ def table(train, val, vocab_size: int, longest: int = 8) -> list[dict]:
                      "unseen": model.unseen(val), "smoothing": "add-1" if n < 3 else "Witten-Bell",
                      "seconds": time.perf_counter() - start})
     return rows
-
-
-def marks(corpus, longest: int = 5) -> dict[int, float]:
-    """{n: nats a character on validation} for 1 to `longest` symbols, where whole numbers can count them."""
-    V = corpus.tokenizer.vocab_size
-    return {n: NGram(n, V).fit(corpus.train).loss(corpus.val) / corpus.chars_per_token
-            for n in range(1, longest + 1) if V**n < 2**63 and len(corpus.train) >= n}

@@ -1,16 +1,13 @@
 """Any text: from a path or an address to a Corpus with a split and an alphabet of its own.
 
     corpus = load_text("my novel.txt")      # "" is Tiny Shakespeare
-    python -m data.text "my novel.txt"      # look first: what would be read, and what counting reaches on it
 
 Nothing is changed in silence: what was recognised, folded or left out stands in `corpus.notes`.
 """
 
-import argparse
 import hashlib
 import os
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,8 +16,7 @@ from data import shakespeare, web
 from data.corpus import Corpus, corpus_from_text, split
 from data.decode import decode
 from data.files import DataError, safe_name, say
-from data.ngram import marks
-from data.tokenizer import BPETokenizer, CharTokenizer, TokenizerError
+from data.tokenizer import BPETokenizer, CharTokenizer
 
 ALPHABET = 256  # symbols of a character vocabulary at most
 RARE = 0.005  # more symbols than that: the rarest are folded if they are at most this share of the text
@@ -31,12 +27,12 @@ PATIENCE = 15.0  # seconds until an address answers
 WEB_PAGE = re.compile(r"\s*<(!doctype html|html)", re.IGNORECASE)
 
 
-def load_text(where: str | os.PathLike = "", quiet=False, encoding=None, tokenizer=None) -> Corpus:
+def load_text(where: str | os.PathLike = "", quiet=False, tokenizer=None) -> Corpus:
     """The text at a path or an http(s) address as a Corpus; "" is Tiny Shakespeare.
 
-    Prints what was read and what was done to it, unless `quiet`. `encoding` overrules what the bytes look
-    like; `tokenizer` the alphabet or pieces of the text's own. DataError, in one sentence, if there is no
-    such text or none that can be learned from.
+    Prints what was read and what was done to it, unless `quiet`. `tokenizer` overrules the alphabet or
+    pieces of the text's own. DataError, in one sentence, if there is no such text or none that can be
+    learned from.
     """
     where = str(where).strip()
     if where[:1] in "\"'" and where[:1] == where[-1:]:  # pasted with its quotes
@@ -44,7 +40,7 @@ def load_text(where: str | os.PathLike = "", quiet=False, encoding=None, tokeniz
     if not where:
         return shakespeare.load_corpus(quiet=quiet)
     body = _download(where, quiet) if _is_address(where) else _read(where)
-    text, found = decode(body, where, encoding)
+    text, found = decode(body, where)
     corpus = _corpus(text, _name(where, text), f"{where}: read as {found}", tokenizer)
     for line in () if quiet else (*corpus.notes, describe(corpus)):
         say(line)
@@ -155,32 +151,3 @@ def _told(change):
     c, new = change
     shown = c if c.isprintable() else ascii(c)
     return f"{shown} as {new if new.strip() else 'a space'}" if new else f"{shown} left out"
-
-
-def main(argv=None) -> int:
-    what = "Look at a text before training on it."
-    parser = argparse.ArgumentParser(prog="python -m data.text", description=what)
-    parser.add_argument("file", nargs="?", default="", help="path or address; empty is Tiny Shakespeare")
-    parser.add_argument("--encoding", help="the encoding, where looking at the bytes gives the wrong one")
-    args = parser.parse_args(argv)
-    try:
-        corpus = load_text(args.file, encoding=args.encoding)
-    except (DataError, TokenizerError) as error:
-        say(error, sys.stderr)
-        return 1
-    train, val = len(corpus.train_text), len(corpus.val_text)
-    say(f"sha256 {corpus.sha256}, train {train:,} characters, validation {val:,}")
-    by_letter = corpus.tokenizer.kind == "char"
-    if by_letter:
-        shown = [c if c.isprintable() else f" {ascii(c)[1:-1]} " for c in corpus.tokenizer.chars]
-        say("alphabet: " + "".join(shown))
-    say("speakers: " + (", ".join(corpus.speakers) or "none found"))
-    say("examples: " + ", ".join(map(repr, corpus.examples)))
-    for n, loss in marks(corpus).items():
-        unit = "letters" if by_letter else "pieces"
-        say(f"counting {n} {unit}: {loss:.3f} nats a character on validation")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,6 @@
 import dataclasses
 import html
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -99,13 +98,6 @@ class Samples:
 
 
 # ---- two models, side by side
-
-
-def a_prompt(corpus):
-    """Something to begin with: a speaker of the text if it has any, else its first line."""
-    names = re.compile(r"^([^\n:]{2,20}):\n", re.MULTILINE)
-    speakers = getattr(corpus, "speakers", None) or names.findall(corpus.train_text)
-    return f"{speakers[0]}:\n" if speakers else corpus.val_text.lstrip()[:20]
 
 
 def strongest(name, facts):
