@@ -110,6 +110,7 @@ class Run:
     scaler: torch.amp.GradScaler = None
     dtype: torch.dtype = torch.float32
     micro: int = 1  # sequences at once
+    ready_at: tuple = (0, 0.0)  # the step and the clock where this session's steps begin
     saved_step: int = 0
     saved_at: float = 0.0
     copied_at: float = 0.0
@@ -195,6 +196,7 @@ def build_model(run, grow_it):
 def loop(run, signals, callback=None):
     """Step, say, validate, save, until there is a reason to stop; returns the reason."""
     c, p = run.config, run.progress
+    run.ready_at = p.step, time.monotonic() - run.began
     stopped = why_stop(run)
     if stopped:
         run.log.say(f"nothing to do: the run in {c.out_dir} stands at step {p.step} ({stopped}); "

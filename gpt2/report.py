@@ -17,6 +17,7 @@ from gpt2.machine import machine_facts
 from gpt2.plan import card_peak, disk_text, flops_per_token, memory_plan, peak_memory
 from gpt2.settings import as_command
 
+A_FEW = 5  # steps that a pace is told by
 TOO_MANY_SKIPS = 25  # a scaler that starts at 2**16 needs at most 16 halvings to come down to 1
 
 
@@ -77,9 +78,14 @@ def count_epoch(run, loss, mfu):
 
 
 def seconds_left(run):
-    """By the pace so far; with a clock, what it has left if that is less."""
-    p, c = run.progress, run.config
-    by_steps = (c.max_steps - p.step) * p.clock / max(1, p.step)
+    """At the pace of this session, or what the clock has left if that is less; None before a few steps.
+
+    What comes before the first step (teachers who read the text, say) is not part of the pace.
+    """
+    p, c, (step, clock) = run.progress, run.config, run.ready_at
+    if p.step - step < A_FEW:
+        return None
+    by_steps = (c.max_steps - p.step) * (p.clock - clock) / (p.step - step)
     return min(by_steps, 60 * c.minutes - p.clock) if c.minutes else by_steps
 
 

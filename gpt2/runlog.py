@@ -25,6 +25,11 @@ def in_words(seconds):
     return f"about {seconds / 60:.0f} minutes" if seconds < 6000 else f"about {seconds / 3600:.1f} hours"
 
 
+def time_left(seconds):
+    until = datetime.datetime.now() + datetime.timedelta(seconds=seconds)
+    return f"{in_words(seconds)} left, until {until:%H:%M}"
+
+
 def read_history(folder, up_to=math.inf):
     """The records of history.jsonl up to a step; a last line that a kill cut off is left out."""
     records, path = [], os.path.join(folder, "history.jsonl")
@@ -109,18 +114,22 @@ class RunLog:
                     board.add_scalar(name, value, record["step"])
 
     def step(self, record, end, seconds_left):
-        """A step: its line, the bar, the history; once, and on a silent screen again, the time left."""
+        """A step: its line, the bar, the history; once, and on a silent screen again, the time left.
+
+        seconds_left: None where that cannot be told yet.
+        """
         self.say(log_line(record), bool(self.log_every) and record["step"] % self.log_every == 0)
         with self._or_without("bar") as bar:
             if bar is not None:
                 bar.update()
         self.keep(record)
         now = time.monotonic()
-        if not self.said_how_long and now - self.opened_at > FIRST_WORD or now - self.shown_at > EVERY:
-            self.said_how_long = True
-            until = datetime.datetime.now() + datetime.timedelta(seconds=seconds_left)
-            self.say(f"step {record['step']:,}{end} | loss {record['loss']:.3f} | "
-                     f"{in_words(seconds_left)} left, until {until:%H:%M}", True)
+        known = seconds_left is not None
+        first = known and not self.said_how_long and now - self.opened_at > FIRST_WORD
+        if first or now - self.shown_at > EVERY:
+            self.said_how_long |= known
+            left = f" | {time_left(seconds_left)}" if known else ""
+            self.say(f"step {record['step']:,}{end} | loss {record['loss']:.3f}{left}", True)
 
     def sample(self, step, text):
         self.say(f"sample at step {step}:\n{text}")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,7 @@ from data.ngram import NGram
 from gpt2 import checkpoint, folders, owner, plan, runlog
 from gpt2.checkpoint import load_checkpoint, look_into
 from gpt2.owner import Owner
+from gpt2.report import seconds_left
 from model_gpt2 import GPT, GPTConfig
 from tests.runs import ROOT, raising, run, same, words
 from train_gpt2 import TrainError
@@ -327,13 +329,20 @@ def test_an_os_error_is_named_for_what_it_is(tmp_path, monkeypatch, code, says):
 
 
 def test_a_silent_run_says_where_it_stands(tmp_path, monkeypatch, capsys):
-    """log_every=0, bar=False: nothing is shown for the first minutes. And a disk that is too small."""
+    """log_every=0, bar=False: nothing is shown for the first minutes. And a disk that is too small.
+
+    After 40 seconds in which teachers read, and one step of a second: "about 10.6 hours left".
+    """
     monkeypatch.setattr(runlog, "FIRST_WORD", -1)
     monkeypatch.setattr(plan, "free_disk", lambda folder: 5000)
-    run(tmp_path / "a", copy_to=str(tmp_path / "b"), max_steps=2)
+    run(tmp_path / "a", copy_to=str(tmp_path / "b"), max_steps=6)
     *disk, stands = capsys.readouterr().out.splitlines()
     assert len(disk) == 2 and all("NOT ENOUGH" in line for line in disk) and str(tmp_path / "b") in disk[1]
-    assert " of 2 | loss " in stands and "left, until " in stands
+    assert stands.startswith("step 5 of 6 | loss ") and "left, until " in stands
+    stand = SimpleNamespace(config=SimpleNamespace(max_steps=1000, minutes=0), ready_at=(0, 40.0))
+    for step, left in ((1, None), (4, None), (5, 995)):
+        stand.progress = SimpleNamespace(step=step, clock=40.0 + step)
+        assert seconds_left(stand) == left
     checkpoint_bytes, best_bytes = plan.disk_plan(GPTConfig(vocab_size=65), "adamw")
     assert 1.02e9 < checkpoint_bytes < 1.04e9 and 0.34e9 < best_bytes < 0.35e9
     assert plan.disk_plan(GPTConfig(vocab_size=65), "adamw", "fp16")[1] == best_bytes / 2
