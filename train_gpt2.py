@@ -244,8 +244,8 @@ def lr_at(config, step, horizon=None):
     if step >= horizon:
         return c.min_lr
     left = (horizon - step) / (horizon - warmup)  # 1 after the warm-up, 0 at the end
-    shares = {"linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left), "wsd": min(1.0, 5 * left)}
-    return c.min_lr + shares[c.schedule] * (c.lr - c.min_lr)
+    share = left if c.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
+    return c.min_lr + share * (c.lr - c.min_lr)
 
 
 def set_lr(optimizers, config, lr):

@@ -75,23 +75,6 @@ def flops_per_token(g):
 # ---- What the machine has
 
 
-# dense TFLOP/s by the makers' data sheets: (half precision, fp32)
-PEAK = {"T4": (65, 8.1), "V100": (125, 15.7), "P100": (18.7, 9.3), "A100": (312, 19.5), "A10G": (70, 35),
-        "L4": (121, 30.3), "L40S": (362, 91.6), "H100 PCIe": (756, 51), "H100": (989, 67), "H200": (989, 67),
-        "RTX 3090": (71, 35.6), "RTX 4090": (165, 82.6)}
-
-
-def card_peak(device, dtype):
-    """Peak FLOP/s of the card in this type, or None for a device that is not in the table."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    for card, (half, single) in PEAK.items():
-        if re.search(rf"(?<![A-Za-z0-9]){card}(?![A-Za-z0-9])", name):
-            return 1e12 * (single if dtype == torch.float32 else half)
-    return None
-
-
 def free_memory(device):
     """Bytes that are free, or None where the system does not tell."""
     if device.type == "cuda":

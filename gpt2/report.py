@@ -14,7 +14,7 @@ from gpt2.checkpoint import disk_error, has_run
 from gpt2.device import NAMES
 from gpt2.errors import TrainError
 from gpt2.machine import machine_facts
-from gpt2.plan import card_peak, disk_text, flops_per_token, memory_plan, peak_memory
+from gpt2.plan import disk_text, memory_plan, peak_memory
 from gpt2.settings import as_command
 
 A_FEW = 5  # steps that a pace is told by
@@ -53,26 +53,24 @@ def record_step(run, loss, lr, norm, moved, seconds):
     p.train_loss, p.seconds = loss, p.seconds + seconds
     p.skipped += not moved
     p.skips_in_a_row = 0 if moved else p.skips_in_a_row + 1
-    tok_s, peak = c.tokens_per_step / seconds, card_peak(run.device, run.dtype)
+    tok_s = c.tokens_per_step / seconds
     record = {"step": p.step, "loss": loss, "lr": lr, "norm": norm, "dt_ms": 1000 * seconds, "tok_s": tok_s}
-    if peak:
-        record["mfu"] = tok_s * flops_per_token(run.raw.config) / (peak * run.world)
     if run.scaler.is_enabled():
         record["scale"] = run.scaler.get_scale()
     if not moved:
         record["skipped"] = p.skipped
     run.log.step(record, end_text(c), seconds_left(run))
-    count_epoch(run, loss if moved else None, record.get("mfu"))
+    count_epoch(run, loss if moved else None)
     return record
 
 
-def count_epoch(run, loss, mfu):
+def count_epoch(run, loss):
     p, n = run.progress, steps_per_epoch(run)
     if loss is not None:
         p.epoch_loss, p.epoch_steps = p.epoch_loss + loss, p.epoch_steps + 1
     if p.step % n == 0 and n > 1:
         epoch, mean = p.step // n, p.epoch_loss / max(1, p.epoch_steps)
-        run.log.say(f"epoch {epoch} | mean train loss {mean:.4f}" + (f" | mfu {mfu:.1%}" if mfu else ""))
+        run.log.say(f"epoch {epoch} | mean train loss {mean:.4f}")
         run.log.keep({"step": p.step, "epoch": epoch, "epoch_loss": mean})
         p.epoch_loss, p.epoch_steps = 0.0, 0
 

@@ -52,8 +52,7 @@ class TrainConfig:
     lr: float = setting(4e-3, "highest learning rate of AdamW", 0)
     muon_lr: float = setting(0.02, "highest learning rate of Muon", 0)
     min_lr: float = setting(0.0, "learning rate at the end", 0)
-    schedule: str = setting("linear", "cosine, linear, wsd (stable, falls over the last fifth), constant",
-                            choices=("cosine", "linear", "wsd", "constant"))
+    schedule: str = setting("linear", "cosine, linear or constant", choices=("cosine", "linear", "constant"))
     warmup_steps: int = setting(100, "steps of rising rate at the start (at most half the schedule)", 0)
     decay_steps: int = setting(0, "step at which the schedule ends; 0: at max_steps", 0)
     weight_decay: float = setting(0.1, "pull towards zero, on matrices only", 0)

@@ -25,7 +25,7 @@ class Ladder:
         n = self.passed(loss)
         return f"counting {n} letter{'s' if n > 1 else ''}" if n else ""
 
-    def add(self, name, loss, seconds=None, sample=None, note=None):
+    def add(self, name, loss, seconds=None, sample=None):
         """Add a rung, or replace the one of this name (a cell run again), and print its line.
 
         The line says what it passed and what comes next. sample: some text that the model wrote.
@@ -34,7 +34,7 @@ class Ladder:
         place = names.index(name) if name in names else len(names)
         before = self.rungs[place - 1]["val_loss"] if place else None
         self.rungs[place : place + 1] = [{"name": name, "val_loss": float(loss), "mark": self.mark(loss),
-                                          "seconds": seconds, "sample": sample, "note": note}]
+                                          "seconds": seconds, "sample": sample}]
         n = self.passed(loss)
         line = f"{name}: {loss:.3f} nats"
         if before is not None:

@@ -121,7 +121,7 @@ BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_b
           "page": page_block, "app-model": app_model_block, "summit": summit_block, "runs": runs_block,
           "tab": tab_block}
 BLOCKS |= {mark: partial(bench_block, module) for mark, module in {
-    "recipe": "cpu_recipe", "generate": "generate", "cost": "cost", "predictions": "projection",
+    "recipe": "cpu_recipe", "generate": "generate", "cost": "cost",
     "hypotheses": "hypotheses", "how-low": "how_low", "distil": "distil",
     "fp16": "fp16", "speculation": "summit_speed", "first-steps": "first_steps"}.items()}
 PAGES = ("README.md", "bench/README.md")  # where the blocks stand

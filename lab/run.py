@@ -40,13 +40,13 @@ print(json.dumps({
 }, indent=0))"""
 
 
-def execute(path_in, path_out, quick=False, timeout=1800, stream=None, root=ROOT, env=None, publish=False):
+def execute(path_in, path_out, quick=False, timeout=1800, stream=None, root=ROOT, env=None):
     """Run every cell of `path_in` in order and write the notebook with its outputs to `path_out`.
 
     The two may be the same. The kernel is this interpreter, its folder `root`, its environment this one
     with `env` on top (None unsets a name). `quick` sets QUICK=1; `timeout` is seconds for one cell;
     progress goes to `stream` (standard output). The run is headless: nothing is published, and no token
-    reaches the kernel, unless `publish`. Returns what is also put into the notebook's metadata as
+    reaches the kernel. Returns what is also put into the notebook's metadata as
     "walkthrough": machine, date, commit, seconds, peak_mb, corpus, code, quick.
 
     Raises NotebookError with the cell and its error in plain words; the run up to there is written to
@@ -60,7 +60,7 @@ def execute(path_in, path_out, quick=False, timeout=1800, stream=None, root=ROOT
             cell.outputs, cell.execution_count = [], None
     nb.metadata.pop("walkthrough", None)
     try:
-        environment = kernel_environment(quick, publish, env or {})
+        environment = kernel_environment(quick, env or {})
         found = run_cells(nb, Path(path_in).name, timeout, environment, root, stream or sys.stdout)
     except NotebookError:
         if Path(path_in).resolve() != Path(path_out).resolve():
@@ -77,13 +77,10 @@ def execute(path_in, path_out, quick=False, timeout=1800, stream=None, root=ROOT
     return facts
 
 
-def kernel_environment(quick, publish, changes):
-    """This process's environment as a kernel gets it: headless, and without a token unless `publish`."""
+def kernel_environment(quick, changes):
+    """This process's environment as a kernel gets it: headless, and without a token."""
     here = {**os.environ, "PYTHONUNBUFFERED": "1", "GPT2_HEADLESS": "1", "QUICK": "1" if quick else None}
-    if publish:
-        here["GPT2_HEADLESS"] = None
-    else:
-        here.update(dict.fromkeys(TOKENS), HF_TOKEN_PATH=os.devnull)  # the Hub's client keeps one on disk too
+    here |= {**dict.fromkeys(TOKENS), "HF_TOKEN_PATH": os.devnull}  # the Hub's client keeps one on disk too
     return {name: value for name, value in {**here, **changes}.items() if value is not None}
 
 

@@ -1,7 +1,7 @@
 """`make run`: execute the notebooks in order, make a book of this run, and print the ladder and a sample.
 
 With --in-place the notebooks themselves get the outputs (to be committed), and their minutes go to
-results/minutes.json. Nothing is published unless --publish is typed.
+results/minutes.json. Nothing is published.
 """
 
 import argparse
@@ -25,13 +25,11 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m lab.walkthrough", description=__doc__.splitlines()[0])
     parser.add_argument("--in-place", action="store_true",
                         help="put the outputs into the notebooks, to commit them")
-    parser.add_argument("--publish", action="store_true",
-                        help="let notebook 3 publish for real, with your token")
     parser.add_argument("notebooks", nargs="*", type=Path, help="only these (default: all three)",
                         default=[ROOT / f"{name}.ipynb" for name in MAIN])
     args = parser.parse_args(argv)
     try:
-        walk(args.notebooks, args.in_place, args.publish)
+        walk(args.notebooks, args.in_place)
         return 0
     except (NotebookError, book.BookError) as error:
         say(f"\n{error}", sys.stderr)
@@ -44,7 +42,7 @@ def main(argv=None):
     return 1
 
 
-def walk(paths, in_place=False, publish=False):
+def walk(paths, in_place=False):
     """Execute each notebook, then show what came out."""
     BUILD.mkdir(exist_ok=True)
     for name in ("ladder.json", "sample.txt"):  # what is printed at the end must come from this run
@@ -53,7 +51,7 @@ def walk(paths, in_place=False, publish=False):
     for path in paths:
         say(f"\n{path.name}")
         executed[path.name] = out = path if in_place else BUILD / path.name
-        run = execute(path, out, publish=publish)
+        run = execute(path, out)
         if in_place and not run["quick"]:
             keep_results(path.stem, run)
         about = f", text: {run['corpus']['name']}" if run["corpus"] else ""

@@ -1,4 +1,4 @@
-"""bench/: counts, fits, projections, budgets, losses and tables are what they are called."""
+"""bench/: counts, fits, budgets, losses and tables are what they are called."""
 
 import json
 from dataclasses import replace
@@ -6,9 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import common, cost, cpu_recipe, first_steps, generate, how_low, hypotheses, projection
-from bench.projection import CARDS, GPT2, SETUPS, all_reduce_seconds, floors, project, step_bytes
-from gpt2.plan import flops_per_token
+from bench import common, cost, cpu_recipe, first_steps, generate, how_low, hypotheses
 from lab.project import ROOT, read_json
 from model_gpt2 import GPT, GPTConfig
 from train_gpt2 import evaluate
@@ -47,7 +45,7 @@ def test_a_process_that_dies_is_one_sentence():
         common.in_process("bench.cpu_recipe", 1)
 
 
-# ---- cost and projection
+# ---- cost
 
 
 def test_what_is_written_is_what_the_code_says():
@@ -60,7 +58,6 @@ def test_what_is_written_is_what_the_code_says():
             assert again["coefficients"] == pytest.approx(curve["coefficients"], rel=1e-6)
             assert again["held_out"]["holds"] == curve["held_out"]["holds"]
     assert len(cost.draw(saved["parts"]).axes) == 12 and "at 1000" in cost.table_markdown(saved)
-    assert json.loads(projection.RESULT.read_text()) == json.loads(json.dumps(projection.projections()))
 
 
 @pytest.mark.parametrize("part", cost.MEASURES)
@@ -82,31 +79,6 @@ def test_a_shape_changes_in_one_thing():
     assert cost.config_at("time", "sequences", 3) == (base, 3)
     wide, _ = cost.config_at("time", "width", 256)
     assert wide.n_embd // wide.n_head == base.n_embd // base.n_head and wide.n_layer == base.n_layer
-
-
-def test_bytes_of_a_step_by_hand():
-    """A factor lost in the bytes: counted here on paper for one layer, width 4, context 8, fp32."""
-    tiny = GPTConfig(block_size=8, vocab_size=10, n_layer=1, n_head=1, n_embd=4)
-    n = 12 * 16 + 13 * 4 + 2 * 4 + (10 + 8) * 4  # matrices, vectors, last LayerNorm, tables
-    kept = 8 * ((2 * 4 + 14 * 4) * 4 + 4 * 1 + (4 + 4) * 4)
-    logits = 8 * 10 * 8
-    assert step_bytes(tiny, 6, 2, torch.float32) == 6 * (5 * kept + 2 * logits) + 3 * 16 * n + 40 * n
-    parts = floors(tiny, projection.Card(peak=2e9, memory=1e9), 4, 4, torch.float32)
-    assert parts["arithmetic"] == pytest.approx(4 * 8 * flops_per_token(tiny) / 2e9)
-    assert parts["memory"] == pytest.approx(step_bytes(tiny, 4, 4, torch.float32) / 1e9)
-
-
-@pytest.mark.parametrize("setup", SETUPS, ids=lambda s: s["name"])
-def test_projections_answer_to_their_inputs(setup):
-    """More tokens a second than the cards' peak allows; twice the cards over twice as fast; typed rows."""
-    row, peak = project(setup), CARDS[setup["card"]].peak * setup["cards"]
-    assert row["mfu"] == pytest.approx(row["tok_s"] * flops_per_token(GPT2) / peak, abs=1e-3)
-    assert row["mfu"] < 1 and row["hours"] == pytest.approx(10e9 / row["tok_s"] / 3600, rel=1e-2)
-    assert row["hours"] / 2 <= project({**setup, "cards": 2 * setup["cards"]})["hours"] + 5e-4  # rounding
-    assert row["bound"] == projection.BOUNDS[max(row["step_seconds"], key=row["step_seconds"].get)]
-    assert project({**setup, "link": setup["link"] / 1000})["bound"] == "all-reduce"
-    assert project(setup, tokens=20e9)["hours"] == pytest.approx(2 * row["hours"], rel=1e-2)
-    assert [all_reduce_seconds(1e9, cards, 1e9) for cards in (1, 2, 64)] == [0, 1, 2 * 63 / 64]
 
 
 # ---- recipe, hypotheses, how low
