@@ -22,15 +22,16 @@ RESULT = common.RESULTS / "distil.json"
 STEPS = 12_000  # of 2,048 letters: 24 passes over the text
 SETTINGS = dict(minutes=0.0, max_steps=STEPS, teacher_weight=1.0, eval_every=1000, best_dtype="fp16",
                 resume="auto", log_every=0, bar=False, tensorboard=False)
+KEPT = ("val_loss", "train_loss", "step", "tokens", "seconds", "parameters")
 
 
 def row(name, folder):
-    """What a run reached, from its own files."""
-    m = read_json(folder / "best" / "metrics.json")
-    return {"name": name, "val_loss": m["val_loss"], "train_loss": m["train_loss"], "step": m["step"],
-            "tokens": m["tokens"], "seconds": m["seconds"], "parameters": m["parameters"],
+    """What a run reached, from its own files; train_loss is of the batch of the best step."""
+    m, history = read_json(folder / "best" / "metrics.json"), read_history(folder)
+    last = [r["loss"] for r in history if "loss" in r][-100:]
+    return {"name": name, **{key: m[key] for key in KEPT}, "train_loss_last_100": sum(last) / len(last),
             "date": m["machine"]["date"], "commit": m["machine"]["commit"],
-            "validations": [[r["step"], r["val_loss"]] for r in read_history(folder) if "val_loss" in r]}
+            "validations": [[r["step"], r["val_loss"]] for r in history if "val_loss" in r]}
 
 
 def table_markdown():

@@ -1,8 +1,7 @@
 """The 12-layer GPT-2 on two CPU cores, by one command: four small models, side by side, trained on as one.
 
     python -m bench.summit --out out/summit             all that is not done yet, then results/summit.json
-    python -m bench.summit --exact FOLDER [FOLDER ...]  the exact validation loss of models, on both cores
-    python -m bench.summit --report --out out/summit    results/summit.json again, from the folders
+    python -m bench.summit --out out/summit --report    results/summit.json again, from the runs' folders
 
 1. SEEDS  Four GPT-2 of 4 layers x 192 that differ in the seed alone. Windows grow: 128, 256, 1,024.
 2. MORE   The same four again, from where they stand, on windows of 1,024.
@@ -13,17 +12,19 @@
 Schedules follow the clock (--minutes): a busy machine means fewer steps, not a later end.
 """
 
-import argparse
-import json
 import os
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from bench import common
+from bench.how_low import together
 from data.files import say
 from data.shakespeare import load_corpus
-from gpt2.grow import places
+from gpt2.grow import grown
 from gpt2.machine import machine
 from gpt2.plan import flops_per_token, model_config
 from gpt2.runlog import read_history
@@ -43,8 +44,8 @@ LARGE = dict(COMMON, n_layer=12, n_head=12, n_embd=768, tokens_per_step=4096, ba
              lr=1e-3, warmup_steps=3, freeze_matrices=True, teacher_weight=1.0, minutes=10, max_steps=40,
              save_every=0)
 SEEDS = (1, 2, 3, 4)
-PROCESSES = 4  # of the large run, and of an exact validation
-SEPARATOR = ","
+PROCESSES = 4  # of the large run
+RESULT = common.RESULTS / "summit.json"
 
 
 def command(settings, **more):
@@ -77,46 +78,43 @@ def run_more(out):
                   out / f"more-{s}.log") for s in SEEDS])
 
 
+def small_ones(out):
+    """Their folders, as --grow-from and --teacher name them."""
+    return ",".join(str(out / f"more-{s}" / "best") for s in SEEDS)
+
+
 def run_large(out):
-    folders = SEPARATOR.join(str(out / f"more-{s}" / "best") for s in SEEDS)
+    folders = small_ones(out)
     group = dict(WORLD_SIZE=str(PROCESSES), MASTER_ADDR="127.0.0.1", MASTER_PORT="29577")
     words = command(LARGE, grow_from=folders, teacher=folders, out_dir=out / "large")
     finish([start(words, out / f"large-{rank}.log", **group, RANK=str(rank), LOCAL_RANK=str(rank))
             for rank in range(PROCESSES)])
 
 
-# ---- The exact loss
+# ---- What is measured of the models afterwards
 
 
-def exact(folder, without=""):
-    """The exact validation loss (evaluate: fp32, windows of the model's context), the windows shared out.
-
-    without: blocks to leave out, as "1,2".
-    """
-    began, words = time.time(), [sys.executable, "-m", "bench.summit", "--part"]
-    running = [subprocess.Popen([*words, str(i), str(PROCESSES), str(folder), without], text=True, cwd=ROOT,
-                                stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                                start_new_session=True) for i in range(PROCESSES)]
-    done = [json.loads(p.communicate()[0]) for p in running]
-    return {"model": f"{Path(folder).parent.name}/{Path(folder).name}", "without_blocks": without,
-            "val_loss": sum(d["loss"] for d in done), "targets": done[0]["targets"],
-            "seconds": round(time.time() - began, 1)}
-
-
-def part(i, parts, folder, without):
-    model, ids = GPT.from_pretrained(folder), load_corpus(quiet=True).val
-    leave_out(model, [int(b) for b in without.split(SEPARATOR) if b])
-    print(json.dumps({"loss": evaluate(model, ids, int(i), int(parts)), "targets": len(ids) - 1}))
+def exact(out, corpus):
+    """Exact losses, fp32, whole validation text: the small models together, and side by side untrained."""
+    models = [GPT.from_pretrained(folder) for folder in small_ones(out).split(",")]
+    small = models[0].config
+    wide = replace(small, n_head=LARGE["n_head"], n_embd=LARGE["n_embd"])  # the silent blocks left out
+    beside = grown(small_ones(out), wide, corpus.train)
+    return {"mean_probabilities": together(models, corpus.val),
+            "start": {"val_loss": evaluate(beside, corpus.val),
+                      "what": "the small ones side by side, before the large stage, without silent blocks"},
+            "targets": len(corpus.val) - 1,
+            "what": f"exact: whole validation split, windows of {small.block_size:,}, fp32; the mean is of "
+                    f"the {len(models)} models of the second stint"}
 
 
-def leave_out(model, blocks):
-    h = model.transformer.h
-    model.transformer.h = type(h)(block for i, block in enumerate(h) if i not in blocks)
-
-
-def added_blocks(n_layer=12, old=4):
-    """The numbers of the blocks that growing added."""
-    return sorted(set(range(n_layer)) - set(places(range(n_layer), old)))
+def samples(out, corpus, loss, length=500):
+    """What the large model writes from a newline at temperature 1: the first draws, as they come."""
+    model = GPT.from_pretrained(out / "large" / "best").for_inference("bf16")
+    start = torch.tensor([[corpus.tokenizer.start_id]])
+    return [{"run": "large", "val_loss": loss, "seed": seed, "temperature": 1.0, "weights": "bf16",
+             "text": corpus.tokenizer.decode(model.generate(start, length, seed=seed)[0, 1:].tolist())}
+            for seed in (1, 2, 3, 4)]
 
 
 # ---- The report
@@ -156,42 +154,30 @@ def curve(steps, tokens_per_step, points=40):
 
 
 def report(out):
-    """results/summit.json from the runs' folders and what was measured of them (exact.json, samples.json)."""
-    names = [*(f"seed-{s}" for s in SEEDS), *(f"more-{s}" for s in SEEDS), "large"]
-    rows = [row(out / name) for name in names if (out / name / "best").is_dir()]
-    large, m = rows[-1], machine()
-    best = {key: large[key] for key in ("val_loss", "step", "tokens", "parameters", "seconds")}
+    """results/summit.json from the runs' folders."""
+    corpus, m = load_corpus(quiet=True), machine()
+    names = [*(f"{stage}-{s}" for stage in ("seed", "more") for s in SEEDS), "large"]
+    rows = [row(out / name) for name in names]
+    best = {key: rows[-1][key] for key in ("val_loss", "step", "tokens", "parameters", "seconds")}
+    small, large = (f"{s['n_layer']} layers x {s['n_embd']}" for s in (SEED, LARGE))
     return write_result(
-        ROOT / "results" / "summit.json", {"seed": SEED, "more": MORE, "large": LARGE},
-        load_corpus(quiet=True), seconds=sum(r["seconds"] for r in rows),
+        RESULT, {"seed": SEED, "more": MORE, "large": LARGE}, corpus,
+        seconds=sum(r["seconds"] for r in rows),
         best={**best, "machine": f"{m['cores']} cores of an {m['cpu']}"},
-        start=("four GPT-2 of 4 layers x 192 with different seeds, put side by side in one of 12 heads x 768 "
-               "(gpt2/grow.py); 8 silent blocks added"),
-        projection_t4=projection(rows), runs=rows, exact=read_json(out / "exact.json"),
-        samples=read_json(out / "samples.json"))
+        start=(f"{len(SEEDS)} GPT-2 of {small} with different seeds, put side by side in one of {large} "
+               "(gpt2/grow.py), whose other blocks are silent"),
+        projection_t4=projection(rows), runs=rows, exact=exact(out, corpus),
+        samples=samples(out, corpus, best["val_loss"]))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "summit")
-    parser.add_argument("--exact", nargs="*", type=Path, default=[], help="folders of models")
-    parser.add_argument("--without", default="", help="with --exact: blocks to leave out, with commas")
-    parser.add_argument("--report", action="store_true")
-    parser.add_argument("--part", nargs=4, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.part:
-        part(*args.part)
-    elif args.exact:
-        for folder in args.exact:
-            print(json.dumps(exact(folder.resolve(), args.without)), flush=True)
-    else:
-        if not args.report:
-            args.out.mkdir(parents=True, exist_ok=True)
-            for stage in (run_seeds, run_more, run_large):
-                stage(args.out.resolve())
-        say(f"exact validation {report(args.out)['best']['val_loss']:.4f}")
+def main(argv=None):
+    args = common.options(__doc__, argv, out=str(ROOT / "out" / "summit"), report=False)
+    out = Path(args.out).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    for stage in () if args.report else (run_seeds, run_more, run_large):
+        stage(out)
+    say(f"exact validation {report(out)['best']['val_loss']:.4f}")
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

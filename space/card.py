@@ -165,8 +165,8 @@ def recipe(metrics: dict) -> str:
         said.append(f"{metrics['tokens'] / 1e6:,.1f} million tokens")
     said += [f"{name} {plain(config[key])}" for key, name in NAMED.items() if config.get(key) is not None]
     if n := teachers(metrics):
-        weight = plain(config["teacher_weight"])
-        said.append(f"targets from the probabilities of {n} other models, weight {weight}")
+        weight = f", weight {plain(config['teacher_weight'])}" if "teacher_weight" in config else ""
+        said.append(f"targets from the probabilities of {n} other models{weight}")
     return ", ".join(filter(None, [*said, plain(metrics.get("precision", ""))]))
 
 
