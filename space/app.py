@@ -22,10 +22,11 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from data.files import say
+from gpt2.machine import cores
 from space import look, writer
 from space.folder import read_json
 from space.guard import Guard, address_of, is_read
-from space.limits import MAX_TOKENS, MAX_WAITING, SENT, Ask, Busy, cores, number, reach_this_machine
+from space.limits import MAX_TOKENS, MAX_WAITING, SENT, Ask, Busy, number, reach_this_machine
 from space.writer import WINDOW, Draft, use, view, write
 
 HERE = Path(__file__).resolve().parent

@@ -8,7 +8,6 @@ import os
 import random
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 MAX_PROMPT = 10_000  # characters of seed text; of a longer one the end is kept
 MAX_TOKENS = 1_000  # written in one go
@@ -73,7 +72,7 @@ def number(value, default):
     return found if math.isfinite(found) else default
 
 
-class Line:
+class Queue:
     """Visitors served in order, `slots` at once; beyond `most` waiting ones the next is refused.
 
     Nobody blocks a thread for long: each asks again and can tell the visitor his place meanwhile.
@@ -110,17 +109,6 @@ class Line:
         with self.moved:
             del self.tickets[ticket]
             self.moved.notify_all()
-
-
-def cores() -> int:
-    """Cores that this process may really use: a container's share, not its host's count."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        count = min(count, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup, or "max"
-        pass
-    return count
 
 
 def reach_this_machine():

@@ -16,10 +16,11 @@ import torch
 
 from data.ngram import NGram
 from gpt2.device import best_device
+from gpt2.machine import cores
 from model_gpt2 import GPT
 from space import look
 from space.folder import download, load, per_letter, read_metrics, start_id
-from space.limits import MAX_SECONDS, MAX_WAITING, Ask, Line, cores, number
+from space.limits import MAX_SECONDS, MAX_WAITING, Ask, Queue, number
 
 WINDOW = 400  # places of a text, its last ones, that can be looked at
 STEP = 0.05  # seconds between two updates of the page
@@ -56,7 +57,7 @@ def fetch(repo: str, revision: str | None) -> Path:
 
 
 HELD: Loaded | None = None  # the model that everyone sees; a global, so that ZeroGPU's worker has it
-LINE = Line(cores(), MAX_WAITING)
+QUEUE = Queue(cores(), MAX_WAITING)
 
 
 def use(folder_or_repo: str, revision: str | None = None) -> None:
@@ -126,15 +127,15 @@ def write(ask: Ask, session=None, address=None):
     Closing the generator (the visitor left, or pressed Stop) leaves the line or frees the slot at once.
     session and address say whose place it is.
     """
-    draft, ticket = begin(ask), LINE.join(session, address)
+    draft, ticket = begin(ask), QUEUE.join(session, address)
     try:
-        while before := LINE.ready(ticket):
+        while before := QUEUE.ready(ticket):
             draft.before = before
             yield draft
         draft.before = 0
         yield from grow(draft, ask)
     finally:
-        LINE.leave(ticket)
+        QUEUE.leave(ticket)
 
 
 def grow(draft: Draft, ask: Ask):

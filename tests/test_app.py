@@ -81,7 +81,7 @@ def crowd(url, asks, visitors):
 
 
 def idle():
-    return not writer.LINE.tickets
+    return not writer.QUEUE.tickets
 
 
 # ---- what a visitor asks for
@@ -131,7 +131,7 @@ def test_text_is_what_the_model_generates(prompt, loaded):
 
 def test_line_serves_in_order_and_refuses_beyond_its_length():
     """A queue without bound, one that overtakes, two in one slot, a slot that a leaving visitor keeps."""
-    line = limits.Line(slots=1, most=2)
+    line = limits.Queue(slots=1, most=2)
     a, b, c = line.join(), line.join(), line.join()
     with pytest.raises(limits.Busy, match="20 visitors"):
         line.join()  # one at work, two waiting
@@ -146,7 +146,7 @@ def test_line_serves_in_order_and_refuses_beyond_its_length():
 
 def test_a_visitor_holds_two_places_and_an_address_eight():
     """Catches one visitor who takes the whole line, and a place that is not given back."""
-    line = limits.Line(slots=2, most=20)
+    line = limits.Queue(slots=2, most=20)
     tickets = [line.join("page", "192.0.2.1") for _ in range(2)]
     with pytest.raises(limits.Busy, match="your texts"):
         line.join("page", "198.51.100.1")
@@ -162,7 +162,7 @@ def test_a_slot_is_free_at_once_when_a_text_ends_early(monkeypatch):
     """Catches a generation that goes on for a visitor who left, and a slot lost for ever at an exception."""
     writing = writer.write(limits.Ask.clean("A", 1000))
     next(writing)
-    assert len(writer.LINE.tickets) == 1
+    assert len(writer.QUEUE.tickets) == 1
     writing.close()
     assert idle()
     monkeypatch.setattr(writer, "sample", lambda *_: iter([1 / 0]))
@@ -388,7 +388,7 @@ def test_twenty_visitors_at_once_are_served_or_told(server, monkeypatch):
     twenty = crowd(server, [("ROMEO:", 60, 0.7, None, i) for i in range(20)], 20)
     assert [event for event, _ in twenty] == ["complete"] * 20  # twenty fit into the line
     assert all(len(value[0]["text"]) == 60 for _, value in twenty) and idle()
-    monkeypatch.setattr(writer, "LINE", limits.Line(slots=1, most=2))
+    monkeypatch.setattr(writer, "QUEUE", limits.Queue(slots=1, most=2))
     gate = threading.Event()
     monkeypatch.setattr(writer, "sample", lambda *_: (gate.wait(20) and 5 for _ in range(3)))
     with ThreadPoolExecutor(20) as pool:
@@ -419,7 +419,7 @@ def test_a_visitor_who_leaves_stops_his_generation(server, monkeypatch):
     connection = http.client.HTTPConnection(place.hostname, place.port)
     connection.request("GET", f"{CALL}/{json.loads(said)['event_id']}")
     connection.getresponse().read(10)
-    assert len(writer.LINE.tickets) == 1
+    assert len(writer.QUEUE.tickets) == 1
     connection.close()
     assert ended.wait(limits.MAX_SECONDS / 2), "still at work"
 
@@ -450,7 +450,7 @@ def test_uploads_long_bodies_and_names_of_files_are_refused(server, path, body, 
 
 def test_requests_that_nobody_reads_leave_room_for_the_next_visitor(server, monkeypatch):
     """Thirty abandoned requests that fill the line: the next visitor must be served, not told "Busy"."""
-    monkeypatch.setattr(writer, "LINE", limits.Line(slots=1, most=2))
+    monkeypatch.setattr(writer, "QUEUE", limits.Queue(slots=1, most=2))
     ask = json.dumps({"data": ["A", 1000, 0.7, None, 1]})
     assert all(request(server, "POST", CALL, ask)[0] == 200 for _ in range(30))
     event, value = call(server, "A", 5, 0.7, None, 1)

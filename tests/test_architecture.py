@@ -82,8 +82,7 @@ def test_only_the_setup_cell_touches_the_path():
         if module(path) not in ("lab.notebook", "space.app"):  # the set-up cell; a Space starts app.py alone
             assert "sys.path" not in text, path
         assert "noqa" not in text, path
-    cells = [cell for path in notebooks() for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-             if cell["cell_type"] == "code"]
-    sources = {cell["id"]: re.sub('""".*?"""', "", "".join(cell["source"]), flags=re.DOTALL) for cell in cells}
-    touching = {name for name, source in sources.items() if "sys.path" in source}
+    cells = [cell for path in notebooks() for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    touching = {cell["id"] for cell in cells if cell["cell_type"] == "code"
+                and "sys.path" in re.sub('""".*?"""', "", "".join(cell["source"]), flags=re.DOTALL)}
     assert touching == {"setup", "publish-hub"}, "the map names the cells that touch sys.path"
