@@ -18,12 +18,11 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
-from itertools import islice
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from data.batches import eval_windows, get_batch, shuffled_batch
+from data.batches import get_batch, shuffled_batch
 from data.files import DataError, say
 from data.tokenizer import TokenizerError
 from gpt2.best import complete, write_best
@@ -36,7 +35,7 @@ from gpt2.folders import make_copy, prepare_folders
 from gpt2.grow import extend_positions, freeze_matrices, grown, load_models
 from gpt2.optim import Muon, make_optimizers, orthogonalize
 from gpt2.owner import Owner
-from gpt2.plan import eval_batch, model_config, pick_micro_batch, show_plan, try_compile
+from gpt2.plan import model_config, over_windows, pick_micro_batch, show_plan, try_compile
 from gpt2.processes import StopSignals, agree, first_does, from_first, join, leave, mean_over
 from gpt2.report import check_skips, explain_errors, farewell, metrics, record_step, sample, say_hello
 from gpt2.runlog import RunLog
@@ -88,6 +87,11 @@ class TrainResult:
     @property
     def val_losses(self):
         return [(r["step"], r["val_loss"]) for r in self.history if "val_loss" in r]
+
+    @property
+    def samples(self):
+        """{validation loss: what the model wrote then}"""
+        return {r["val_loss"]: r["sample"] for r in self.history if "sample" in r}
 
 
 @dataclass
@@ -361,22 +365,15 @@ def time_validation(run):
 # ---- The exact loss
 
 
-@torch.no_grad()
 def evaluate(model, ids, rank=0, world=1):
     """Exact loss in nats a token: every target of ids (N,) once, in windows of block_size, in fp32.
 
     Of several processes each takes the windows whose turn it is: the sum of what they return is the loss.
     """
-    device, T = next(model.parameters()).device, model.config.block_size
-    windows = eval_windows(ids, T, max(1, eval_batch(model.config) // world))
-    was_training = model.training
-    model.eval()
-    total = 0.0
-    with torch.autocast(device.type, enabled=False):
-        for x, y in islice(windows, rank, None, world):
-            total += model(x.to(device), y.to(device))[1].double().item() * y.numel()
-    model.train(was_training)
-    return total / (len(ids) - 1)
+    def summed(x, y):
+        return model(x, y)[1].double().item() * y.numel()
+
+    return over_windows(model, ids, summed, rank, world) / (len(ids) - 1)
 
 
 def validate(run):
@@ -392,12 +389,13 @@ def validate(run):
     unit = "" if per_char == p.val_loss else f" nats/token, {per_char:.4f} nats/char"
     run.log.say(f"step {p.step} | validation {p.val_loss:.4f}{unit}" + (" | best so far" if better else ""))
     record = {"step": p.step, "val_loss": p.val_loss, "val_loss_char": per_char}
+    if run.rank == 0 and c.sample_chars:
+        record["sample"] = sample(run)
+        run.log.sample(p.step, record["sample"])
     run.log.keep(record)
     if run.rank == 0 and better and c.out_dir:
         dtype = DTYPES[c.best_dtype]
         save_best(c.out_dir, lambda folder: write_best(folder, run.raw, run.corpus, metrics(run), dtype))
-    if run.rank == 0 and c.sample_chars:
-        run.log.sample(p.step, sample(run))
     now = time.monotonic()
     p.eval_seconds, p.clock = mean_over([now - began, now - run.began], run.device, run.world)
     return record

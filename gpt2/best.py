@@ -5,12 +5,9 @@ import functools
 import json
 from pathlib import Path
 
-import torch
-
-from data.batches import eval_windows
 from data.files import write_atomic
 from data.ngram import NGram
-from gpt2.plan import eval_batch
+from gpt2.plan import over_windows
 from model_gpt2 import GPT
 
 HELDOUT = 1200  # characters of validation text that a page may use for a guessing game
@@ -57,18 +54,13 @@ def complete(folder, corpus, device="cpu"):
     write_atomic(path, json.dumps(metrics, indent=2))
 
 
-@torch.no_grad()
 def accuracy(model, ids):
     """Share of the targets of ids (N,) whose likeliest guess is right: the windows of `evaluate`."""
-    device, was_training = next(model.parameters()).device, model.training
-    model.eval()
-    right = 0
-    with torch.autocast(device.type, enabled=False):
-        for x, y in eval_windows(ids, model.config.block_size, eval_batch(model.config)):
-            logits = model(x.to(device))[0]  # (B, T, V)
-            right += (logits[..., : model.config.n_tokens].argmax(-1) == y.to(device)).sum().item()
-    model.train(was_training)
-    return right / (len(ids) - 1)
+    def right(x, y):
+        logits = model(x)[0]  # (B, T, V)
+        return (logits[..., : model.config.n_tokens].argmax(-1) == y).sum().item()
+
+    return over_windows(model, ids, right) / (len(ids) - 1)
 
 
 def ngram_accuracy(table, ids, size=20_000):

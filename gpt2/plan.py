@@ -9,13 +9,16 @@ import os
 import re
 import shutil
 import sys
+from itertools import islice
 
 import torch
 
+from data.batches import eval_windows
 from data.files import say
 from gpt2.corpus import vocabulary_size
 from gpt2.device import choose_precision, pick_device
 from gpt2.errors import TrainError
+from gpt2.sampling import evaluating
 from model_gpt2 import GPTConfig
 
 MB = 1e6
@@ -65,6 +68,18 @@ def eval_batch(g):
     """How many windows an evaluation scores at once: their logits, and a copy, stay within EVAL_BYTES."""
     tokens = min(16384, EVAL_BYTES // (8 * g.vocab_size))
     return max(1, tokens // g.block_size)
+
+
+@torch.no_grad()
+def over_windows(model, ids, measure, rank=0, world=1):
+    """The sum of measure(x, y), x and y (B, T), over every target of ids (N,) once; in fp32, without dropout.
+
+    Of several processes each takes the windows whose turn it is.
+    """
+    device, c = next(model.parameters()).device, model.config
+    windows = eval_windows(ids, c.block_size, max(1, eval_batch(c) // world))
+    with evaluating(model), torch.autocast(device.type, enabled=False):
+        return sum(measure(x.to(device), y.to(device)) for x, y in islice(windows, rank, None, world))
 
 
 def flops_per_token(g):

@@ -2,15 +2,10 @@
 
 import dataclasses
 import html
-import json
-from pathlib import Path
 
 import numpy as np
-import torch
 
-from data.files import write_atomic
 from lab.plots import ACCENT, DASHED, DOT, FAINT, GREY, INK, SHADES, STRONG, figure, lines, smooth
-from lab.project import read_json
 from lab.reading import mentions_in_ids
 
 SMALLEST_FP16 = 2.0**-24  # below half of it a number becomes 0
@@ -73,27 +68,9 @@ def show_samples(samples, source, least=15):
     display({"text/html": f"<table><tr>{''.join(cells)}</tr></table>", "text/plain": plain}, raw=True)
 
 
-# ---- a run that a session may lose
-
-
-class Samples:
-    """A callback for `train`: at each validation it says where the run stands, and keeps a sample.
-
-    They lie in `folder` too, so that a run of long ago still shows what it wrote: `told` is {loss: text}.
-    """
-
-    def __init__(self, corpus, folder, letters=70):
-        self.corpus, self.path, self.letters = corpus, Path(folder) / "samples.json", letters
-        self.told = {float(loss): text for loss, text in read_json(self.path).items()}
-
-    def __call__(self, record, model):
-        if "val_loss" not in record:
-            return
-        device = next(model.parameters()).device
-        start = torch.tensor([self.corpus.tokenizer.encode("\n")[:1] or [0]], device=device)
-        ids = model.generate(start, self.letters, seed=2)[0, 1:].tolist()
-        self.told[record["val_loss"]] = self.corpus.tokenizer.decode(ids)
-        write_atomic(self.path, json.dumps(self.told))
+def say_validation(record, model):
+    """A callback for `train`: at each validation, where the run stands."""
+    if "val_loss" in record:
         print(f"step {record['step']:>5}   validation {record['val_loss']:.3f}")
 
 

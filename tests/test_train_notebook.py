@@ -101,16 +101,14 @@ def test_a_new_name_is_new(shakespeare):
     assert all(shakespeare.val_text[p : p + len(name)] == name for p in places)
 
 
-def test_samples_outlive_the_session(tmp_path):
+def test_samples_outlive_the_session(tmp_path, capsys):
     """A run shown a second time that has lost what it wrote on its way."""
     corpus = corpus_from_text("rain and stone, green and old. " * 60, "words")
-    c = TrainConfig.preset_of("quick", max_steps=6, eval_every=2, sample_chars=0, log_every=0,
+    c = TrainConfig.preset_of("quick", max_steps=6, eval_every=2, sample_chars=5, log_every=0,
                               out_dir=str(tmp_path), device="cpu", resume="auto")
-    first = training.Samples(corpus, tmp_path, letters=5)
-    train(c, corpus, first)
-    assert len(first.told) == 3 and training.Samples(corpus, tmp_path).told == first.told
-    again = train(c, corpus, training.Samples(corpus, tmp_path))
-    assert again.progress.step == 6 and (tmp_path / "best").is_dir()
+    first, again = train(c, corpus, training.say_validation), train(c, corpus)
+    assert len(first.samples) == 3 and set(map(len, first.samples.values())) == {5}
+    assert again.samples == first.samples and capsys.readouterr().out.count("validation") == 3
 
 
 FACTS = {"kinds": reading.KINDS, "heads": np.full((2, 3, 6), 1 / 6).tolist(), "even": [1 / 6] * 6,
