@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 from data.files import say
@@ -23,7 +22,6 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "installed"
 LOG = VENV / "install.log"
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
-GIGABYTES = 2.5  # measured: 1.9 for the environment, the rest while pip unpacks
 
 UNREACHABLE = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Max retries"
@@ -49,10 +47,6 @@ def make_environment():
     """Make or renew .venv; SetupError says why it could not be done."""
     if STAMP.is_file() and STAMP.read_text() == stamp() and PYTHON.exists():
         return
-    free = shutil.disk_usage(ROOT).free / 2**30
-    if free < GIGABYTES:
-        raise SetupError(f"The disk is full: {ROOT} has {free:.1f} GB left, the packages need {GIGABYTES}; "
-                         "make room and try again.")
     say(f"Making the environment in {VENV} (once; some minutes):")
     if not usable():
         make_venv()
@@ -83,7 +77,7 @@ def make_venv():
 
 def install_torch(pin):
     """torch first and alone. Without an NVIDIA driver the small CPU build is tried once, then any."""
-    if platform.system() == "Linux" and not has_nvidia() and answers(CPU_WHEELS + "/torch/"):
+    if platform.system() == "Linux" and not has_nvidia():
         once = ("--index-url", CPU_WHEELS, "--timeout", "10", "--retries", "0")
         try:
             return install(f"{pin}, CPU build", [pin], *once)
@@ -96,29 +90,16 @@ def has_nvidia():
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
-def answers(address):
-    """Whether an address answers within a few seconds."""
-    try:
-        return urllib.request.urlopen(address, timeout=4).status == 200
-    except (OSError, ValueError):
-        return False
-
-
 def install(what, packages, *options):
-    """pip install, its lines in the log and its downloads on the screen; SetupError in one sentence."""
+    """pip install, its words in the log; SetupError in one sentence."""
     say(f"  {what}")
     command = [str(PYTHON), "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check"]
-    pip = subprocess.Popen([*command, *options, *packages], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                           text=True, errors="replace")
-    lines = []
+    pip = subprocess.run([*command, *options, *packages], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                         text=True, errors="replace")
     with LOG.open("a", encoding="utf-8", errors="replace") as log:
-        for line in pip.stdout:
-            lines.append(line)
-            log.write(line)
-            if fetched := re.search(r"Downloading (?:\S*/)?(\S+) \((.* [MG]B)\)", line):
-                say(f"    {fetched[1].split('-')[0]}, {fetched[2]}")
-    if pip.wait():
-        raise SetupError(explain("".join(lines), what))
+        log.write(pip.stdout)
+    if pip.returncode:
+        raise SetupError(explain(pip.stdout, what))
 
 
 def explain(text, what):

@@ -34,7 +34,6 @@ from space.bundle import (
 )
 from space.folder import download
 
-HISTORY_LIMIT = 1_000_000_000  # bytes of a static Space with its history; reported, not documented
 PATIENCE = 15 * 60  # seconds that a Space may take to build
 NO_SECRET = ("{model} is private, and a Space on {target} cannot read it without a secret: make a token with "
              f"the right to read at {HUB}/settings/tokens and give it as read_token (SPACE_READ_TOKEN for "
@@ -129,8 +128,6 @@ def publish_space(repo_id: str, model_repo_id: str, target: str = "static", *, w
         wait_until_running(account, done, poll)
         done.answer = call_once(account, done, sdk)
         say(f"It answers: {done.answer}" if done.answer else "It runs. It is private, so it was not called.")
-    if sdk == "static":
-        warn_of_history(account, done)
     say(f"Your app: {done.address}\nAnyone's own copy, with one click: {done.duplicate}")
     return done
 
@@ -320,16 +317,6 @@ def call_static(host: str) -> str:
     title, shape = re.search(r"<title>(.*?)</title>", page), json.loads(config)
     layers = f"{shape['n_layer']} layers, width {shape['n_embd']}"
     return f"the page {title[1] if title else ''!r} with a model of {layers}"
-
-
-def warn_of_history(account: Account, done: Published) -> None:
-    """A static Space may hold about 1 GB with its history; every new model adds to it."""
-    used = 0
-    with contextlib.suppress(Exception):  # a courtesy: an older client or Hub does not know the field
-        used = account.api.space_info(done.repo_id, expand=["usedStorage"]).used_storage or 0
-    if used > 0.8 * HISTORY_LIMIT:
-        say(f"Note: this Space holds {used / 1e9:.2f} GB with its history, of about 1 GB that a static "
-            "Space gets: delete it and make it again before it is full.")
 
 
 # ---- the command

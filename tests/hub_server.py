@@ -283,8 +283,7 @@ class Answers(BaseHTTPRequestHandler):
         if not (repo := self.find(kind, name)):
             return
         sha, files = repo.at(revision or "main")
-        size = sum(len(data) for _, _, tree in repo.commits for data in tree.values())
-        facts = {"id": name, "sha": sha, "private": repo.private, "tags": [], "usedStorage": size,
+        facts = {"id": name, "sha": sha, "private": repo.private, "tags": [],
                  "siblings": [{"rfilename": path} for path in files]}
         if kind == "spaces":
             facts |= {"sdk": repo.sdk, "host": repo.host or f"{self.hub.url}/live/{name}"}

@@ -159,7 +159,7 @@ def sandbox(tmp_path, monkeypatch):
 
     monkeypatch.setattr(bootstrap, "usable", lambda: bootstrap.PYTHON.exists())
     monkeypatch.setattr(bootstrap, "make_venv", fake_venv)
-    monkeypatch.setattr(bootstrap, "answers", lambda address: False)
+    monkeypatch.setattr(bootstrap, "has_nvidia", lambda: True)  # no second index is tried
     monkeypatch.setattr(bootstrap, "install", lambda what, packages, *options: done.append(packages[0]))
     return done
 
@@ -176,14 +176,11 @@ def test_packages_are_installed_when_they_must_be_and_not_again(sandbox, monkeyp
 
 
 def test_broken_install_leaves_no_stamp(sandbox, monkeypatch):
-    """Catches a stamp written too early, and a download of a gigabyte that ends in a full disk."""
+    """Catches a stamp written too early."""
     monkeypatch.setattr(bootstrap, "install", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         bootstrap.make_environment()
     assert not bootstrap.STAMP.exists()
-    monkeypatch.setattr(bootstrap.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**6))
-    with pytest.raises(bootstrap.SetupError, match="The disk is full"):
-        bootstrap.make_environment()
 
 
 @pytest.mark.parametrize("nvidia", [False, True])
@@ -198,7 +195,6 @@ def test_cpu_wheels_are_tried_once_and_then_the_ordinary_index(nvidia, monkeypat
 
     monkeypatch.setattr(bootstrap, "install", install)
     monkeypatch.setattr(bootstrap, "has_nvidia", lambda: nvidia)
-    monkeypatch.setattr(bootstrap, "answers", lambda address: True)
     monkeypatch.setattr(bootstrap.platform, "system", lambda: "Linux")
     bootstrap.install_torch("torch==1")
     assert [bootstrap.CPU_WHEELS in options for options in tried] == ([False] if nvidia else [True, False])
