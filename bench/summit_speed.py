@@ -1,27 +1,27 @@
 """Speculative sampling from the 12-layer GPT-2: letters a second and a pass, what the small model is worth.
 
-    python -m bench.summit_speed LARGE DRAFT [DRAFT ...]    folders of models; results/summit_speed.json
+    python -m bench.summit_speed --large FOLDER --drafts FOLDER [FOLDER ...]    results/summit_speed.json
 
 Plain int8 and each way of speculating take turns, --repeats times; every figure is a median. The text
 begins with a newline and is drawn at temperature 1 from the large model's whole distribution, which
 speculating does not change.
 """
 
-import argparse
 import statistics
 import time
-from pathlib import Path
+from functools import partial
+from itertools import count
 
 import torch
 
+from bench import common
 from data.files import say
 from data.shakespeare import load_corpus
 from gpt2.speculative import Tally, speculate
-from lab.machine import markdown, write_result
 from lab.project import ROOT, read_json
 from model_gpt2 import GPT
 
-RESULT = ROOT / "results" / "summit_speed.json"
+RESULT = common.RESULTS / "summit_speed.json"
 
 
 def plain(model, start, n, seed):
@@ -36,17 +36,20 @@ def speculating(draft, ahead):
     return write
 
 
+def timed(model, write, n, seeds):
+    """(letters a second, tally) of one text of n letters."""
+    start, began = torch.zeros(1, 1, dtype=torch.long), time.perf_counter()
+    _, tally = write(model, start, n, next(seeds))
+    return n / (time.perf_counter() - began), tally
+
+
 def measure(model, ways, n, repeats):
-    """name -> a row: medians over the repeats of letters a second, a pass, and the share that was kept."""
-    start, rows = torch.zeros(1, 1, dtype=torch.long), {name: [] for name in ways}
+    """A row a way: medians over the repeats of letters a second, a pass, and the share that was kept."""
     for write in ways.values():
-        write(model, start, 16, 0)
-    for seed in range(repeats):
-        for name, write in ways.items():
-            began = time.perf_counter()
-            _, tally = write(model, start, n, seed)
-            rows[name].append((n / (time.perf_counter() - began), tally))
-    return [row(name, taken) for name, taken in rows.items()]
+        timed(model, write, 16, count())
+    taken = common.in_turns({name: partial(timed, model, write, n, count()) for name, write in ways.items()},
+                            repeats)
+    return {"rows": [row(*item) for item in taken.items()]}
 
 
 def row(name, taken):
@@ -60,38 +63,32 @@ def row(name, taken):
 
 def table_markdown():
     """Letters a second, a way a row; what a training step of the same model reaches of the machine's peak."""
-    data, step = read_json(RESULT), read_json(ROOT / "results" / "summit_step.json")
+    data, step = read_json(RESULT), read_json(common.RESULTS / "summit_step.json")
     rows = [[r["way"], f"{r['letters_s']:.0f} ({r['range'][0]:.0f} to {r['range'][1]:.0f})",
              f"{r['letters_a_pass']:.2f}" if "kept" in r else "1", f"{r['kept']:.0%}" if "kept" in r else ""]
             for r in data["rows"]]
-    table = markdown(["way", "letters a second (range)", "letters a pass", "proposals kept"], rows)
+    table = common.table(["way", "letters a second (range)", "letters a pass", "proposals kept"], rows)
     return (f"{table}\n\nA training step of {step['config']['tokens_per_step']:,} letters (Muon, bf16) takes "
             f"{step['step_s']:.1f} s: {step['share_of_peak']:.0%} of the {step['peak_gflops']:.0f} GFLOP/s "
             "that large bf16 products reach on the same two cores.")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("large", type=Path)
-    parser.add_argument("drafts", type=Path, nargs="+")
-    parser.add_argument("--letters", type=int, default=300)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--ahead", type=int, nargs="+", default=[2, 4, 6])
-    args = parser.parse_args()
-    model, ways = GPT.from_pretrained(args.large).for_inference("int8"), {"int8, one letter a pass": plain}
+def main(argv=None):
+    own = str(ROOT / "space" / "model")
+    args = common.options(__doc__, argv, large="out/summit/large/best", drafts=[own], letters=300, repeats=3,
+                          ahead=[6, 8, 10])
+    whole = GPT.from_pretrained(args.large)
+    model, ways = whole.for_inference("int8"), {"int8, one letter a pass": plain}
     for folder in args.drafts:
         draft = GPT.from_pretrained(folder).for_inference("int8")
         shape = f"{draft.config.n_layer} x {draft.config.n_embd}"
         ways |= {f"int8, {shape} proposes {k}": speculating(draft, k) for k in args.ahead}
-    began = time.time()
-    rows = measure(model, ways, args.letters, args.repeats)
     config = {"letters": args.letters, "repeats": args.repeats, "threads": torch.get_num_threads(),
-              "parameters": sum(p.numel() for p in GPT.from_pretrained(args.large).parameters())}
-    write_result(RESULT, config, load_corpus(quiet=True),
-                 seconds=round(time.time() - began, 1), rows=rows)
-    for r in rows:
-        say({k: round(v, 2) if isinstance(v, float) else v for k, v in r.items()})
+              "parameters": whole.num_params()}
+    common.timed_result(RESULT, config, load_corpus(quiet=True),
+                        lambda: measure(model, ways, args.letters, args.repeats))
+    say(table_markdown())
 
 
 if __name__ == "__main__":
-    main()
+    common.start(main)

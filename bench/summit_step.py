@@ -8,16 +8,14 @@ products.
 """
 
 import statistics
-import time
 from dataclasses import replace
 
 import torch
 
-from bench.common import QUIET, RESULTS, seconds
+from bench.common import QUIET, RESULTS, seconds, timed_result
 from data.files import say
 from data.shakespeare import load_corpus
 from gpt2.plan import flops_per_token, model_config
-from lab.machine import write_result
 from train_gpt2 import TrainConfig, train
 
 STEP = dict(n_layer=12, n_head=12, n_embd=768, block_size=256, batch_size=8, tokens_per_step=8192,
@@ -36,22 +34,24 @@ def newton_schulz(width, layers, steps=5):
     return layers * sum(steps * (2 * m * m * n + 2 * m**3 + 2 * m * m * n) for m, n in shapes)
 
 
-def main():
-    corpus, before, began = load_corpus(quiet=True), peak(), time.time()
-    config = TrainConfig.preset_of("cpu", **STEP)
+def measure(corpus):
+    before, config = peak(), TrainConfig.preset_of("cpu", **STEP)
     short = replace(corpus, val=corpus.val[:257])  # validation is not timed
     history = [r for r in train(config, short).history if "loss" in r][1:]  # the first one warms up
     took = statistics.median(r["dt_ms"] for r in history) / 1000
     tokens, best = config.tokens_per_step, max(before, peak())
     model = tokens * flops_per_token(model_config(config, 65))
     muon = newton_schulz(config.n_embd, config.n_layer)
-    write_result(RESULTS / "summit_step.json", STEP, corpus, seconds=round(time.time() - began, 1),
-                 threads=torch.get_num_threads(), step_s=took, tok_s=tokens / took,
-                 peak_gflops=best / 1e9, model_tflop=model / 1e12, muon_tflop=muon / 1e12,
-                 share_of_peak=(model + muon) / took / best)
-    say(f"{took:.1f} s a step of {tokens:,} letters, {tokens / took:.0f} letters a second: "
-        f"{(model + muon) / took / best:.0%} of {best / 1e9:.0f} GFLOP/s, "
-        f"Muon {muon / (model + muon):.0%} of it")
+    return {"threads": torch.get_num_threads(), "step_s": took, "tok_s": tokens / took,
+            "peak_gflops": best / 1e9, "model_tflop": model / 1e12, "muon_tflop": muon / 1e12,
+            "share_of_peak": (model + muon) / took / best}
+
+
+def main():
+    corpus = load_corpus(quiet=True)
+    found = timed_result(RESULTS / "summit_step.json", STEP, corpus, lambda: measure(corpus))
+    say("{step_s:.1f} s a step, {tok_s:.0f} letters a second: {share_of_peak:.0%} of {peak_gflops:.0f} "
+        "GFLOP/s".format(**found))
 
 
 if __name__ == "__main__":

@@ -312,7 +312,7 @@ def fake_run(tmp_path, monkeypatch, error=None):
     rungs = [{"name": "bigram", "val_loss": 2.4821, "mark": "2 letters", "seconds": 1.0},
              {"name": "odd", "val_loss": 2}]
 
-    def execute(path, out, publish):
+    def execute(path, out):
         if error:
             raise error
         (tmp_path / "ladder.json").write_text(json.dumps({"rungs": rungs}))
