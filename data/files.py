@@ -1,11 +1,14 @@
-"""What all of data/ leans on: its error, atomic writes, and printing that can never end a run."""
+"""What everything leans on: atomic writes, printing that can never end a run, the project's own settings."""
 
 import contextlib
 import os
 import re
 import sys
+import tomllib
 import unicodedata
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class DataError(ValueError):
@@ -45,3 +48,13 @@ def say(line: object, file=None) -> None:
             encoding = getattr(file, "encoding", None) or "ascii"
             file.write(f"{line}\n".encode(encoding, "replace").decode(encoding))
         file.flush()
+
+
+def settings(root=ROOT) -> dict:
+    """The table [project] of pyproject.toml."""
+    return tomllib.loads((Path(root) / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def address(what="repository", root=ROOT) -> str:
+    """Where the project, or its page ("space"), lies on the web; "" until its owner has written it there."""
+    return settings(root).get("urls", {}).get(what, "").rstrip("/")

@@ -14,8 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from data.files import say
-from lab.project import ROOT, settings
+from data.files import ROOT, say, settings
 
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import nbformat
 
-from data.files import write_atomic
-from lab.project import address
+from data.files import address, write_atomic
 
 BADGES = re.compile(r"(<!-- badges -->\n).*?(<!-- /badges -->)", re.DOTALL)
 

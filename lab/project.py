@@ -1,23 +1,13 @@
-"""The project as a folder: where it lies, its address, its notebooks, what it needs."""
+"""The project as a folder: its notebooks, what it needs, where it was cloned from."""
 
 import json
 import re
 import subprocess
-import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from data.files import ROOT, settings
+
 MAIN = ("gpt_dev", "gpt2_training", "gpt2_gradio")
-
-
-def settings(root=ROOT):
-    """The table [project] of pyproject.toml."""
-    return tomllib.loads((Path(root) / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def address(root=ROOT):
-    """Where the project lies on the web, or "" until its owner has written it into pyproject.toml."""
-    return settings(root).get("urls", {}).get("repository", "").rstrip("/")
 
 
 def requirements(extras=(), root=ROOT):

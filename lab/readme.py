@@ -11,11 +11,11 @@ import re
 import sys
 from functools import partial
 
-from data.files import say, write_atomic
+from data.files import address, say, write_atomic
 from lab import climb
 from lab.machine import markdown
 from lab.notebook import badge_addresses, fill_standard_parts, read, write
-from lab.project import ROOT, address, notebooks, project_path, read_json, remote, settings
+from lab.project import ROOT, notebooks, project_path, read_json, remote
 from lab.setup import minutes
 
 RESULTS = ROOT / "results"
@@ -72,7 +72,7 @@ def app_model_block():
 
 def page_block():
     """The live page and the way to a copy of it, or how to publish one."""
-    space = settings().get("urls", {}).get("space", "").rstrip("/")
+    space = address("space")
     if not space:
         return ("Nobody has published a page yet: `python -m space.publish space my-gpt2-app out/best` "
                 "publishes yours, its address belongs into `pyproject.toml` (`space`), and `make readme` "

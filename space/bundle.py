@@ -7,17 +7,16 @@ folder on this machine, is known as ours, and what an earlier build left in it c
 import json
 import os
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.files import ROOT, address, settings
 from data.tokenizer import load_tokenizer
 from space.account import HUB, PublishError
 from space.card import notebook, write_card
 from space.folder import NEEDED, copy, load, names_in, read_json, source, start_id, write_json
 from space.static_site import build_static, copy_model, front_matter
 
-ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {  # what of them an app needs
     "space": "__init__ writer limits look folder guard",
     "gpt2": "__init__ sampling weights fast_cpu device errors machine",
@@ -117,7 +116,7 @@ def build_model_folder(folder, out, repo_id: str, **said: str | None) -> Path:
     write_json(out / "generation_config.json", settings)
     if moments:
         write_json(out / "metrics.json", {**read_json(out / "metrics.json"), "moments": moments})
-    write_json(out / "notebook.ipynb", notebook(write_card(out, repo_id, project_address(), **said), repo_id))
+    write_json(out / "notebook.ipynb", notebook(write_card(out, repo_id, address(), **said), repo_id))
     return mark(out)
 
 
@@ -171,25 +170,15 @@ def license_of(folder: Path) -> str | None:
 
 def links(repo_id: str, model: str) -> dict[str, str]:
     """What a page points to."""
-    address = project_address()
+    home = address()
     return {**({"the model": f"{HUB}/{model}"} if model else {}),
             "make your own copy": f"{HUB}/spaces/{repo_id}?duplicate=true",
-            **({"the notebook that made it": f"{address}/blob/main/gpt2_gradio.ipynb"} if address else {})}
-
-
-def project() -> dict:
-    """The table [project] of pyproject.toml."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def project_address(what: str = "repository") -> str | None:
-    """The address of the project's own repository or page ("space"), from the one place where it stands."""
-    return project().get("urls", {}).get(what)
+            **({"the notebook that made it": f"{home}/blob/main/gpt2_gradio.ipynb"} if home else {})}
 
 
 def pins() -> dict[str, str]:
     """package -> exact version, as pyproject.toml pins them for the project itself: the one source."""
-    return dict(line.split("==") for line in project()["optional-dependencies"]["dev"] if "==" in line)
+    return dict(line.split("==") for line in settings()["optional-dependencies"]["dev"] if "==" in line)
 
 
 def requirements(target: str) -> str:
@@ -203,10 +192,10 @@ def requirements(target: str) -> str:
 
 def space_readme(repo_id: str, model: str, target: str) -> str:
     """README.md of a Gradio Space: what tells the Hub how to run it, then space/templates/space_readme.md."""
-    models, address = [model] if model else None, project_address()
+    models, home = [model] if model else None, address()
     front = front_matter({"sdk_version": pins()["gradio"], "suggested_hardware": TARGETS[target].hardware,
                           "models": models, "preload_from_hub": models})  # fetched while the Space is built
-    story = f"* How it was built, trained and published, in three notebooks: {address}\n" if address else ""
+    story = f"* How it was built, trained and published, in three notebooks: {home}\n" if home else ""
     return SPACE_README.read_text(encoding="utf-8").format(
         FRONT=front, REPO=repo_id, MODEL=f"[{model}]({HUB}/{model})" if model else "the folder `model`",
         COPY=f"{HUB}/spaces/{repo_id}?duplicate=true", PROJECT=story)

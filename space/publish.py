@@ -21,7 +21,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.files import say
+from data.files import address, say
 from space.account import HUB, Account, PublishError
 from space.bundle import (
     TARGETS,
@@ -29,7 +29,6 @@ from space.bundle import (
     build_space_folder,
     files_in,
     made_files,
-    project_address,
     show_tree,
 )
 from space.folder import download
@@ -87,7 +86,7 @@ def publish_model(folder, repo_id: str, *, dry_run: bool = False, token: str | N
         make(account, done, standing)
         send(account, done, built, replace)
     say(f"Your model: {done.address}")
-    if not done.private and (page := project_address("space")):
+    if not done.private and (page := address("space")):
         say(f"Anyone writes with it at {page}?model={done.repo_id}")
     return done
 

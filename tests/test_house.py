@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT
 from packaging.requirements import Requirement
 
+from data import files
 from lab import bootstrap, machine, notebook, project, readme, setup, walkthrough
 
 
@@ -72,9 +73,9 @@ def test_a_fork_takes_its_own_address(origin, address, tmp_path, monkeypatch):
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     monkeypatch.setattr(readme, "ROOT", tmp_path)
     monkeypatch.setattr(readme, "remote", lambda: project.remote(tmp_path))
-    monkeypatch.setattr(readme, "address", lambda: project.address(tmp_path))
+    monkeypatch.setattr(readme, "address", lambda: files.address(root=tmp_path))
     readme.adopt_remote()
-    assert project.address(tmp_path) == address or project.address()
+    assert files.address(root=tmp_path) == address or files.address()
 
 
 def test_workflows_are_pinned_and_keep_no_credentials():

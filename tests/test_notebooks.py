@@ -12,9 +12,10 @@ import pytest
 from conftest import NO_TEXT, ROOT, SLOW
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from data.files import address
 from lab import notebook
 from lab.notebook import NotebookError, badge_addresses, fill_standard_parts, read, setup_cell, write
-from lab.project import MAIN, address, notebooks, project_path
+from lab.project import MAIN, notebooks, project_path
 from lab.run import FACTS, execute, kernel_environment, lock, what_changed
 
 ALL = notebooks()

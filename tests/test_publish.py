@@ -144,7 +144,7 @@ def test_a_large_model_goes_in_half_with_its_draft_and_moments_and_on_to_the_pag
     time machine; moments of another model sent along.
     """
     monkeypatch.setattr(static_site, "HALF_ABOVE", 1000)
-    monkeypatch.setattr(bundle, "project", lambda: {"urls": {"space": "https://x.y/page"}})
+    monkeypatch.setattr(publish, "address", lambda what: "https://x.y/page")
     shutil.copytree(other, mine / "draft")
     for step in (5, 40):  # the trainer keeps them beside best/
         GPT.from_pretrained(mine).save_pretrained(mine.parent / "moments" / str(step), dtype=torch.float16)
