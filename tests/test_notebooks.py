@@ -47,7 +47,7 @@ def test_committed_outputs_belong_to_the_code(path):
 
 @each_notebook
 def test_committed_notebook_has_its_form(path):
-    """Catches a lost set-up cell or badge line, and a notebook or cell that has grown too long to read."""
+    """Catches a lost set-up cell or badge line, what is too long to read, a claim taken for a value."""
     nb, [most_cells, most_words] = read(path), LIMITS.get(path.stem, LIMITS[None])
     assert nb.cells[1].id == "setup" and nb.cells[1].source == setup_cell(path.stem), "type `make readme`"
     first = nb.cells[0].source
@@ -60,6 +60,7 @@ def test_committed_notebook_has_its_form(path):
         lines = cell.source.splitlines()
         assert cell.id == "setup" or len(lines) <= LONGEST_CELL, cell.id
         assert max(map(len, lines)) <= LONGEST_LINE, cell.id
+        assert not re.search(r"= (claim|holds)\(", cell.source), f"{cell.id}: a claim returns nothing"
 
 
 @each_notebook
