@@ -218,11 +218,13 @@ def loop(run, signals, callback=None):
         loss, p.clock, asked, due = mean_over(mine, run.device, run.world)
         records = [record_step(run, loss, lr, norm.item(), moved, time.perf_counter() - start)]
         check_skips(run)
-        if p.step % c.eval_every == 0 or is_done(run):
+        if p.step % c.eval_every == 0 or why_stop(run):
             records.append(validate(run))
         wishes = [bool(callback(record, run.raw)) for record in records] if callback else []
         wish = mean_over([float(any(wishes))], run.device, run.world)[0]  # of any process
         stopped = "signal" if asked else "callback" if wish else why_stop(run)
+        if stopped == "callback" and len(records) == 1:
+            validate(run)
         if stopped or (due and moved):  # never right after a step that was skipped
             save(run)
         run.owner.beat()

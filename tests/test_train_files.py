@@ -24,11 +24,13 @@ from train_gpt2 import TrainError
 
 
 def result_of(folder):
-    """What must not depend on interruptions: weights, moments, generators, the history without its times."""
+    """What must not depend on interruptions: weights, moments, generators, the history without its times
+    (and without the validation that a stop by a callback adds)."""
     saved = load_checkpoint(folder)
     saved = {k: saved[k] for k in ("model", "optimizer", "scaler", "rng", "step", "best")}
     history = [json.loads(line) for line in open(Path(folder) / "history.jsonl")]
-    return saved, [{k: v for k, v in r.items() if k not in ("dt_ms", "tok_s")} for r in history]
+    return saved, [{k: v for k, v in r.items() if k not in ("dt_ms", "tok_s")} for r in history
+                   if "val_loss" not in r or r["step"] % 6 == 0]
 
 
 # ---- resume

@@ -276,8 +276,18 @@ def test_reasons_to_stop(monkeypatch):
         patched.setattr(train_gpt2, "evaluate", lambda *_: next(losses))
         result = run(eval_every=2, patience=2)
     assert (result.stopped, result.progress.step) == ("patience", 10)
-    assert run(target_loss=3.0, max_steps=400).stopped == "target_loss"
     assert run(runs.until(7)).progress.step == 7
+
+
+@pytest.mark.parametrize("stopped, changes", [
+    ("target_loss", dict(target_loss=3.0, max_steps=400)), ("callback", dict(callback=runs.until(7)))])
+def test_every_end_is_validated(tmp_path, stopped, changes):
+    """A run of hours to --target-loss that left no best/, no sample and no word of what it is worth."""
+    result = run(eval_every=400, out_dir=str(tmp_path), sample_chars=5, **changes)
+    end = result.progress.step
+    assert result.stopped == stopped and end < 400
+    assert [step for step, _ in result.val_losses] == [end] and result.samples
+    assert json.load(open(tmp_path / "best" / "metrics.json"))["step"] == end
 
 
 def test_what_a_run_leaves(tmp_path, capsys):
