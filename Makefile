@@ -5,6 +5,9 @@ PYTHON ?= $(shell for p in python3 python python3.13 python3.12 python3.11 pytho
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PY := .venv/bin/python
 OUT ?= out/mine
+# file names go to the shell as they are, through the environment: nothing in them is a command
+override export TEXT := $(value TEXT)
+override export OUT := $(value OUT)
 .DEFAULT_GOAL := help
 .PHONY: help env run page test lab lint book notebooks readme
 
@@ -22,9 +25,11 @@ run: env ## run all notebooks, print the ladder, make a book of this run (QUICK=
 	@$(PY) -m lab.walkthrough
 
 page: env ## train on your own text for five minutes, then open its page here: make page TEXT="my novel.txt"
-	@test -n "$(TEXT)" || { echo 'Name your text: make page TEXT="my novel.txt" (a second text: OUT=out/second).' >&2; exit 1; }
-	@$(PY) train_gpt2.py --text "$(TEXT)" --preset cpu --out-dir "$(OUT)" --resume auto
-	@$(PY) -m space.static_site "$(OUT)/best" --serve 0
+	@test -n "$$TEXT" || { echo 'Name your text: make page TEXT="my novel.txt" (a second text: OUT=out/second).' >&2; exit 1; }
+	@$(PY) train_gpt2.py --text "$$TEXT" --preset cpu --out-dir "$$OUT" --resume auto || { status=$$?; \
+	echo 'A second text, or one that has changed, needs a folder of its own: make page TEXT="..." OUT=out/second' >&2; \
+	exit $$status; }
+	@$(PY) -m space.static_site "$$OUT/best" --serve 0
 
 test: env ## run the tests, on two cores, without network
 	@$(PY) -m pytest -n 2 --dist worksteal

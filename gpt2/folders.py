@@ -88,6 +88,9 @@ def refuse_another_run(saved, now, folder, flag="--out-dir", warn=lambda text: N
     """A checkpoint continues only its own run: compare what decides the numbers, name what differs."""
     if differ := differences(saved, now):
         over = ", or start over with --resume overwrite" if flag == "--out-dir" else ""
+        if saved.get("corpus_sha256") != now.get("corpus_sha256"):
+            raise TrainError(f"{folder} holds a run that learned another text, or this one before it was "
+                             f"changed: choose another {flag}{over}.")
         raise TrainError(f"{folder} holds a run with other settings ({'; '.join(differ)}): use them again, "
                          f"choose another {flag}{over}.")
     before, after = (f"{h} steps" if isinstance(h, int) else h for h in (saved["horizon"], now["horizon"]))

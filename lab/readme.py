@@ -74,7 +74,7 @@ def page_block():
     """The live page and the way to a copy of it, or how to publish one."""
     space = address("space")
     if not space:
-        return ("Nobody has published a page yet: `python -m space.publish space my-gpt2-app out/best` "
+        return ("Nobody has published a page yet: `python -m space.publish space my-gpt2-app out/mine/best` "
                 "publishes yours, its address belongs into `pyproject.toml` (`space`), and `make readme` "
                 "carries it here.")
     return f"[Try it in your browser]({space}) · [Duplicate this Space]({space}?duplicate=true)"

@@ -1,11 +1,8 @@
 """The exact folders that go to the Hub: a model with its card, a Space for each target; nothing is sent here.
 
-Every folder ends with a mark in its README: the list of files that this project wrote. By it a repo, or a
-folder on this machine, is known as ours, and what an earlier build left in it can go.
+Every folder ends with a mark in its README (ours.py): by it a repo is known as ours.
 """
 
-import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +12,7 @@ from data.tokenizer import load_tokenizer
 from space.account import HUB, PublishError
 from space.card import notebook, write_card
 from space.folder import NEEDED, copy, load, names_in, read_json, source, start_id, write_json
+from space.ours import files_in, mark, prepare
 from space.static_site import build_static, copy_model, front_matter
 
 PACKAGES = {  # what of them an app needs
@@ -28,7 +26,6 @@ APP = {  # a file of the app -> where it lies here
     **{path: path for room, names in PACKAGES.items() for path in (f"{room}/{n}.py" for n in names.split())},
 }
 SPACE_README = ROOT / "space" / "templates" / "space_readme.md"
-MARK = "<!-- made with gpt2-from-scratch: {} -->\n"
 
 
 @dataclass(frozen=True)
@@ -51,46 +48,7 @@ TARGETS = {
 }
 
 
-# ---- what is ours
-
-def files_in(folder: Path) -> list[str]:
-    """Every file under a folder, as plain relative names; links to folders are not followed."""
-    found = [Path(place, name).relative_to(folder) for place, _, names in os.walk(folder) for name in names]
-    return sorted(path.as_posix() for path in found)
-
-
-def made_files(readme: str) -> list[str] | None:
-    """The files that a README's mark lists, or None if it has no mark of ours."""
-    found = re.search(re.escape(MARK.strip()).replace(r"\{\}", r"(\[.*?\])"), readme)
-    try:
-        return [name for name in json.loads(found[1]) if isinstance(name, str)] if found else None
-    except ValueError:
-        return None
-
-
-def prepare(out: Path, model: Path | None = None) -> None:
-    """Make the folder, or empty it of an earlier build; PublishError if it holds anything else."""
-    if model is not None and out.resolve() in (model.resolve(), *model.resolve().parents):
-        raise PublishError(f"{out} cannot be built in, the model itself lies there: name an empty or new "
-                           "folder.")
-    if out.exists() and not out.is_dir():
-        raise PublishError(f"{out} is a file: name a folder that is empty or new.")
-    out.mkdir(parents=True, exist_ok=True)
-    readme, found = out / "README.md", files_in(out)
-    ours = made_files(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else None
-    if foreign := [name for name in found if name not in (ours or [])]:
-        raise PublishError(f"{out} holds {foreign[0]}, which no earlier build put there: name an empty or "
-                           "new folder.")
-    for name in found:
-        (out / name).unlink()
-
-
-def mark(out: Path) -> Path:
-    """Write the list of files under the README; returns the folder, which is then complete."""
-    with open(out / "README.md", "a", encoding="utf-8") as readme:
-        readme.write("\n" + MARK.format(json.dumps(files_in(out))))
-    return out
-
+# ---- a folder to read before it is sent
 
 def show_tree(folder: Path) -> str:
     """The folder's files with their sizes, for reading before anything is sent."""
@@ -124,7 +82,7 @@ def check(folder: Path) -> None:
     """ValueError in one sentence unless the folder is whole and its parts fit together."""
     if not folder.is_dir():
         raise PublishError(f"There is no folder {folder}: give the folder that training wrote, for "
-                           "instance out/best.")
+                           "instance out/cpu/best.")
     for name in {*NEEDED, *names_in(folder)}:
         path = source(folder, name)  # in the Hub's cache a file without an ending
         if name.endswith(".json"):

@@ -5,6 +5,7 @@ numbers that are numbers. Whoever made the folder may be a stranger.
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -31,8 +32,17 @@ def download(repo: str, revision: str | None = None, **options) -> Path:
     """The folder of a model on the Hub; the client's cache keeps it. Raises whatever the client raises."""
     from huggingface_hub import snapshot_download
 
+    check_name(repo)
     names = [*NEEDED, TABLE, *DRAFT, MOMENTS, "README.md"]
     return Path(snapshot_download(repo, revision=revision, allow_patterns=names, **options))
+
+
+def check_name(model: str | Path) -> None:
+    """FolderError for what looks like a folder and is none: it must not be asked for on the Hub."""
+    path = os.path.expanduser(model)
+    if not os.path.isdir(path) and (path.count("/") > 1 or re.match(r"[./~]|(out|runs|space)/", path)):
+        raise FolderError(f"There is no folder {model}: give the folder that training wrote, for instance "
+                          "out/cpu/best, or owner/name of a model on the Hub.")
 
 
 def source(folder: Path, name: str) -> Path:
@@ -45,8 +55,8 @@ def source(folder: Path, name: str) -> Path:
         inside.append(inside[0].parents[1] / "blobs")
     path = (folder / name).resolve()
     if not path.is_file():
-        raise FolderError(f"{folder} has no {name}: give the folder that training wrote, for instance "
-                          "out/best.")
+        meant = folder / "best" if (folder / "best").is_dir() else "the folder that training wrote"
+        raise FolderError(f"{folder} has no {name}: give {meant}, for instance out/cpu/best.")
     if not any(path.is_relative_to(place) for place in inside):
         raise FolderError(f"{folder / name} is a link that leads out of the folder: put the file itself "
                           "there.")

@@ -1,6 +1,6 @@
 """Put a model and its app on the Hugging Face Hub, with the Hub's own client; also a command.
 
-    python -m space.publish model out/best you/my-gpt2 --dry-run
+    python -m space.publish model out/cpu/best you/my-gpt2 --dry-run
     python -m space.publish space you/my-gpt2-app you/my-gpt2 --target static
 
 The exact folder is built first (bundle.py); --dry-run stops there and shows it. A repo that this project
@@ -27,11 +27,10 @@ from space.bundle import (
     TARGETS,
     build_model_folder,
     build_space_folder,
-    files_in,
-    made_files,
     show_tree,
 )
-from space.folder import download
+from space.folder import check_name, download
+from space.ours import files_in, made_files
 
 PATIENCE = 15 * 60  # seconds that a Space may take to build
 NO_SECRET = ("{model} is private, and a Space on {target} cannot read it without a secret: make a token with "
@@ -105,6 +104,7 @@ def publish_space(repo_id: str, model_repo_id: str, target: str = "static", *, w
     """
     if target not in TARGETS:
         raise PublishError(f"There is no target {target!r}: choose one of {', '.join(TARGETS)}.")
+    wrap(check_name, model_repo_id)
     account, sdk = Account(token, endpoint, dry_run), TARGETS[target].sdk
     done = Published("space", account.full_name(repo_id))
     standing = None if dry_run else look(account, done, replace, sdk)

@@ -25,8 +25,20 @@ from data.text import load_text
 from data.tokenizer import load_tokenizer
 from gpt2.weights import read_shapes
 from model_gpt2 import GPT
-from space.folder import DRAFT, MOMENTS, TABLE, FolderError, copy, read_json, read_metrics, source, start_id
+from space.folder import (
+    DRAFT,
+    MOMENTS,
+    TABLE,
+    FolderError,
+    check_name,
+    copy,
+    read_json,
+    read_metrics,
+    source,
+    start_id,
+)
 from space.opening import opening
+from space.ours import mark, prepare
 from space.picture import draw_card
 
 PAGE = Path(__file__).resolve().parent / "static"
@@ -87,8 +99,9 @@ def build_static(model_folder, out_folder, links: dict[str, str] | None = None, 
 def check_places(folder: Path, out: Path) -> None:
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
-        raise SiteError(f"{folder} has no {' and no '.join(missing)}: give a folder that save_pretrained "
-                        "wrote, with the tokenizer saved beside it.")
+        meant = f"{folder / 'best'}" if (folder / "best").is_dir() else "a folder that save_pretrained wrote"
+        raise SiteError(f"{folder} has no {' and no '.join(missing)}: give {meant}, with the tokenizer saved "
+                        "beside it.")
     over = folder.resolve() in (out.resolve(), (out / "model").resolve())  # the model would be lost
     if over or out.resolve() == PAGE or (out.exists() and not out.is_dir()):
         raise SiteError(f"{out} cannot be the target: name another folder.")
@@ -211,8 +224,12 @@ def main(argv=None) -> int:
         parser.error("say what to do: --out DIR, --serve PORT or both")
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            out = build_static(args.model, args.out or scratch, text=args.text)
+            check_name(args.model)
+            out = build_static(args.model, scratch, text=args.text)
             if args.out:
+                out = prepare(Path(args.out), Path(args.model))
+                shutil.copytree(scratch, out, dirs_exist_ok=True)
+                mark(out)
                 say(f"The page is in {out}.")
             if args.serve is not None:
                 server = make_server(out, args.serve)

@@ -19,7 +19,7 @@ from gpt2.device import best_device
 from gpt2.machine import cores
 from model_gpt2 import GPT
 from space import look
-from space.folder import download, load, per_letter, read_metrics, start_id
+from space.folder import FolderError, download, load, per_letter, read_metrics, start_id
 from space.limits import MAX_SECONDS, MAX_WAITING, Ask, Queue, number
 
 WINDOW = 400  # places of a text, its last ones, that can be looked at
@@ -50,6 +50,8 @@ def fetch(repo: str, revision: str | None) -> Path:
     """A model repo's files; ValueError in one sentence."""
     try:
         return download(repo, revision)
+    except FolderError:
+        raise
     except Exception as error:  # the client has a dozen kinds; a user needs one sentence
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"No model at {repo}: there is no such folder, and the Hub did not give it "

@@ -21,7 +21,7 @@ from tiny_app import running_app, tiny_folder
 
 from data.tokenizer import load_tokenizer
 from model_gpt2 import GPT
-from space import account, bundle, card, publish, static_site
+from space import account, bundle, card, ours, publish, static_site
 from space.folder import DRAFT, NEEDED, TABLE
 from space.publish import PublishError, publish_model, publish_space
 
@@ -351,7 +351,7 @@ def test_a_repo_that_we_did_not_make_is_not_touched_without_a_word(hub, folder):
         said = refused(publish_it)
         assert "did not make it" in said and "replace=True" in said and len(repo.commits) == 1
         publish_it(replace=True)
-        assert "thesis.pdf" not in repo.files and bundle.made_files(repo.files["README.md"].decode())
+        assert "thesis.pdf" not in repo.files and ours.made_files(repo.files["README.md"].decode())
 
 
 def test_a_repo_of_ours_ends_equal_to_the_folder_built(hub, folder, other, tmp_path, capsys):
@@ -378,7 +378,7 @@ def test_a_space_changes_kind_and_hardware_only_when_asked_and_then_wholly(hub, 
     repo = hub.repo("spaces", "reader/app")
     assert repo.sdk == "gradio" and repo.hardware == "cpu-basic"
     assert not {"index.html", "model/model.safetensors"} & set(repo.files)
-    assert set(repo.files) - {".gitattributes"} == set(bundle.made_files(repo.files["README.md"].decode()))
+    assert set(repo.files) - {".gitattributes"} == set(ours.made_files(repo.files["README.md"].decode()))
     space(hub, target="zero-a10g", wait=False)
     assert repo.hardware == "zero-a10g" and "torch==2.11.0" in repo.files["requirements.txt"].decode()
 
@@ -418,10 +418,10 @@ def test_only_what_the_bundle_made_travels(mine, tmp_path, target):
     for name in (".env", "last.pt"):
         (mine / name).write_text("HF_TOKEN=hf_secret")
     (mine / "more").symlink_to(tmp_path / "secret")
-    names = bundle.files_in(out := build(mine, tmp_path / "out", target))
+    names = ours.files_in(out := build(mine, tmp_path / "out", target))
     assert "README.md" in names and not [name for name in names if re.search("env|more|last|secret", name)]
     build(mine, out, "static")  # an earlier build goes, and wholly
-    assert "app.py" not in bundle.files_in(out) and "index.html" in bundle.files_in(out)
+    assert "app.py" not in ours.files_in(out) and "index.html" in ours.files_in(out)
     (out / ".env").write_text("mine")
     with pytest.raises(ValueError, match=".env, which no earlier build"):
         build(mine, out, target)
@@ -622,3 +622,30 @@ def test_a_model_of_pieces_is_published_as_what_it_is(tmp_path, monkeypatch):
     assert "4.2100 nats per character" in readme and card.draw_sample(folder, "М")[-1] != "\ufffd"
     site = json.loads((build(folder, tmp_path / "page", "static") / "site.json").read_text())
     assert site["opening"] is None  # one number a letter is what the page expects
+
+
+def test_a_page_is_built_in_a_folder_of_its_own(mine, tmp_path, capsys):
+    """A reader's README replaced, his notes deleted; a private text left in a page built without it."""
+    out, text = tmp_path / "page", tmp_path / "diary.txt"
+    text.write_text("Dear diary, today it rained. " * 200)
+    assert static_site.main([str(mine), "--out", str(out), "--text", str(text)]) == 0
+    assert (out / "input.txt").is_file()
+    assert static_site.main([str(mine), "--out", str(out)]) == 0
+    assert not (out / "input.txt").exists() and "input.txt" not in ours.files_in(out)
+    (notes := out / "model" / "moments" / "notes.txt").parent.mkdir(exist_ok=True)
+    notes.write_text("mine")
+    page = (out / "index.html").read_text()
+    assert static_site.main([str(mine), "--out", str(out)]) == 1
+    assert "holds model/moments/notes.txt, which no earlier build put there" in capsys.readouterr().err
+    assert notes.read_text() == "mine" and (out / "index.html").read_text() == page
+
+
+@pytest.mark.parametrize("model", ["out/nothere/best", "out/best", "./best", "/a/b", "~/best", "a/b/c.bin"])
+def test_a_folder_that_is_not_there_is_no_name_on_the_hub(model, hub, mine):
+    """Somebody called "out" has a model called "best": it would stand on the reader's page."""
+    with pytest.raises(PublishError, match="There is no folder .*: give the folder that training wrote"):
+        publish_space("my-page", model, endpoint=hub.url)
+    (mine.parent / "best").mkdir()
+    with pytest.raises(PublishError, match="has no .*: give .*/best"):
+        publish_space("my-page", str(mine.parent), dry_run=True, endpoint=hub.url)
+    assert not hub.repos

@@ -21,7 +21,7 @@ from pages import (
 )
 
 from model_gpt2 import GPT
-from space.bundle import files_in, made_files
+from space.ours import files_in, made_files
 
 VARIABLES = '<head><script>window.huggingface={variables:{"OAUTH_CLIENT_ID":"space-7"}};</script>'
 HUB = "https://huggingface.co"

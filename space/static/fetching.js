@@ -81,7 +81,7 @@ export async function makeSource({ repo, files, version = "" }, stalled) {
 function dropped(files, name) {
   if (!files.has(name))
     throw new Error(
-      `The folder has no ${name}: drop the whole folder that training wrote, for instance out/best.`,
+      `The folder has no ${name}: drop the whole folder that training wrote, for instance out/mine/best.`,
     );
   return new Response(files.get(name));
 }
