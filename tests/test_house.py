@@ -48,10 +48,9 @@ def test_readme_has_every_generated_block():
 @pytest.mark.parametrize("address", ["", "https://github.com/somebody/else"])
 def test_the_web_is_linked_where_there_is_an_address(address, monkeypatch):
     """Catches dead badges and links of an address that nobody owns, and ones that stay away for ever."""
+    known = {"repository": address, "space": "https://a.example" if address else ""}
     for module in (readme, notebook):
-        monkeypatch.setattr(module, "address", lambda: address)
-    space = "https://a.example" if address else ""
-    monkeypatch.setattr(readme, "settings", lambda: {"urls": {"space": space}})
+        monkeypatch.setattr(module, "address", lambda what="repository": known[what])
     text = readme.filled(page("README.md"))
     links = {"colab.research.google.com": 3, f"git clone {address}\ncd else": 1,
              "(https://a.example?duplicate=true)": 1}
