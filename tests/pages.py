@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
 import torch
 
+from space import static_site
 from space.static_site import Handler, build_static, make_server
 from tests.models import model_folder, small
 
@@ -19,6 +21,7 @@ HELDOUT = "ANNA:\nThe moon is up, and all the lamps are lit.\n" * 8
 EXAMPLES = ["ANNA:\n", "The moon", "<b>lamps"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NODE = shutil.which("node")
+static_site.standin = types.SimpleNamespace(make=functools.cache(static_site.standin.make))  # a second each
 needs_node = pytest.mark.skipif(NODE is None, reason="needs node to run the page's JavaScript")
 
 
@@ -111,7 +114,7 @@ class Patched(Handler):
 
 
 @contextlib.contextmanager
-def served(folder, handler=Handler, **changed):
+def served(folder, handler=Patched, **changed):
     """The address of a folder; `changed` are attributes of the handler."""
     server = make_server(folder)
     server.RequestHandlerClass = functools.partial(type("Here", (handler,), changed), directory=str(folder))
@@ -138,8 +141,14 @@ def visit(browser, request):
     assert not [error for page in pages for error in page.thrown]
 
 
-def shuts_out(page, context=None):
-    """What axe finds against a page: [(rule, element)]."""
+def shuts_out(page, context=None, letters=None):
+    """What axe finds against a page: [(rule, element)].
+
+    It judges neither a gradient nor a single letter: `letters`, {selector: background}, stand for them.
+    """
+    for selector, background in (letters or {}).items():
+        change = "(e, back) => { e.textContent = 'letters'; e.style.background = back; }"
+        page.eval_on_selector(selector, change, background)
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     found = axe.Axe().run(page, context).response["violations"]
     return [(one["id"], node["html"][:200]) for one in found for node in one["nodes"]]

@@ -54,6 +54,13 @@ const jobs = {
     };
   },
 
+  async off({ folder, ids, heads }) {
+    const model = await GPT.from_pretrained(opener(folder)),
+      on = [...finish(model.read(ids))];
+    model.switch_off(new Set(heads));
+    return { on, off: [...finish(model.read(ids))] };
+  },
+
   async sample({ folder, ids, n, seed, temperature }) {
     const model = await GPT.from_pretrained(opener(folder)),
       nats = [];

@@ -4,7 +4,6 @@ import http.client
 import json
 import math
 import os
-import random
 import shutil
 import socket
 import threading
@@ -336,30 +335,22 @@ def test_generate_is_documented_streams_and_is_the_only_public_endpoint(server):
     assert len(texts) > 2 and all(b.startswith(a) for a, b in zip(texts, texts[1:], strict=False))
 
 
-def hostile_prompts(n: int, seed: int = 0) -> list:
-    """Strings made to break something, drawn with a seed."""
-    rng = random.Random(seed)
-    pools = [
-        [chr(i) for i in range(32)] + ["\x7f", "\x85"],
-        list("\u200b\u200e\u200f\u202a\u202b\u202d\u202e\u2066\u2067\u2069\ufeff\u061c"),
-        ["<script>", "</div>", "<img src=x onerror=alert(1)>", "<!--", "]]>", "&amp;", "&#x27;", "{{7*7}}",
-         "${x}"],
-        ["../../etc/passwd", "%00", "%s%n", "'; DROP TABLE x;--", "\\", "\\u0000", "null", "NaN", "\r\n",
-         "data: "],
-        ["\U0001f600", "e\u0301" * 3, "\u4e16", "\u0e01", "\U00010000", "\uffff", "\ufdd0", "\u0300"],
-        list(CHARS),
-    ]
-    made = ["".join(rng.choice(rng.choice(pools)) for _ in range(rng.randint(0, 60))) for _ in range(n - 5)]
-    return [*made, "x" * 2**17, "\u202e" * 2**15, "<b>" * 30_000, None, ""]
+HOSTILE = [
+    "".join(map(chr, range(32))) + "\x7f\x85",
+    "\u200b\u200e\u200f\u202a\u202b\u202d\u202e\u2066\u2067\u2069\ufeff\u061c",
+    "<script></div><img src=x onerror=alert(1)><!--]]>&amp;&#x27;{{7*7}}${x}",
+    "../../etc/passwd%00%s%n'; DROP TABLE x;--\\\\u0000", "null", "NaN", "\r\n", "data: ",
+    "\U0001f600e\u0301\u0301\u4e16\u0e01\U00010000\uffff\ufdd0\u0300",
+    CHARS, "x" * 2**17, "\u202e" * 2**15, "<b>" * 30_000, None, "",
+]
 
 
 def test_hostile_prompts(server):
     """Any prompt that ends in an error, loses an answer, or comes back as markup or control characters."""
-    prompts = hostile_prompts(200)
-    answers = crowd(server, [(prompt, 2, 0.7, None, 1) for prompt in prompts], 8)
+    answers = crowd(server, [(prompt, 2, 0.7, None, 1) for prompt in HOSTILE], 8)
     # no client would send it
     answers.append(call(server, raw='{"data": ["a\\ud800b\\udfff", 3, 0.7, null, 1]}'))
-    for prompt, (event, value) in zip([*prompts, "half a pair"], answers, strict=True):
+    for prompt, (event, value) in zip([*HOSTILE, "half a pair"], answers, strict=True):
         assert event == "complete", (prompt and prompt[:60], event, value)
         assert set(value[0]["text"] + value[0]["prompt"]) <= set(CHARS)
         for notice in value[0]["notices"]:

@@ -45,10 +45,8 @@ def test_no_dead_link_inside(built):
         for link in {tag.get("href") or tag.get("src") for tag in page.find_all()} - {None, "", "#"}:
             parts = urlsplit(link)
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            if parts.scheme or parts.netloc:
-                continue
-            if not target.exists() or parts.fragment and unquote(parts.fragment) not in ids.get(
-                    target, {unquote(parts.fragment)}):
+            lost = parts.fragment and target in ids and unquote(parts.fragment) not in ids[target]
+            if not parts.scheme and not parts.netloc and (lost or not target.exists()):
                 dead.append(f"{path.relative_to(built)}: {link}")
     assert dead == []
 

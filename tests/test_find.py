@@ -4,7 +4,7 @@ import pytest
 from tiny_app import tiny_folder
 
 from space import find
-from space.folder import FolderError, source
+from space.folder import FolderError
 
 
 @pytest.fixture
@@ -51,13 +51,3 @@ def test_the_newest_run_of_this_machine_is_the_readers(reader):
     for named, words in (("/none", "There is no folder"), ("no/body", "while fetching no/body")):
         with pytest.raises(FolderError, match=words):
             find.choose_model(named)
-
-
-def test_a_folder_of_the_hubs_cache_is_made_of_links_and_may_be_used(tmp_path):
-    """Catches the refusal of links where they are harmless: a snapshot whose files lie in blobs."""
-    snapshot, blobs = tmp_path / "snapshots" / "abc", tmp_path / "blobs"
-    for folder in (snapshot, blobs):
-        folder.mkdir(parents=True)
-    (blobs / "0").write_text("{}")
-    (snapshot / "config.json").symlink_to(blobs / "0")
-    assert source(snapshot, "config.json").read_text() == "{}"

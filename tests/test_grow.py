@@ -1,25 +1,19 @@
 """A large model that begins exactly where small ones stand, and the trainer's options that go with it."""
 
+import functools
+
 import pytest
 import torch
 
 from gpt2.grow import extend_positions, grow, places
 from gpt2.teacher import soft_targets, teacher_table
 from model_gpt2 import GPT, GPTConfig
+from tests import models
 from tests.runs import run, tiny
 from train_gpt2 import TrainError
 
-SMALL = GPTConfig(block_size=16, vocab_size=11, n_layer=2, n_head=2, n_embd=16)
+small = functools.partial(models.small, std=0.1, block_size=16, vocab_size=11, n_layer=2, n_head=2, n_embd=16)
 BIG = GPTConfig(block_size=24, vocab_size=11, n_layer=5, n_head=4, n_embd=32)
-
-
-def small(seed):
-    """A model whose weights are as far from zero as trained ones."""
-    torch.manual_seed(seed)
-    model = GPT(SMALL).eval()
-    for p in model.parameters():
-        p.data += 0.1 * torch.randn_like(p)
-    return model
 
 
 @pytest.fixture

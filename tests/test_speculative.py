@@ -4,15 +4,12 @@ import pytest
 import torch
 
 from gpt2.speculative import Tally, speculate, verdict
-from model_gpt2 import GPT, GPTConfig
+from tests.models import small
 
 
 def tiny(seed, layers=1, block_size=12, vocab=5):
-    torch.manual_seed(seed)
-    model = GPT(GPTConfig(block_size, vocab, layers, 2, 8)).eval()
-    for p in model.parameters():
-        p.data += 0.3 * torch.randn_like(p)
-    return model
+    shape = dict(block_size=block_size, vocab_size=vocab, n_layer=layers, n_head=2, n_embd=8)
+    return small(seed, 0.3, **shape)
 
 
 @pytest.mark.parametrize("ahead", [1, 3, 9])

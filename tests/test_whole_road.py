@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import types
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import NO_TEXT, ROOT
+from pages import chromium, open_page, served
 
 import train_gpt2
 from data.corpus import corpus_from_text
@@ -24,12 +24,10 @@ from lab.notebook import NotebookError, read, write
 from lab.project import notebooks
 from lab.run import execute
 from model_gpt2 import GPT, GPTConfig
-from space.static_site import build_static, make_server
+from space.static_site import build_static
 from tests import texts
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LEFT_OUT = (".git", ".venv", "build", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", "node_modules")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 ROAD = ("gpt_dev", "gpt2_training", "gpt2_gradio")
 SHAKESPEARE = re.compile(r"ROMEO|PROSPERO|KATHARINA|Shakespeare|\b65 (symbols|letters|choices)")
 OURS = re.compile(r"^our run on Tiny Shakespeare|^our twelve layers, which read Tiny Shakespeare"
@@ -134,27 +132,15 @@ BEGINS = r"""text => {
 
 def visit(page_folder, picture):
     """Open the page in Chromium, let it write, keep a picture; its words, the text, where that begins."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive Chromium")
-    server, faults = make_server(page_folder), []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(f"http://127.0.0.1:{server.server_port}")
-        page.wait_for_selector("#bars li")
+    with served(page_folder) as address, chromium() as browser:
+        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        page = open_page(context, address, until="#bars li")
         page.evaluate("document.getElementById('fast').checked = true")
         page.click("#go")
         page.locator("#status", has_text="Done:").wait_for()
         page.screenshot(path=picture, full_page=True)
-        shown, written = page.inner_text("body"), page.text_content("#text")
-        side = page.eval_on_selector("#text", BEGINS)
-        browser.close()
-    server.shutdown()
-    server.server_close()
-    assert not faults
-    return shown, written, side
+        assert not page.thrown
+        return page.inner_text("body"), page.text_content("#text"), page.eval_on_selector("#text", BEGINS)
 
 
 def foreign(words):
@@ -171,7 +157,6 @@ def check_page(file, best, folder):
     assert strange < (0.25 if "han" in file.name else 1e-9)  # pieces may spell other bytes
 
 
-@needs_chromium
 @whole
 @pytest.mark.parametrize("kind", TEXTS)
 def test_a_text_of_ones_own_from_file_to_page(kind, project, tmp_path):
@@ -183,7 +168,6 @@ def test_a_text_of_ones_own_from_file_to_page(kind, project, tmp_path):
     check_page(file, best, tmp_path)
 
 
-@needs_chromium
 def test_the_command_takes_a_text_from_file_to_page(tmp_path):
     """Catches the same on the road of the README, in seconds: a text that is read from the right."""
     file, out = written_to(tmp_path, "hebrew"), tmp_path / "mine"

@@ -8,17 +8,7 @@ import json
 
 import pytest
 from hub_server import Hub
-from pages import (
-    Patched,
-    finished,
-    needs_node,
-    node,
-    random_model,
-    served,
-    text_of,
-    wait,
-    whole_folder,
-)
+from pages import finished, needs_node, node, random_model, served, text_of, wait, whole_folder
 
 from model_gpt2 import GPT
 from space.ours import files_in, made_files
@@ -38,7 +28,7 @@ def space(hub, site, visit):
     """space(path) opens the page as a Space of the loopback Hub shows it."""
     patches = {"index.html": [(HUB, hub.url), ("<head>", VARIABLES)], "fetching.js": [(HUB, hub.url)],
                "signed_in.js": [("3000", "300")]}  # how long a stranger's window waits
-    with served(site[1], Patched, patches=patches) as address:
+    with served(site[1], patches=patches) as address:
         yield lambda path="/", **options: visit(path, address, **options)
 
 
