@@ -25,8 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 from data.batches import get_batch, shuffled_batch
 from data.files import DataError, say
 from data.tokenizer import TokenizerError
-from gpt2.best import complete, write_best
-from gpt2.checkpoint import save_best, save_checkpoint
+from gpt2.best import complete, is_whole, write_best
+from gpt2.checkpoint import Progress, save_best, save_checkpoint
 from gpt2.corpus import check_data, load_data
 from gpt2.device import DTYPES, NAMES, choose_precision, get_rng, pick_device, pick_precision, set_rng
 from gpt2.errors import TrainError
@@ -48,26 +48,6 @@ __all__ = ["Muon", "PRESETS", "TrainConfig", "TrainError", "TrainResult", "evalu
            "pick_device", "pick_precision", "train"]
 
 COPY_SECONDS = 20 * 60  # between copies to --copy-to
-
-
-@dataclass
-class Progress:
-    """Where a run stands; kept in its checkpoint."""
-
-    step: int = 0  # optimizer steps done
-    best_loss: float = math.inf  # lowest exact validation loss, nats a token
-    best_step: int = 0
-    stale: int = 0  # validations since the best one
-    val_loss: float = math.nan  # the last one
-    train_loss: float = math.nan  # of the last step
-    skipped: int = 0  # steps whose gradient was not finite
-    skips_in_a_row: int = 0
-    seconds: float = 0.0  # spent in steps, over all sessions
-    clock: float = 0.0  # spent in all, over all sessions
-    eval_seconds: float = 0.0  # what the last validation took
-    window: int = 0  # length of the last training windows
-    epoch_loss: float = 0.0  # sum over epoch_steps, since the epoch began
-    epoch_steps: int = 0
 
 
 @dataclass
@@ -170,6 +150,8 @@ def start(run):
         time_validation(run)
     run.saved_step, run.saved_at, run.copied_at = run.progress.step, time.monotonic(), time.monotonic()
     say_hello(run, reason)
+    if run.progress.best_step and c.out_dir:
+        mend_best(run)
 
 
 def build_model(run, grow_it):
@@ -401,6 +383,20 @@ def validate(run):
     now = time.monotonic()
     p.eval_seconds, p.clock = mean_over([now - began, now - run.began], run.device, run.world)
     return record
+
+
+def mend_best(run):
+    """Where best/ is gone or damaged, the model as it stands takes its place, measured anew."""
+    p, best = run.progress, os.path.join(run.config.out_dir, "best")
+    if from_first(run.rank > 0 or is_whole(best), run.world):
+        return
+    lost = "" if p.best_step == p.step else f"; the best one, of step {p.best_step}, is lost"
+    run.log.say(f"warning: {best} is gone or damaged: it is written anew from the model of step {p.step}"
+                f" in last.pt{lost}.", True)
+    p.best_loss, p.best_step, p.stale = math.inf, 0, 0
+    validate(run)
+    run.saved_step = 0
+    save(run)
 
 
 # ---- What is saved, and comes back

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from data.files import write_atomic
 from data.ngram import NGram
+from data.tokenizer import TokenizerError, load_tokenizer
+from gpt2.errors import TrainError
 from gpt2.plan import over_windows
+from gpt2.weights import read_json
 from model_gpt2 import GPT
 
 HELDOUT = 1200  # characters of validation text that a page may use for a guessing game
@@ -34,24 +37,49 @@ def letter_counts(corpus):
     return counts, float(counts.loss(corpus.val.numpy()))
 
 
+def is_whole(folder):
+    """Whether weights and measurements of a model folder can be read; the rest comes from the text."""
+    with contextlib.suppress(ValueError):
+        return bool(read_json(Path(folder) / "metrics.json") and GPT.from_pretrained(folder))
+    return False
+
+
 # ---- How often the likeliest next symbol is the one that comes: a number that needs no logarithm
 
 
 def complete(folder, corpus, device="cpu"):
     """Add such shares, in 0..1, to the metrics.json of a model folder; no folder, nothing to do.
 
-    And a piece of unseen text for the page's guessing game, where the text is public.
+    And a piece of unseen text for the page's guessing game, where the text is public. What comes from the
+    text is made again where it is damaged; TrainError for weights or measurements that are.
     """
     path, counts = Path(folder) / "metrics.json", Path(folder) / "ngram5.npz"
     if not path.is_file():
         return
-    metrics = json.loads(path.read_text(encoding="utf-8"))
-    metrics["accuracy"] = accuracy(GPT.from_pretrained(folder).to(device), corpus.val)
+    if not is_whole(folder):
+        raise TrainError(f"{folder} is damaged: the same command with --resume auto writes it anew from "
+                         "last.pt.")
+    metrics, model = read_json(path), GPT.from_pretrained(folder).to(device)
+    metrics["accuracy"] = accuracy(model, corpus.val)
     if counts.is_file():
-        metrics["ngram_accuracy"] = ngram_accuracy(NGram.load(counts), corpus.val.numpy())
+        metrics["ngram_accuracy"] = ngram_accuracy(whole_counts(counts, corpus), corpus.val.numpy())
+    try:
+        load_tokenizer(folder)
+    except TokenizerError:
+        corpus.tokenizer.save(folder, model.config.block_size)
     if corpus.name in PUBLIC and hasattr(corpus, "val_text"):
         metrics["heldout"] = corpus.val_text[:HELDOUT].rpartition("\n")[0]
     write_atomic(path, json.dumps(metrics, indent=2))
+
+
+def whole_counts(path, corpus):
+    """The letter counts in a file, counted again where it is damaged."""
+    try:
+        return NGram.load(path)
+    except ValueError:
+        counts, _ = letter_counts(corpus)
+        counts.save(path, corpus.sha256)
+        return counts
 
 
 def accuracy(model, ids):

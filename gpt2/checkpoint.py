@@ -11,9 +11,11 @@ Every file is replaced in one step: a kill at any moment leaves the old one or t
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 import zipfile
+from dataclasses import dataclass
 
 import torch
 
@@ -35,6 +37,26 @@ def disk_error(error, what, then=""):
 
 
 # ---- Checkpoints
+
+
+@dataclass
+class Progress:
+    """Where a run stands; kept in its checkpoint."""
+
+    step: int = 0  # optimizer steps done
+    best_loss: float = math.inf  # lowest exact validation loss, nats a token
+    best_step: int = 0
+    stale: int = 0  # validations since the best one
+    val_loss: float = math.nan  # the last one
+    train_loss: float = math.nan  # of the last step
+    skipped: int = 0  # steps whose gradient was not finite
+    skips_in_a_row: int = 0
+    seconds: float = 0.0  # spent in steps, over all sessions
+    clock: float = 0.0  # spent in all, over all sessions
+    eval_seconds: float = 0.0  # what the last validation took
+    window: int = 0  # length of the last training windows
+    epoch_loss: float = 0.0  # sum over epoch_steps, since the epoch began
+    epoch_steps: int = 0
 
 
 def save_checkpoint(folder, checkpoint):

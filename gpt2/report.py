@@ -118,7 +118,8 @@ def farewell(run, stopped):
     lines = [f"stopped at step {p.step}{end_text(c)} ({stopped}) after {p.seconds:.1f} s in steps{skipped}",
              f"memory: {planned(run) / 1e6:,.0f} MB planned{measured}"]
     if p.best_step:
-        kept = f", kept in {os.path.join(c.out_dir, 'best')}" if c.out_dir else ""
+        best = os.path.join(c.out_dir, "best")
+        kept = f", kept in {best}" if c.out_dir and os.path.isdir(best) else ""
         lines.append(f"best validation {p.best_loss:.4f} nats a token at step {p.best_step}{kept}")
     if stopped == "signal" and c.out_dir:
         lines.append(f"saved; go on with: {as_command(c, resume='auto')}")

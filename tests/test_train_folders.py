@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,12 +15,14 @@ import pytest
 import train_gpt2
 from data.corpus import corpus_from_text
 from data.ngram import NGram
+from data.tokenizer import load_tokenizer
 from gpt2 import checkpoint, folders, owner, plan, runlog
+from gpt2.best import complete
 from gpt2.checkpoint import load_checkpoint, look_into
 from gpt2.owner import Owner
 from gpt2.report import seconds_left
 from model_gpt2 import GPT, GPTConfig
-from tests.runs import ROOT, raising, run, same, words
+from tests.runs import CORPUS, ROOT, raising, run, same, words
 from train_gpt2 import TrainError
 
 
@@ -162,6 +165,44 @@ def test_a_finished_run_is_kept_shown_and_extended(tmp_path, capsys):
     assert "stands at step 12 (max_steps); it is kept" in capsys.readouterr().out
     assert len(again.train_losses) == 12 and content_of(tmp_path / "best") == best
     assert run(tmp_path, max_steps=15).progress.step == 15
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("step, hurt, lost", [
+    (6, lambda best: shutil.rmtree(best), "of step 6 in last.pt."),
+    (6, lambda best: cut_off(best / "model.safetensors"), "of step 6 in last.pt."),
+    (6, lambda best: (best / "metrics.json").write_text("[1]"), "of step 6 in last.pt."),
+    (8, lambda best: shutil.rmtree(best), "of step 8 in last.pt; the best one, of step 6, is lost.")])
+def test_a_best_that_is_gone_comes_back(tmp_path, monkeypatch, capsys, step, hurt, lost):
+    """A finished run typed again: a traceback, or "kept in best" where nothing was any more."""
+    loss = iter([1.5, 1.7, 1.6])
+    monkeypatch.setattr(train_gpt2, "evaluate", lambda *_: next(loss))
+    run(tmp_path, max_steps=step)
+    hurt(tmp_path / "best")
+    capsys.readouterr()
+    again = run(tmp_path, max_steps=step, log_every=1)
+    assert f"{tmp_path}/best is gone or damaged: it is written anew from the model {lost}" in (
+        said := capsys.readouterr().out)
+    assert same(GPT.from_pretrained(tmp_path / "best").state_dict(), again.model.state_dict())
+    assert json.loads((tmp_path / "best" / "metrics.json").read_text())["step"] == step
+    assert f"at step {step}, kept in" in said and load_checkpoint(tmp_path)["best"]["step"] == step
+
+
+def test_what_comes_from_the_text_is_made_again(tmp_path):
+    """Letter counts or a tokenizer that were cut off: a traceback, or an app that cannot be started."""
+    run(tmp_path)
+    before = content_of(tmp_path / "best")
+    for name in ("ngram5.npz", "tokenizer.json"):
+        cut_off(tmp_path / "best" / name)
+    run(tmp_path)
+    assert content_of(tmp_path / "best").keys() == before.keys() and load_tokenizer(tmp_path / "best")
+    assert NGram.load(tmp_path / "best" / "ngram5.npz")
+    cut_off(tmp_path / "best" / "metrics.json")
+    with pytest.raises(TrainError, match="best is damaged: the same command"):
+        complete(tmp_path / "best", CORPUS)
 
 
 def test_overwrite_with_another_text(tmp_path):
