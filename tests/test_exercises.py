@@ -1,23 +1,31 @@
-"""The exercises, one table: every solution passes, every stub is not tried, wrong answers raise."""
+"""The exercises, one table: every solution passes, every stub is not tried, wrong answers raise. And the code
+that the side roads gradients and bpe are about.
+"""
 
 import ast
 import functools
 import html
 import importlib
-import inspect
 import math
+import random
 import re
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 
+from lab import exercises_roads
 from lab.checks import WrongAnswer, expect
 from lab.notebook import read
 from lab.project import notebooks
 
 PLACE = {path.stem: path for path in notebooks()}
-MODULE = {"gpt_dev": "dev", "gpt2_training": "training", "gpt2_gradio": "gradio", "speed": "speed"}
+MODULE = {"gpt_dev": "dev", "gpt2_training": "training", "gpt2_gradio": "gradio", "speed": "speed",
+          "gradients": "roads", "bpe": "roads"}
+CODE = {"gradients": "engine", "bpe": "bpe"}  # the tag of the cells that a side road is about
+CLASS = {"log": "Number", "gelu": "Array", "rms_norm": "Array"}  # what the check takes beside the answer
 
 
 @functools.cache
@@ -40,6 +48,31 @@ def rounded(weight, scale):
 def mean_of_windows(model, ids):
     parts = [(ids[s : s + 9][:-1], ids[s : s + 9][1:]) for s in range(0, len(ids) - 1, 8)]
     return sum(model.eval()(x[None], y[None])[1].item() for x, y in parts) / len(parts)
+
+
+def array(data, parents, back):
+    return type(parents[0])(data, parents, back)
+
+
+def relu_like(x):
+    return array(np.maximum(x.data, 0), (x,), lambda g: (g * (x.data > 0),))
+
+
+def gelu_without_inner(x):  # the tanh's own way is forgotten
+    t = np.tanh(math.sqrt(2 / math.pi) * (x.data + 0.044715 * x.data**3))
+    return array(0.5 * x.data * (1 + t), (x,), lambda g: (g * 0.5 * (1 + t),))
+
+
+def rms_norm_naive(x, w):  # as if the spread did not depend on x
+    r = np.sqrt((x.data**2).mean(axis=-1, keepdims=True) + 1e-5)
+    return array(w.data * x.data / r, (x, w), lambda g: (g * w.data / r, g * x.data / r))
+
+
+def longest_first(ids, merges):
+    ids = list(ids)
+    while pair := next((p for p in reversed(merges) if p in pairwise(ids)), None):
+        ids = solutions("bpe").merge(ids, pair, merges[pair])
+    return ids
 
 
 # (notebook, check, what the reader writes, usual mistakes: one function for each name)
@@ -87,6 +120,26 @@ TABLE = [
       lambda w: rounded(w, w.amax(dim=1, keepdim=True) / 127),  # the sign forgotten
       lambda w: (w.round(), torch.ones(len(w), 1))]),  # still floats
     ("speed", 4, ["whole"], [lambda shares, factors: sum(map(math.prod, zip(shares, factors, strict=True)))]),
+    ("gradients", 1, ["slopes"],
+     [lambda w, x, b: (2 * (w * x + b) * w, 2 * (w * x + b) * x, 2 * (w * x + b)),  # swapped
+      lambda w, x, b: ((w * x + b) * x, (w * x + b) * w, w * x + b)]),  # z a parent once
+    ("gradients", 2, ["log"],
+     [lambda x: type(x)(math.log(x.value), [(x, x.value)]),
+      lambda x: type(x)(math.log(x.value), [])]),  # forgets its parent
+    ("gradients", 3, ["gelu"], [relu_like, gelu_without_inner]),
+    ("gradients", 4, ["rms_norm"], [rms_norm_naive]),
+    ("gradients", 5, ["arrives"],
+     [lambda speeds, residual: sum(speeds) + residual,
+      lambda speeds, residual: math.prod(speeds) + residual]),  # 1 + the product
+    ("bpe", 1, ["commonest"],
+     [lambda ids: max(pairwise(ids), key=list(pairwise(ids)).count)]),  # ties: the first
+    ("bpe", 2, ["merge"],
+     [lambda ids, pair, new: [new if i in pair else i for i in ids],
+      lambda ids, pair, new: [new if p == pair else p[0] for p in pairwise([*ids, None])]]),
+    ("bpe", 3, ["by_the_rules"], [longest_first]),
+    ("bpe", 4, ["nats_a_character"],
+     [lambda nats, lengths: nats * len(lengths) / sum(lengths),
+      lambda nats, lengths: nats / (sum(lengths) / len(lengths))]),
 ]
 IDS = [f"{row[0]}-{row[1]}" for row in TABLE]
 ROWS = pytest.mark.parametrize("notebook, n, names, wrong", TABLE, ids=IDS)
@@ -96,8 +149,25 @@ def module_of(notebook):
     return importlib.import_module(f"lab.exercises_{MODULE[notebook]}")
 
 
-def check_of(notebook, n):
-    return getattr(module_of(notebook), f"check_{n}")
+@functools.cache
+def own_code(notebook):
+    """(how many lines of code a side road is about, the names that they define)."""
+    lines, space = [], {}
+    exec("import math, regex\nimport numpy as np\nfrom data.tokenizer import GPT2_PATTERN", space)
+    exec("from collections import Counter, defaultdict\nfrom itertools import pairwise", space)
+    for cell in read(PLACE[notebook]).cells:
+        tags = cell.metadata.get("tags", [])
+        lines += cell.source.splitlines() if CODE[notebook] in tags else []
+        if CODE[notebook] in tags or "alphabet" in tags:
+            exec(cell.source, space)
+    return sum(bool(line.strip()) and not line.lstrip().startswith('"""') for line in lines), space
+
+
+def check(notebook, n, names, answers, **options):
+    """Run the check of an exercise; the roads' go by the name of the answer, and take a class of theirs."""
+    name = names[0] if MODULE[notebook] == "roads" else n
+    extra = [own_code(notebook)[1][CLASS[name]]] if name in CLASS else []
+    return getattr(module_of(notebook), f"check_{name}")(*answers, *extra, **options)
 
 
 @functools.cache
@@ -130,28 +200,31 @@ def test_the_table_knows_every_exercise_and_no_later_cell_needs_one(notebook):
 
 @ROWS
 def test_solution_passes_and_stub_is_not_tried(notebook, n, names, wrong, capsys):
-    """A check that refuses the right answer; a stub that stops Run all; a solution that is not shown."""
-    check, [prose, stubs, _] = check_of(notebook, n), cells(notebook)
-    right = [getattr(solutions(notebook), name) for name in names]
-    assert check(*right, strict=True) and capsys.readouterr().out == f"Exercise {n}: right!\n"
+    """A check that refuses the right answer; a stub that stops Run all; a folded solution that is wrong."""
+    prose, stubs, _ = cells(notebook)
+    file = vars(solutions(notebook))
+    folded = {name: value for name, value in file.items() if name not in names}
+    folded |= own_code(notebook)[1] if notebook in CODE else {}
+    for block in re.findall(r"<summary>Solution</summary>\n+```python\n(.*?)```", prose, re.DOTALL):
+        exec(block, folded)
+    for right in (file, folded):
+        assert check(notebook, n, names, [right[name] for name in names], strict=True)
+        assert capsys.readouterr().out == f"Exercise {n}: right!\n"
     mine = [stubs[name] for name in names]
-    assert check(*mine) is False and capsys.readouterr().out == f"Exercise {n}: not tried yet\n"
+    assert check(notebook, n, names, mine) is False
+    assert capsys.readouterr().out == f"Exercise {n}: not tried yet\n"
     with pytest.raises(NotImplementedError):
-        check(*mine, strict=True)
-    folded = re.findall(r"<summary>Solution</summary>\n+```python\n(.*?)```", prose, re.DOTALL)
-    shown = [ast.dump(node) for block in folded for node in ast.parse(block).body]
-    assert all(ast.dump(ast.parse(inspect.getsource(f)).body[0]) in shown for f in right)
+        check(notebook, n, names, mine, strict=True)
 
 
 @ROWS
 def test_wrong_answers_raise(notebook, n, names, wrong):
     """A check that a usual mistake passes, a message without what was given, got and expected."""
     for answer in wrong:
-        with pytest.raises((WrongAnswer, IndexError)) as caught:
-            check_of(notebook, n)(*(answer if isinstance(answer, tuple) else (answer,)))
+        with pytest.raises(WrongAnswer) as caught:
+            check(notebook, n, names, answer if isinstance(answer, tuple) else (answer,))
         said = str(caught.value)
-        assert caught.type is not WrongAnswer or "breaks out of" in said or \
-            all(word in said for word in ("given", "your answer", "expected"))
+        assert "breaks out of" in said or all(word in said for word in ("given", "your answer", "expected"))
 
 
 def test_expect_names_input_result_and_expectation():
@@ -162,3 +235,39 @@ def test_expect_names_input_result_and_expectation():
     for wrong, wanted in ((torch.ones(2), torch.ones(3)), ("three", torch.tensor(3.0)), (None, 1.0)):
         with pytest.raises(WrongAnswer):
             expect("shape, or a word for a number", None, wrong, wanted, 1.0)
+
+
+# ---- what the side roads are about; their own cells, run in QUICK mode, hold it against torch and libraries
+
+
+@pytest.mark.parametrize(("road", "most"), [("gradients", 60), ("bpe", 40)])
+def test_the_code_of_a_side_road_is_as_short_as_it_says(road, most):
+    """Catches code that grows; the notebook promises its size."""
+    assert 30 < own_code(road)[0] <= most
+
+
+def random_graph(leaves, draw, product):
+    """A random expression over the leaves; nodes are used again and again."""
+    nodes = list(leaves)
+    for _ in range(12):
+        a, b = draw.choice(nodes), draw.choice(nodes)
+        nodes.append(product(a, b) if draw.random() < 0.5 else a + b)
+    return sum(nodes[-4:-1], nodes[-1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_slopes_of_a_random_graph_are_those_of_a_nudge(seed):
+    """Catches a parent that keeps the last slope instead of the sum, and a walk in the wrong order."""
+    Number, half = own_code("gradients")[1]["Number"], 0.5  # keeps the values small
+
+    def value(numbers):
+        return random_graph(numbers, random.Random(seed), lambda a, b: a * b * half)
+
+    start = [0.7, -1.1, 0.4]
+    leaves = [Number(x) for x in start]
+    result = random_graph(leaves, random.Random(seed), lambda a, b: a * b * Number(half))
+    result.backward()
+    assert result.value == pytest.approx(value(start))
+    for i, leaf in enumerate(leaves):
+        wanted = exercises_roads.nudged(lambda *x: value(list(x)), start, i)
+        assert leaf.slope == pytest.approx(wanted, abs=1e-5)
