@@ -271,3 +271,10 @@ def test_slopes_of_a_random_graph_are_those_of_a_nudge(seed):
     for i, leaf in enumerate(leaves):
         wanted = exercises_roads.nudged(lambda *x: value(list(x)), start, i)
         assert leaf.slope == pytest.approx(wanted, abs=1e-5)
+
+
+def test_what_numpy_repeats_along_an_axis_is_summed():
+    """Catches grads in the shape of the result, or repeated numbers that count once."""
+    a, b = (own_code("gradients")[1]["Array"](np.ones(shape)) for shape in ((2, 1), (1, 3)))
+    (a * b).backward()
+    assert a.grad.tolist() == [[3], [3]] and b.grad.tolist() == [[2, 2, 2]]
