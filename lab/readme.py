@@ -123,8 +123,9 @@ BLOCKS = {"clone": clone_block, "notebooks": notebooks_block, "ladder": ladder_b
 BLOCKS |= {mark: partial(bench_block, module) for mark, module in {
     "recipe": "cpu_recipe", "generate": "generate", "cost": "cost",
     "hypotheses": "hypotheses", "how-low": "how_low", "distil": "distil",
-    "fp16": "fp16", "speculation": "summit_speed", "first-steps": "first_steps"}.items()}
-PAGES = ("README.md", "bench/README.md")  # where the blocks stand
+    "fp16": "fp16", "speculation": "summit_speed", "first-steps": "first_steps",
+    "counting": "marks"}.items()}
+PAGES = ("README.md", "bench/README.md", "data/README.md")  # where the blocks stand
 
 
 def filled(text):

@@ -1,14 +1,10 @@
 """data/shakespeare.py: the right text or a clear sentence."""
 
 import hashlib
-import json
 import time
-from collections import Counter
 
-import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 
 from data import shakespeare, standin
 from data import web as web_module
@@ -154,59 +150,3 @@ def test_real_corpus(shakespeare):
     assert c.train_text + c.val_text == c.text
     assert c.tokenizer.decode(c.val) == c.val_text
     assert set(c.tokenizer.chars) == set(standin.SYMBOLS) == set(c.text)
-
-
-# --- what data/README.md says about the split ---
-
-
-def speeches(text):
-    """The speaker of each speech: the first line of a block, where it ends in a colon."""
-    return [block.split("\n")[0][:-1] for block in text.split("\n\n") if block.split("\n")[0].endswith(":")]
-
-
-README = " ".join((ROOT / "data" / "README.md").read_text(encoding="utf-8").replace("**", "").split())
-
-
-def test_readme_tells_the_truth_about_the_split(shakespeare):
-    """Catches a caveat that is folklore: each figure of data/README.md is measured here."""
-    c = shakespeare
-    known, spoken = set(speeches(c.train_text)), speeches(c.val_text)
-    strangers = [name for name in spoken if name not in known]
-    assert f"{len(spoken)} speeches by {len(set(spoken))} speakers" in README
-    assert f"{len(set(strangers))} of these never speak" in README
-    assert f"{len(strangers)} speeches: {len(strangers) / len(spoken):.0%}" in README
-    assert all(name in README for name, _ in Counter(strangers).most_common(5))
-    shrew = c.val_text.index("Master:\nBoatswain!")  # where The Tempest begins
-    assert f"{shrew:,}" in README and f"{len(c.val) - shrew:,}" in README
-    assert sorted(set(c.text) - set(c.val_text)) == ["$", "&", "3", "X"] and set(c.train_text) == set(c.text)
-    assert [s for s in c.tokenizer.chars if s.isdigit()] == ["3"]
-    assert shared(c, 50) == 0 and round(shared(c, 20), 3) == 0.002
-
-
-def shared(c, width):
-    """Share of validation's strings of `width` characters that occur in train, by a 64-bit rolling hash."""
-
-    def hashes(ids):
-        size, out = len(ids) - width + 1, 0
-        for i in range(width):
-            out = out * np.uint64(6364136223846793005) + ids[i : i + size]
-        return out
-
-    train, val = (part.numpy().astype(np.uint64) for part in (c.train, c.val))
-    return np.isin(hashes(val), hashes(train)).mean()
-
-
-def test_readme_figures_are_from_results():
-    """Catches a table that was edited by hand, or left behind by a new measurement or another grammar."""
-    saved, made_up = (json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
-                      for name in ("ngram", "ngram_standin"))
-    for title, key in (("validation", "val_loss"), ("training", "train_loss")):
-        assert f"| {title} | " + " | ".join(f"{row[key]:.3f}" for row in saved["rows"]) + " |" in README
-    unseen = " | ".join(["0%", *(f"{row['unseen']:.1%}" for row in saved["rows"][1:])])
-    assert f"| strings never seen | {unseen} |" in README
-    in_windows = [f"{saved['windows_5gram'][size]:.3f}" for size in ("8", "32", "64", "128")]
-    assert f"{', '.join(in_windows[:3])} and {in_windows[3]}" in README
-    floor, error = made_up["floor"], made_up["floor_se"]
-    assert f"{floor:.3f} nats a character on validation (standard error {error:.3f};" in README
-    marks = [f"{row['val_loss']:.3f}" for row in made_up["rows"][2:7]]
-    assert f"{', '.join(marks[:4])} and {marks[4]} with 2 to 6 letters" in README
