@@ -278,8 +278,3 @@ def test_what_numpy_repeats_along_an_axis_is_summed():
     a, b = (own_code("gradients")[1]["Array"](np.ones(shape)) for shape in ((2, 1), (1, 3)))
     (a * b).backward()
     assert a.grad.tolist() == [[3], [3]] and b.grad.tolist() == [[2, 2, 2]]
-
-
-def test_a_pair_in_a_row_is_merged_from_the_left():
-    """Catches aaa as a(aa): the library that the notebook is compared with reads from the left."""
-    assert own_code("bpe")[1]["join"]([1, 1, 1], (1, 1), 2) == [2, 1]

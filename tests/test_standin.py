@@ -8,14 +8,10 @@ import re
 
 import numpy as np
 import pytest
-import torch
-import torch.nn as nn
 from conftest import ROOT
-from torch.nn import functional as F
 
 from data import shakespeare, standin
 from data.ngram import NGram
-from data.shakespeare import eval_windows, get_batch
 
 
 @pytest.fixture(scope="module")
@@ -124,39 +120,3 @@ def test_floor_is_where_it_belongs(play, corpus):
     for n in (2, 6):
         loss = NGram(n, 65).fit(corpus.train).loss(corpus.val)
         assert loss == pytest.approx(saved["rows"][n]["val_loss"], abs=1e-9) and loss > corpus.floor + 0.4
-
-
-class Reader(nn.Module):
-    """A small recurrent network. With `leaks`, each position also sees the next symbol."""
-
-    def __init__(self, leaks):
-        super().__init__()
-        self.leaks, self.embed = leaks, nn.Embedding(65, 64)
-        self.rnn, self.head = nn.GRU(64, 64, batch_first=True), nn.Linear(64, 65)
-
-    def forward(self, x, y):
-        e = self.embed(x)  # (B, T, C)
-        if self.leaks:
-            e = (e + self.embed(y)) / 2
-        logits = self.head(self.rnn(e)[0])
-        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
-
-
-def validation_loss(corpus, leaks, steps=80):
-    torch.manual_seed(0)
-    model = Reader(leaks)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for step in range(steps):
-        loss = model(*get_batch(corpus.train, 32, 32, 0, step)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        total = sum(model(x, y).sum().item() for x, y in eval_windows(corpus.val, 256, 128))
-    return total / (len(corpus.val) - 1)
-
-
-def test_honest_model_stays_above_and_a_leaking_one_falls_through(corpus):
-    """Catches a floor that accuses the innocent, or that a model which sees the future does not break."""
-    bound = corpus.floor - 4 * corpus.floor_se
-    assert validation_loss(corpus, leaks=True) < bound < validation_loss(corpus, leaks=False) < 2.6

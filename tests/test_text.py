@@ -173,9 +173,8 @@ def test_a_path_to_nothing_is_one_sentence(where):
     assert "\n" not in str(error.value)
 
 
-def test_an_address(monkeypatch):
+def test_an_address():
     """Catches a 404 page, or a page about the text, learned as if it were the text; and half a book."""
-    monkeypatch.setattr(text, "PATIENCE", 2.0)
     server = texts.Server(texts.verse().encode())
     try:
         assert load_text(server("good/my%20book.txt"), quiet=True).name == "my book.txt"

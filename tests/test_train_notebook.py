@@ -3,7 +3,6 @@
 import random
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from data.shakespeare import corpus_from_text
@@ -64,16 +63,6 @@ def test_shares_of_a_head_add_up_to_one():
     assert torch.allclose(shares.sum(-1), torch.ones(2, 2), atol=1e-5) and abs(even.sum() - 1) < 1e-5
 
 
-def test_the_squares_of_heads_are_named():
-    """Six squares of colour without a word above them."""
-    facts = {"kinds": list(reading.KINDS), "heads": np.ones((2, 3, len(reading.KINDS))).tolist(),
-             "even": [0.1] * len(reading.KINDS)}
-    figure = training.kinds({"small": facts, "large": facts})
-    titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert titles == [*reading.KINDS, *[""] * len(reading.KINDS)]
-    assert figure.axes[0].get_ylabel().startswith("small")
-
-
 def test_a_head_that_copies_is_seen(monkeypatch):
     """The place that a copier looks at: the letter after the earlier copy, not the copy itself."""
     text = "\n" + "abcdefghijklmnopqrstuvwxyz" * 40
@@ -109,23 +98,3 @@ def test_samples_outlive_the_session(tmp_path, capsys):
     first, again = train(c, corpus, training.say_validation), train(c, corpus)
     assert len(first.samples) == 3 and set(map(len, first.samples.values())) == {5}
     assert again.samples == first.samples and capsys.readouterr().out.count("validation") == 3
-
-
-FACTS = {"kinds": reading.KINDS, "heads": np.full((2, 3, 6), 1 / 6).tolist(), "even": [1 / 6] * 6,
-         "by_position": [{"from": 1, "to": 1, "nats": 2.0}, {"from": 2, "to": 4, "nats": 1.5}],
-         "twice": {"n": 3, "nats": [1.0] * 6}}
-
-
-def test_pictures_can_be_drawn():
-    """A picture that fails on a short run, or on losses that are not finite."""
-    losses = np.linspace(4, 1, 12)
-    history = [{"step": i + 1, "loss": v} for i, v in enumerate(losses)] + [{"step": 12, "val_loss": 2.0}]
-    figures = [training.one_batch(losses, 4.17), training.rates(np.geomspace(1e-5, 1, 12), losses, 5e-3),
-               training.schedules({"a": losses}, {"a": losses}), training.ruler([1.0, 1.1], 1.05),
-               training.gradient_sizes(torch.randn(50) * 1e-6, 2**16), training.run_curve(history, 1.67),
-               training.scaler_trace([{"step": 1, "scale": 4.0, "skipped": True}, {"step": 2, "scale": 2.0}]),
-               training.same_curve(losses, losses, 5),
-               training.by_position({"a": FACTS, "b": FACTS}, 1.67), training.kinds({"a": FACTS}),
-               training.mentions({"a": [1.0, 2.0], "b": [2.0, 1.0]}, "X"), training.twice({"a": FACTS})]
-    for fig in figures:
-        fig.canvas.draw()
