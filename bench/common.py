@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from data.files import DataError
+from data.files import DataError, say
 from gpt2.errors import TrainError
 from lab.machine import markdown, write_result
 from lab.project import ROOT
@@ -32,7 +32,7 @@ def options(doc, argv=None, **flags):
 def start(main, child=None):
     """Run a script's main, or its child for `in_process`; what a reader can mend is one sentence."""
     if sys.argv[1:2] == ["--child"]:
-        return print(json.dumps(child(*json.loads(sys.argv[2]))))
+        return say(json.dumps(child(*json.loads(sys.argv[2]))))
     try:
         main()
     except (DataError, TrainError, json.JSONDecodeError) as error:

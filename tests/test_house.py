@@ -1,6 +1,5 @@
 """The house: one address, one test command, pins, what `make` makes, the machine report, results."""
 
-import ast
 import json
 import os
 import re
@@ -224,17 +223,6 @@ def test_unreachable_index_for_real(tmp_path, monkeypatch, capsys):
     with pytest.raises(bootstrap.SetupError, match="^The package index cannot be reached"):
         bootstrap.install("x", ["no-such-package-here==1"])
     assert capsys.readouterr().out == "  x\n" and (tmp_path / "log").read_text()
-
-
-def test_commands_speak_only_through_say():
-    """Catches a plain `print` in a command; notebooks show what lab prints in them, whatever the letters."""
-    speakers = "checks", "claims", "ladder", "machine", "setup", "training"
-    for path in tracked("lab/*.py", "bench/*.py", "space/*.py"):
-        name = path.relative_to(ROOT).as_posix()
-        calls = [node for node in ast.walk(ast.parse(page(name))) if isinstance(node, ast.Call)
-                 and isinstance(node.func, ast.Name) and node.func.id == "print"]
-        spoken = [node.lineno for node in calls if not ast.unparse(node).startswith("print(json.dumps(")]
-        assert not spoken or path.stem in speakers, f"{name}, lines {spoken}"
 
 
 # --- machine and results ---
