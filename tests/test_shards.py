@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from data import shards
-from data.batches import eval_windows, get_batch, shuffled_batch
 from data.files import DataError
 from data.shards import open_shards, write_shards
 from tests import texts
@@ -54,19 +53,6 @@ def test_shards_hold_the_text_and_all_is_said(source, tmp_path):
     for name, why in expected.items():
         assert any(name in line and why in line and line.startswith("skipped") for line in said), name
     assert sum("characters, read as UTF-8" in line for line in said) == 3
-
-
-def test_a_batch_from_shards_is_a_batch_from_memory(source, tmp_path):
-    """Catches another draw than the one in memory, or all of a file read for a slice of it."""
-    corpus = quietly(source, tmp_path / "out")
-    ids = corpus.train[:]
-    assert ids.dtype == torch.int64 and len(ids) == len(corpus.train) and corpus.train[5] == ids[5]
-    assert corpus.train.ids.dtype == "<u2" and (tmp_path / "out" / "train.bin").stat().st_size == 2 * len(ids)
-    pairs = [(draw(corpus.train, 64, 32, 1, step), draw(ids, 64, 32, 1, step))
-             for draw in (get_batch, shuffled_batch) for step in range(3)]
-    pairs += zip(eval_windows(corpus.val, 16, 4), eval_windows(corpus.val[:], 16, 4), strict=True)
-    for shard_batch, batch in pairs:
-        assert all(map(torch.equal, shard_batch, batch))
 
 
 def test_lines_in_both_splits_are_found(tmp_path):

@@ -60,13 +60,10 @@ def test_pieces_learn_from_train_alone_and_are_marked_by_the_character(load):
 
 
 @pytest.mark.parametrize(("content", "codec", "says"), [
-    (RUSSIAN, "utf-8", "UTF-8"), (RUSSIAN, "utf-8-sig", "UTF-8 with a byte-order mark"),
-    (RUSSIAN, "utf-16", "UTF-16-LE with a byte-order mark"), (RUSSIAN, "utf-16-le", "UTF-16-LE without"),
-    (FRENCH, "utf-16-be", "UTF-16-BE without"), (texts.han(9000), "utf-16-be", "UTF-16-BE without"),
-    (texts.han(9000), "utf-32", "UTF-32-LE with"), (FRENCH, "cp1252", "Windows-1252"),
-    (FRENCH.replace("\u0153", "oe"), "latin-1", "Windows-1252"), (RUSSIAN, "cp1251", "CP1251"),
-    (RUSSIAN, "koi8-r", "KOI8-U"), (RUSSIAN, "cp866", "CP866"),
-    ("caf\u00e9 " + "plain words\n" * 40, "latin-1", "Windows-1252"),
+    (RUSSIAN, "utf-8-sig", "UTF-8 with a byte-order mark"), (RUSSIAN, "utf-16-le", "UTF-16-LE without"),
+    (texts.han(9000), "utf-16-be", "UTF-16-BE without"), (texts.han(9000), "utf-32", "UTF-32-LE with"),
+    (FRENCH, "cp1252", "Windows-1252"), ("caf\u00e9 " + "plain words\n" * 40, "latin-1", "Windows-1252"),
+    (RUSSIAN, "cp1251", "CP1251"), (RUSSIAN, "koi8-r", "KOI8-U"), (RUSSIAN, "cp866", "CP866"),
     (FRENCH.replace("\n", "\r\n"), "utf-8", "line ends of Windows"),
     (FRENCH.replace("\n", "\r"), "utf-8", "line ends of an old Mac")])
 def test_encodings_are_recognised_and_said(content, codec, says, load, capsys):

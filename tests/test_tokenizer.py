@@ -90,14 +90,6 @@ def test_an_empty_prompt_has_a_start(alphabet, starts):
     assert own.decode([own.start_id]) == starts
 
 
-def test_fingerprints_tell_vocabularies_apart(tok):
-    """Catches a run that goes on with other ids for the same text."""
-    assert tok.fingerprint == CharTokenizer.from_text(SYMBOLS).fingerprint
-    assert tok.fingerprint != CharTokenizer(tok.chars[::-1]).fingerprint
-    a, b = (BPETokenizer.train(LINES * 3, size) for size in (270, 260))
-    assert a.fingerprint != b.fingerprint and a.vocab_size == 270
-
-
 # --- files ---
 
 
@@ -140,16 +132,6 @@ def test_bad_file_is_one_sentence(content, says, tmp_path):
     with pytest.raises(TokenizerError, match=says) as error:
         load_tokenizer(tmp_path)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_stands_alone_without_torch(tmp_path):
-    """Catches an import that a Space's tree does not have."""
-    (tmp_path / "data").mkdir()
-    for name in ("__init__.py", "files.py", "tokenizer.py", "ngram.py"):
-        (tmp_path / "data" / name).write_bytes((ROOT / "data" / name).read_bytes())
-    code = "import sys, data.tokenizer, data.ngram; sys.exit(any(m in sys.modules for m in ('torch', 'lab')))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""})
-    assert done.returncode == 0
 
 
 # --- pieces: GPT-2's and a text's own ---

@@ -14,19 +14,15 @@ from tests.runs import ROOT
 
 
 @pytest.mark.parametrize("command, says", [
-    ("--preset gpt2-chr", "did you mean gpt2-char"), ("--preset nope", "choose one of quick"),
-    ("--max-stepps 5", "did you mean --max-steps"), ("--max-steps five", "max-steps"),
-    ("--max-steps 0", "at least 1"), ("--beta2 1", "below 1"),
+    ("--preset gpt2-chr", "did you mean gpt2-char"), ("--max-stepps 5", "did you mean --max-steps"),
+    ("--max-steps five", "max-steps"), ("--max-steps 0", "at least 1"), ("--beta2 1", "below 1"),
     ("--n-head 7", "multiple of 7"), ("--tokens-per-step 1000", "try 1024"), ("--batch-size 0", "at least 1"),
-    ("--batch-size some", "batch-size"), ("--preset quick --batch-size 17", "16 sequences"),
-    ("--dropout 1", "below 1"), ("--lr 0", "--lr is 0"), ("--lr nan", "at least 0"),
-    ("--lr inf", "at least 0"),
-    ("--lr 1e-4 --min-lr 1e-3", "above --lr"), ("--schedule step", "cosine"), ("--precision half", "fp16"),
-    ("--device tpu", "cuda:N"), ("--out-dir train_gpt2.py", "is a file"), ("--seed -1", "at least 0"),
-    ("train", "Unknown argument 'train'"), ("--resume maybe", "overwrite"), ("--minutes -1", "at least 0"),
+    ("--preset quick --batch-size 17", "16 sequences"), ("--lr 0", "--lr is 0"), ("--lr nan", "at least 0"),
+    ("--lr 1e-4 --min-lr 1e-3", "above --lr"), ("--schedule step", "cosine"), ("--device tpu", "cuda:N"),
+    ("--out-dir train_gpt2.py", "is a file"), ("train", "Unknown argument 'train'"),
     ("--windows 100:1", "part of --tokens-per-step"), ("--windows 64", "shares that make 1"),
     ("--text a.txt --data b", "two texts"), ("--copy-to ./out/cpu", "--out-dir itself"),
-    ("--copy-to train_gpt2.py", "is a file"), ("--keep-steps 0,ten", "whole numbers with commas")])
+    ("--keep-steps 0,ten", "whole numbers with commas")])
 def test_one_sentence_for_what_cannot_be(command, says, monkeypatch):
     """A traceback, a page of usage, or a mistake that is found after the model is built."""
     monkeypatch.chdir(ROOT)

@@ -55,22 +55,6 @@ def test_resume_is_bit_exact(tmp_path, kind, precision):
     assert same(result_of(tmp_path / "whole"), result_of(tmp_path / "parts"))
 
 
-def test_a_crash_between_checkpoints(tmp_path):
-    """Steps that are done again after a crash stand twice in the history, and twice in every picture."""
-    def callback(record, model):
-        if record["step"] == 8:
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run(tmp_path / "parts", callback)
-    assert runlog.read_history(tmp_path / "parts")[-1]["step"] == 8
-    done = []
-    run(tmp_path / "parts", noting(done))
-    run(tmp_path / "whole")
-    assert done[0] == 7  # the last checkpoint was that of step 6
-    assert same(result_of(tmp_path / "whole"), result_of(tmp_path / "parts"))
-
-
 def test_the_last_step_is_safe_before_the_rest_is_measured(tmp_path, monkeypatch):
     """The machine goes while the right guesses are counted: the steps since the last save were gone too."""
     monkeypatch.setattr(train_gpt2, "complete", raising(KeyboardInterrupt))

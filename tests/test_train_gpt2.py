@@ -17,7 +17,6 @@ from data.ngram import NGram
 from data.tokenizer import BPETokenizer
 from gpt2 import device, plan
 from gpt2.best import accuracy, ngram_accuracy
-from gpt2.runlog import log_line
 from model_gpt2 import GPT, GPTConfig
 from tests import runs
 from tests.runs import CORPUS, raising, words
@@ -122,27 +121,6 @@ def test_schedule_rises_then_falls(schedule):
 # ---- the step
 
 
-def one_step(model, kind, scale=None, n_micro=1, clip=1.0):
-    config = TrainConfig.preset_of("quick", optimizer=kind, lr=1e-2)
-    optimizers = train_gpt2.make_optimizers(model, config, torch.float32)
-    scaler = torch.amp.GradScaler("cpu", enabled=scale is not None, init_scale=scale or 1.0)
-    x, y = batch()
-    micro = list(zip(x.split(8 // n_micro), y.split(8 // n_micro), strict=True))
-    return optimizer_step(model, optimizers, scaler, micro, grad_clip=clip), scaler, optimizers
-
-
-@pytest.mark.parametrize("kind, n_micro", [("adamw", 2), ("muon", 4)])
-def test_accumulation_is_the_same_step(kind, n_micro):
-    """A loss that is not divided by the number of micro-batches, or gradients not kept between them."""
-    whole, parts = small_model(), small_model()
-    (loss, norm, _), *_ = one_step(whole, kind)
-    (loss_parts, norm_parts, _), *_ = one_step(parts, kind, n_micro=n_micro)
-    assert loss_parts.item() == pytest.approx(loss.item(), abs=1e-6)
-    assert norm_parts.item() == pytest.approx(norm.item(), rel=1e-4)
-    # AdamW's first step is the sign of the gradient: where that is nearly zero, rounding decides it
-    assert (weights(whole) - weights(parts)).abs().median() < 1e-6
-
-
 @pytest.mark.parametrize("scale", [1.0, 2.0**16])
 def test_clipping_comes_after_unscaling(scale):
     """Clip before unscale: the norm is 65,536 times too long, and every gradient is cut to nothing."""
@@ -169,7 +147,10 @@ def test_overflow_moves_nothing(kind, scale, where):
     model = small_model()
     before = weights(model)
     hook = dict(model.named_parameters())[where].register_hook(lambda g: g * math.inf)
-    (_, norm, moved), scaler, optimizers = one_step(model, kind, scale)
+    config = TrainConfig.preset_of("quick", optimizer=kind)
+    optimizers = train_gpt2.make_optimizers(model, config, torch.float32)
+    scaler = torch.amp.GradScaler("cpu", enabled=scale is not None, init_scale=scale or 1.0)
+    _, norm, moved = optimizer_step(model, optimizers, scaler, [batch()])
     assert not moved and not math.isfinite(norm) and torch.equal(weights(model), before)
     assert scaler.get_scale() == (2.0**15 if scale else 1.0) and len(optimizers) == 1 + (kind == "muon")
     assert all(p.grad is None for p in model.parameters())
@@ -209,7 +190,7 @@ class Counted:
         return piece
 
 
-@pytest.mark.parametrize("n", [2, 17, 16 * 50 + 9])
+@pytest.mark.parametrize("n", [2, 10, 17, 16 * 50 + 9])
 def test_evaluate_scores_every_target_once(n, monkeypatch):
     """A short last window dropped, or as heavy as a whole one; dropout live; the mode not put back; the
     whole split in memory; bf16 of an autocast region; a window that two processes score, or none."""
@@ -327,12 +308,6 @@ def test_what_best_says_is_so(tmp_path):
     assert half.stat().st_size < 0.8 * full.stat().st_size
 
 
-def test_log_line_has_the_form_that_tools_read():
-    """A space or a digit more, and every script that reads the log breaks."""
-    record = dict(step=4946, loss=0.47741, lr=6.0e-5, norm=2.391, dt_ms=2028.701, tok_s=4038.2)
-    assert log_line(record) == "step 4946 | loss 0.4774 | lr 6.0e-05 | norm 2.39 | dt 2028.70 ms | tok/s 4038"
-
-
 @pytest.mark.parametrize("schedule, pace", [("linear", 0.8), ("cosine", 3.0)])
 def test_minutes_are_minutes(monkeypatch, schedule, pace, tmp_path):
     """A preset "of five minutes" that is 4,200 steps: on a slower machine it stood at 2,592, its rate high.
@@ -437,16 +412,11 @@ def test_bpe_trains(monkeypatch, gpt2_vocabulary):
     assert last["val_loss_char"] < last["val_loss"] / 2
 
 
-def test_texts_that_cannot_be_used(monkeypatch):
-    """No window fits, and numpy says so with a negative dimension; forty lines of a failed download."""
+def test_a_text_that_is_too_short():
+    """No window fits, and numpy says so with a negative dimension."""
     with pytest.raises(TrainError, match="train split has 270 tokens, not 1025: lower --block-size"):
         run(corpus=corpus_from_text("ab " * 100, "short"), block_size=1024, tokens_per_step=1024,
             batch_size=1)
-    tiktoken = pytest.importorskip("tiktoken")
-    monkeypatch.setattr(tiktoken, "get_encoding", raising(ConnectionError("no network")))
-    with pytest.raises(ValueError, match="TIKTOKEN_CACHE_DIR") as error:
-        run(corpus=None, tokenizer="bpe")
-    assert "\n" not in str(error.value)
 
 
 def test_the_same_seed_is_the_same_run():

@@ -75,17 +75,6 @@ def test_openai_form(tmp_path):
 
 
 @torch.no_grad()
-def test_half_precision_file_is_upcast(saved):
-    """A float16 file must load as float32, and be half the size."""
-    small().save_pretrained(saved / "half", dtype=torch.float16)
-    again = GPT.from_pretrained(saved / "half")
-    assert again.lm_head.weight.dtype == torch.float32
-    assert_same(again(ids(1, 9))[0], small()(ids(1, 9))[0], atol=2e-2)
-    full, half = ((folder / "model.safetensors").stat().st_size for folder in (saved, saved / "half"))
-    assert half < 0.6 * full
-
-
-@torch.no_grad()
 def test_no_bias_saves_zero_biases_and_says_so(tmp_path):
     """transformers has no GPT-2 without biases: it must find zeros, and we must know that they are none."""
     transformers = pytest.importorskip("transformers")
@@ -166,22 +155,18 @@ def with_text(text):
 DAMAGE = {
     "cut off": (lambda weights, config: weights.write_bytes(weights.read_bytes()[:-999]), "save or download"),
     "no weights": (lambda weights, config: weights.unlink(), "missing"),
-    "no config": (lambda weights, config: config.unlink(), "missing"),
     "only a pickle": (lambda weights, config: os.replace(weights, weights.with_name("pytorch_model.bin")),
                       "only pytorch_model.bin.*save_pretrained"),
     "NaN": (change_weights(**{"transformer.ln_f.weight": torch.full((32,), math.nan)}), "NaN or inf"),
-    "infinity": (change_weights(**{"transformer.ln_f.weight": torch.full((32,), math.inf)}), "NaN or inf"),
     "a bias where none should be": (with_config(bias=False), "no biases"),
     "one tensor lacks": (change_weights("transformer.h.1.mlp.c_fc.weight"), "differ"),
     "embedding lacks": (change_weights("transformer.wte.weight"), "differ"),
-    "other shape": (change_weights(**{"transformer.ln_f.weight": torch.zeros(8)}), "differ"),
     "one too many": (change_weights(**{"transformer.h.2.ln_9.bias": torch.zeros(32)}), "differ"),
     "other model": (with_config(model_type="llama"), "another model"),
     "no model type": (with_text('{"n_embd": 32}'), "another model"),
-    "other activation": (with_config(activation_function="relu"), "another model"),
     "other width": (with_config(n_inner=64), "another model"),
     **{text[:9]: (with_text(text), "config.json is missing, damaged")
-       for text in ("[" * 100_000, '{"a":' * 100_000, " " * 6_000_000, "<html>", "[1, 2]")},
+       for text in ("[" * 100_000, " " * 6_000_000, "[1, 2]")},
 }
 
 
