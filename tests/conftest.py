@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -49,6 +50,11 @@ if NO_TEXT:
     os.environ.pop("GPT2_DATA", None)  # a path to nothing would be an error; the stand-in is wanted
 
 
+def pytest_collection_modifyitems(items):
+    """The longest first: nobody waits for a notebook at the end."""
+    items.sort(key=lambda item: "runs_in_quick_mode" not in item.name)
+
+
 @pytest.fixture(autouse=True)
 def same_numbers():
     """Never red by luck: a test draws the same numbers alone, in the whole suite and in any order."""
@@ -57,6 +63,14 @@ def same_numbers():
         numpy.random.seed(0)
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """A copy to run in: a test must not replace what the reader has under build/ and runs/."""
+    left_out = (".git", ".venv", "build", "out", "runs", "__pycache__", ".*_cache", "input.txt")
+    folder = tmp_path_factory.mktemp("project") / "copy"
+    return shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left_out))
 
 
 @pytest.fixture(scope="session")

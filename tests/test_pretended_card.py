@@ -138,7 +138,7 @@ def test_a_step_of_the_climb(stage, card, shakespeare):
 
 
 def spare(monkeypatch, card, spared):
-    """Eight letters are written for real, a twentieth of the windows is read; the rest is reckoned."""
+    """Four letters are written for real, a sixtieth of the windows is read; the rest is reckoned."""
     real_generate, real_losses = GPT.generate, reading.losses_by_position
 
     def reckoned(work, rest, more=1.0):
@@ -149,12 +149,12 @@ def spare(monkeypatch, card, spared):
         return out
 
     def generate(self, idx, n, *args, **kwargs):
-        rest = max(0, n - 8)  # whose past is longer, which costs a little more
-        out = reckoned(lambda: real_generate(self, idx, min(n, 8), *args, **kwargs), rest / 8, 1.25)
+        rest = max(0, n - 4)  # whose past is longer, which costs a little more
+        out = reckoned(lambda: real_generate(self, idx, min(n, 4), *args, **kwargs), rest / 4, 1.25)
         return torch.cat([out, out.new_zeros(len(out), rest)], dim=1)
 
     def losses_by_position(model, ids, windows):
-        return reckoned(lambda: real_losses(model, ids, windows // 20), 19)
+        return reckoned(lambda: real_losses(model, ids, windows // 60), 59)
 
     monkeypatch.setattr(GPT, "generate", generate)
     monkeypatch.setattr(reading, "losses_by_position", losses_by_position)

@@ -1,10 +1,8 @@
-"""The reader's whole road: cells run twice, and a text of one's own from its file to a page in Chromium."""
+"""The reader's whole road: a text of one's own from its file to a page in Chromium."""
 
-import copy as copies
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NO_TEXT, ROOT
+from conftest import ROOT
 from pages import chromium, open_page, served
 
 import train_gpt2
@@ -21,25 +19,16 @@ from data.corpus import corpus_from_text
 from data.text import load_text
 from lab.ladder import Ladder
 from lab.notebook import NotebookError, read, write
-from lab.project import notebooks
 from lab.run import execute
 from model_gpt2 import GPT, GPTConfig
 from space.static_site import build_static
 from tests import texts
 
-LEFT_OUT = (".git", ".venv", "build", "runs", "__pycache__", ".pytest_cache", ".ruff_cache", "node_modules")
+whole = pytest.mark.skipif(not os.environ.get("WHOLE_ROAD"), reason="takes minutes: set WHOLE_ROAD=1")
 ROAD = ("gpt_dev", "gpt2_training", "gpt2_gradio")
 SHAKESPEARE = re.compile(r"ROMEO|PROSPERO|KATHARINA|Shakespeare|\b65 (symbols|letters|choices)")
 OURS = re.compile(r"^our run on Tiny Shakespeare|^our twelve layers, which read Tiny Shakespeare"
                   r"|^expect on Tiny Shakespeare|^YOUR TEXT", re.MULTILINE)
-
-
-@pytest.fixture(scope="session")
-def project(tmp_path_factory):
-    """A copy to run in: a test must not replace what the reader has under build/ and runs/."""
-    folder = tmp_path_factory.mktemp("road") / "copy"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT, "input.txt"))
-    return folder
 
 
 def run(nb, name, project, folder):
@@ -48,30 +37,6 @@ def run(nb, name, project, folder):
     write(nb, source)
     execute(source, out, quick=True, timeout=240, stream=io.StringIO(), root=project)
     return read(out)
-
-
-# ---- impatient readers
-
-
-def doubled(nb):
-    """Every code cell twice in a row, and then the whole notebook again, in the same kernel."""
-    twice = [cell for cell in nb.cells for _ in range(2 if cell.cell_type == "code" else 1)]
-    nb.cells = [copies.deepcopy(cell) for cell in twice + nb.cells]
-    for i, cell in enumerate(nb.cells):
-        cell.id = f"{cell.id[:50]}-{i}"
-    return nb
-
-
-whole = pytest.mark.skipif(not os.environ.get("WHOLE_ROAD"), reason="takes minutes: set WHOLE_ROAD=1")
-TWICE = [pytest.param(path, id=path.stem, marks=[] if path.stem == "smoothing" else whole)
-         for path in notebooks()]
-
-
-@pytest.mark.skipif(bool(NO_TEXT), reason=NO_TEXT or "the text is here")
-@pytest.mark.parametrize("path", TWICE)
-def test_cells_and_notebooks_can_be_run_twice(path, project, tmp_path):
-    """Catches a cell that uses up what it needs, a rung that doubles, a server asked after it was closed."""
-    run(doubled(read(path)), path.stem, project, tmp_path)  # an error in a cell raises
 
 
 # ---- a text of one's own
