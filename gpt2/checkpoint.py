@@ -20,7 +20,10 @@ from dataclasses import dataclass
 import torch
 
 from gpt2.errors import TrainError
+from gpt2.settings import SHAPE_FIELDS
+from model_gpt2 import GPT, GPTConfig
 
+PARTS = {"model", "optimizer", "scaler", "rng", "step", "best", "progress", "config"}
 FULL = "free some space or choose another --out-dir"
 CLOSED = "it may not be written to, choose another --out-dir"
 ADVICE = {errno.ENOSPC: FULL, errno.EDQUOT: FULL, errno.EACCES: CLOSED, errno.EPERM: CLOSED,
@@ -91,6 +94,7 @@ def load_checkpoint(folder, warn=print):
         try:
             check_sums(path)
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            check_parts(checkpoint)
         except Exception as error:  # what is damaged fails in a dozen ways
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
             warn(f"warning: {path} is damaged ({why}), it is not used.")
@@ -112,6 +116,23 @@ def check_sums(path):
     with zipfile.ZipFile(path) as z:  # torch.load does not look at them
         if (bad := z.testzip()) is not None:
             raise ValueError(f"wrong check sum of {bad}")
+
+
+def check_parts(saved):
+    """Raise ValueError where what was loaded is no checkpoint of a run, or lacks something."""
+    try:
+        Progress(**saved["progress"])
+        c = saved["config"]
+        shape = {name: c[name] for name in SHAPE_FIELDS}
+        with torch.device("meta"):  # names and shapes, no memory
+            model = GPT(GPTConfig(vocab_size=len(saved["model"]["transformer.wte.weight"]), **shape))
+        wanted, found = model.state_dict(), saved["model"]
+        complete = {n: t.shape for n, t in found.items()} == {n: t.shape for n, t in wanted.items()}
+        complete &= saved.keys() >= PARTS and c.keys() >= {"horizon", "dtype"} and bool(saved["optimizer"])
+    except Exception:  # anything can be anything
+        complete = False
+    if not complete:
+        raise ValueError("it is no checkpoint of this trainer, or lacks a part")
 
 
 def look_into(folder, whole=False):

@@ -133,6 +133,19 @@ def test_what_cannot_be_read_falls_back(tmp_path, capsys):
         run(tmp_path)
 
 
+@pytest.mark.parametrize("hurt", [
+    lambda saved: [1, 2], lambda saved: {"step": 12}, lambda saved: {**saved, "config": {}},
+    lambda saved: saved["model"].popitem() and saved, lambda saved: saved["progress"].update(odd=1) or saved,
+    lambda saved: {**saved, "optimizer": []}])
+def test_what_loads_but_is_no_checkpoint_falls_back(tmp_path, hurt, capsys):
+    """A traceback, and last.prev.pt beside it was never tried."""
+    done = []
+    run(tmp_path)
+    torch.save(hurt(load_checkpoint(tmp_path)), tmp_path / "last.pt")
+    run(tmp_path, noting(done))
+    assert done[0] == 10 and "last.pt is damaged (it is no checkpoint" in capsys.readouterr().out
+
+
 # ---- full disk
 
 
@@ -147,7 +160,7 @@ def test_full_disk_for_real(tmp_path):
             save_checkpoint(tmp_path, {"step": 2, "model": torch.zeros(100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert load_checkpoint(tmp_path)["step"] == 1 and not (tmp_path / "last.pt.tmp").exists()
+    assert torch.load(tmp_path / "last.pt")["step"] == 1 and not (tmp_path / "last.pt.tmp").exists()
 
 
 # ---- best/, moments, and when to save
