@@ -86,7 +86,7 @@ class StopSignals:
     """While this is open, Ctrl-C and SIGTERM only ask; a second Ctrl-C interrupts at once."""
 
     def __enter__(self):
-        self.asked, self.before = False, {}
+        self.asked, self.at_once, self.before = False, False, {}
         for sig in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(ValueError):  # not the main thread: leave signals alone
                 self.before[sig] = signal.signal(sig, self._ask)
@@ -94,9 +94,12 @@ class StopSignals:
 
     def _ask(self, number, frame):
         if self.asked and number == signal.SIGINT:
+            self.at_once = True
             raise KeyboardInterrupt
         self.asked = True
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, error, trace):
         for sig, handler in self.before.items():
             signal.signal(sig, handler)
+        if self.at_once and error:  # whatever was made of it on the way: torch's writer reports a full disk
+            raise KeyboardInterrupt from None

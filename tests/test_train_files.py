@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import io
 import json
 import os
 import random
@@ -16,7 +17,7 @@ import torch
 
 import train_gpt2
 from data.corpus import corpus_from_text
-from gpt2 import runlog
+from gpt2 import checkpoint, runlog
 from gpt2.checkpoint import load_checkpoint, save_checkpoint
 from model_gpt2 import GPT
 from tests.runs import CORPUS, forkserver, raising, run, same, tiny, words
@@ -266,5 +267,20 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path, capsys, monkeypatch):
         return run(tmp_path, lambda *_: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
 
     monkeypatch.setattr(train_gpt2, "train", impatient)
+    assert train_gpt2.main(["--preset", "quick"]) == 130
+    assert "Stopped at once" in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_while_it_saves_is_no_full_disk(tmp_path, capsys, monkeypatch):
+    """torch's writer makes "unexpected pos" of the interrupt: told to free some space, exit code 2."""
+    class Interrupted(io.FileIO):
+        def write(self, piece):
+            if self.tell() and not presses:
+                presses.extend(os.kill(os.getpid(), signal.SIGINT) for _ in range(2))
+            return super().write(piece)
+
+    presses = []
+    monkeypatch.setattr(checkpoint, "open", Interrupted, raising=False)
+    monkeypatch.setattr(train_gpt2, "train", lambda config: run(tmp_path))
     assert train_gpt2.main(["--preset", "quick"]) == 130
     assert "Stopped at once" in capsys.readouterr().err
