@@ -388,12 +388,13 @@ def test_wrong_folders_are_one_sentence(tmp_path, capsys):
     assert len(said) == 4 and all(line.endswith(".") for line in said)
 
 
-def test_local_preview_is_one_command(tmp_path, monkeypatch, capsys):
+def test_local_preview_is_one_command(monkeypatch, capsys):
     """A preview that does not start, or does not say where."""
     began = []
     server = types.SimpleNamespace(server_port=7, serve_forever=lambda: began.append(True))
-    monkeypatch.setattr(builder, "make_server", lambda *args: server)
-    assert builder.main([str(whole_folder(tmp_path / "m", random_model())), "--serve", "0"]) == 0
+    monkeypatch.setattr(builder, "build_static", lambda model, out, **_: out)
+    monkeypatch.setattr(builder, "make_server", lambda *_: server)
+    assert builder.main(["a/model", "--serve", "0"]) == 0
     assert began and "Open http://127.0.0.1:7 " in capsys.readouterr().out
 
 

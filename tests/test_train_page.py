@@ -40,7 +40,8 @@ PRESS = """([id, least]) => { window.at_steps = () => {
 
 @pytest.fixture(scope="module")
 def train():
-    quick = [("times.length < 3", "times.length < 1"), ("begin < 800", "begin < 1")]  # to measure the device
+    quick = [("times.length < 3", "times.length < 1"), ("begin < 800", "begin < 1"),  # to measure the device
+             ("VALIDATIONS = 6", "VALIDATIONS = 2")]
     with served(ROOT / "space" / "static", patches={"train_worker.js": quick}) as address:
         yield f"{address}/train.html"
 
