@@ -101,6 +101,7 @@ def load_checkpoint(folder, warn=print):
             damaged.append(path)
             continue
         for path in damaged:  # out of the way, or the next save would keep it as "the one before"
+            remove(path + ".damaged")
             os.replace(path, path + ".damaged")
         return checkpoint
     if damaged:
@@ -161,11 +162,17 @@ def has_run(folder):
 def remove_run(folder):
     """Delete what a run left, and nothing else."""
     for name in ("last.pt", "last.prev.pt", "last.pt.damaged", "last.prev.pt.damaged", "history.jsonl",
-                 "ngram5.npz"):
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.join(folder, name))
-    for name in ("best", "best.old", "best.tmp", "moments", "tb"):
-        shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+                 "ngram5.npz", "best", "best.old", "best.tmp", "moments", "tb"):
+        remove(os.path.join(folder, name))
+
+
+def remove(path):
+    """Delete a file, a link or a folder, if there is one."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path)
 
 
 # ---- Folders that are replaced whole

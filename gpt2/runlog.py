@@ -31,13 +31,13 @@ def time_left(seconds):
 
 
 def read_history(folder, up_to=math.inf):
-    """The records of history.jsonl up to a step; a last line that a kill cut off is left out."""
+    """The records of history.jsonl up to a step; a line that a kill cut off, or no record, is left out."""
     records, path = [], os.path.join(folder, "history.jsonl")
-    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as f:
+    with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as f:
         for line in f:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 records.append(json.loads(line))
-    return [r for r in records if r["step"] <= up_to]
+    return [r for r in records if isinstance(r, dict) and type(r.get("step")) is int and r["step"] <= up_to]
 
 
 class RunLog:

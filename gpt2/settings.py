@@ -44,9 +44,11 @@ class TrainConfig:
     tie_weights: bool = setting(True, "one table reads tokens in and scores them out, as in GPT-2")
     batch_size: int | str = setting(16, "most sequences at once on a device, or auto; changes only memory")
     tokens_per_step: int = setting(2048, "tokens in a step, over all micro-batches and processes", 1)
-    max_steps: int = setting(4200, "optimizer steps of the whole run; given alone, no clock ends it", 1)
+    max_steps: int = setting(4200, "optimizer steps of the whole run; given alone, no clock ends it", 1,
+                             NO_END + 1)
     minutes: float = setting(0.0, "most minutes of the run, its last validation included: the rate falls to "
-                             "its end with the clock; 0: only steps; given alone, only the clock", 0)
+                             "its end with the clock; 0: only steps; given alone, only the clock", 0,
+                             1_000_000)
     optimizer: str = setting("muon", "muon: Muon on the blocks' matrices, AdamW elsewhere; adamw: AdamW",
                              choices=("adamw", "muon"))
     lr: float = setting(4e-3, "highest learning rate of AdamW", 0)
@@ -78,7 +80,7 @@ class TrainConfig:
     teacher_weight: float = setting(0.5, "weight of the teachers' probabilities; the text has the rest", 0)
     order: str = setting("shuffled", "shuffled: each window once an epoch, in a fresh order; random: drawn "
                          "anew each time", choices=("shuffled", "random"))
-    seed: int = setting(1337, "decides first weights, batches and samples", 0)
+    seed: int = setting(1337, "decides first weights, batches and samples", 0, 2**63)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1 or mps")
     precision: str = setting("auto", "auto (by the device's capability), fp32, bf16 or fp16",
                              choices=("auto", "fp32", "bf16", "fp16"))
@@ -213,7 +215,7 @@ def check_value(name, value, help, least, below, choices):
         refuse(value not in choices, f"{name} is {value!r}: choose one of {', '.join(choices)}.")
     if least is not None:  # NaN does not fit either
         fits = least <= value < (math.inf if below is None else below)
-        under = "" if below is None else f" and below {below}"
+        under = f" and below {below}" if below is not None else " and finite" if value == math.inf else ""
         refuse(not fits, f"{name} is {value}: it must be at least {least}{under}.")
 
 

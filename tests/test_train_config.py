@@ -18,6 +18,8 @@ from tests.runs import ROOT
     ("--max-steps five", "max-steps"), ("--max-steps 0", "at least 1"), ("--beta2 1", "below 1"),
     ("--n-head 7", "multiple of 7"), ("--tokens-per-step 1000", "try 1024"), ("--batch-size 0", "at least 1"),
     ("--preset quick --batch-size 17", "16 sequences"), ("--lr 0", "--lr is 0"), ("--lr nan", "at least 0"),
+    ("--lr inf", "at least 0 and finite"), ("--minutes inf", "at least 0 and below 1000000"),
+    ("--seed 99999999999999999999999", "at least 0 and below"), ("--max-steps 9999999999", "and below"),
     ("--lr 1e-4 --min-lr 1e-3", "above --lr"), ("--schedule step", "cosine"), ("--device tpu", "cuda:N"),
     ("--out-dir train_gpt2.py", "is a file"), ("train", "Unknown argument 'train'"),
     ("--windows 100:1", "part of --tokens-per-step"), ("--windows 64", "shares that make 1"),

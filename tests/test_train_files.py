@@ -129,9 +129,12 @@ def test_what_cannot_be_read_falls_back(tmp_path, capsys):
     assert run(tmp_path).progress.step == 12
     assert "damaged" in capsys.readouterr().out
     for name in ("last.pt", "last.prev.pt"):
-        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).unlink()
+        (tmp_path / name / "data").mkdir(parents=True)  # a program unpacked them: they are zip files
     with pytest.raises(TrainError, match="--resume overwrite"):
         run(tmp_path)
+    assert run(tmp_path, resume="overwrite", max_steps=2).progress.step == 2  # the advice works
+    assert not list(tmp_path.glob("*.damaged"))
 
 
 @pytest.mark.parametrize("hurt", [
@@ -145,6 +148,18 @@ def test_what_loads_but_is_no_checkpoint_falls_back(tmp_path, hurt, capsys):
     torch.save(hurt(load_checkpoint(tmp_path)), tmp_path / "last.pt")
     run(tmp_path, noting(done))
     assert done[0] == 10 and "last.pt is damaged (it is no checkpoint" in capsys.readouterr().out
+
+
+def test_a_damaged_history_is_read_past(tmp_path):
+    """A byte that a disk turned around, a line by another program: a traceback where the run is whole."""
+    run(tmp_path, max_steps=6)
+    path = tmp_path / "history.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    junk = b'\xff\xfe\n{"step": "x"}\n[1]\n7\n{}\n' + b"[" * 100_000 + b"\n"
+    path.write_bytes(b"".join(lines[:2]) + junk + b"".join(lines[2:]))
+    result = run(tmp_path)
+    assert [r["step"] for r in result.history if "loss" in r] == list(range(1, 13))
+    assert len(path.read_bytes().splitlines()) == 14  # with the validations of steps 6 and 12
 
 
 # ---- full disk
