@@ -46,7 +46,9 @@ def test_readme_has_every_generated_block():
 
 @pytest.mark.parametrize("address", ["", "https://github.com/somebody/else"])
 def test_the_web_is_linked_where_there_is_an_address(address, monkeypatch):
-    """Catches dead badges and links of an address that nobody owns, and ones that stay away for ever."""
+    """Catches dead badges and links of an address that nobody owns, ones that stay away for ever, and a
+    set-up cell without the address.
+    """
     known = {"repository": address, "space": "https://a.example" if address else ""}
     for module in (readme, notebook):
         monkeypatch.setattr(module, "address", lambda what="repository": known[what])
@@ -56,6 +58,9 @@ def test_the_web_is_linked_where_there_is_an_address(address, monkeypatch):
     for link, n in links.items():
         assert text.count(link) == (n if address else 0), link
     assert ("Nobody has published a page yet" in text) == (not address)
+    nb = notebook.fill_standard_parts(notebook.read(ROOT / "gpt_dev.ipynb"), "gpt_dev.ipynb")
+    top, setup_cell = (cell.source for cell in nb.cells[:2])
+    assert ("Open in Kaggle" in top) == bool(address) and f'or "{address}"' in setup_cell
 
 
 @pytest.mark.parametrize("origin, address", [
@@ -73,7 +78,7 @@ def test_a_fork_takes_its_own_address(origin, address, tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "remote", lambda: project.remote(tmp_path))
     monkeypatch.setattr(readme, "address", lambda: files.address(root=tmp_path))
     readme.adopt_remote()
-    assert files.address(root=tmp_path) == address or files.address()
+    assert files.address(root=tmp_path) == (address or files.address())
 
 
 def test_workflows_are_pinned_and_keep_no_credentials():
@@ -143,60 +148,39 @@ def test_nothing_of_others_and_no_secret_is_tracked():
 # --- what make makes first ---
 
 
-@pytest.fixture
-def sandbox(tmp_path, monkeypatch):
-    """bootstrap pointed at an empty folder, with its installs written down instead of done."""
-    done = []
-    monkeypatch.setattr(bootstrap, "VENV", tmp_path / ".venv")
-    for name, path in (("PYTHON", "bin/python"), ("STAMP", "installed"), ("LOG", "install.log")):
-        monkeypatch.setattr(bootstrap, name, tmp_path / ".venv" / path)
-
-    def fake_venv():
-        bootstrap.PYTHON.parent.mkdir(parents=True)
-        bootstrap.PYTHON.write_text("")
-        done.append("venv")
-
-    monkeypatch.setattr(bootstrap, "usable", lambda: bootstrap.PYTHON.exists())
-    monkeypatch.setattr(bootstrap, "make_venv", fake_venv)
-    monkeypatch.setattr(bootstrap, "has_nvidia", lambda: True)  # no second index is tried
-    monkeypatch.setattr(bootstrap, "install", lambda what, packages, *options: done.append(packages[0]))
-    return done
-
-
-def test_packages_are_installed_when_they_must_be_and_not_again(sandbox, monkeypatch):
-    """Catches a stamp that never matches, one that always does, and torch installed after the others."""
-    bootstrap.make_environment()
-    assert sandbox == ["venv", bootstrap.pins()[0], bootstrap.pins()[0]] and sandbox[1].startswith("torch==")
-    bootstrap.make_environment()
-    assert len(sandbox) == 3, "a second `make` goes to no index"
-    monkeypatch.setattr(bootstrap, "pins", lambda: ["torch==0.0.1"])
-    bootstrap.make_environment()
-    assert sandbox[3:] == ["torch==0.0.1"] * 2, "a changed pin is installed, into the same environment"
-
-
-def test_broken_install_leaves_no_stamp(sandbox, monkeypatch):
-    """Catches a stamp written too early."""
-    monkeypatch.setattr(bootstrap, "install", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        bootstrap.make_environment()
-    assert not bootstrap.STAMP.exists()
-
-
 @pytest.mark.parametrize("nvidia", [False, True])
-def test_cpu_wheels_are_tried_once_and_then_the_ordinary_index(nvidia, monkeypatch):
-    """Catches a machine that is left without torch because PyTorch's own index was half reachable."""
-    tried = []
+def test_packages_are_installed_when_they_must_be_and_not_again(nvidia, tmp_path, monkeypatch):
+    """Catches a stamp that never matches, that always does, or is written too early; torch after the others,
+    or not at all because PyTorch's own index was half reachable.
+    """
+    done, broken = [], [True]
 
     def install(what, packages, *options):
-        tried.append(options)
-        if options:
+        done.append((packages[0], bootstrap.CPU_WHEELS in options))
+        if options or broken:
             raise bootstrap.SetupError("no")
 
+    for name, path in (("VENV", ""), ("PYTHON", "python"), ("STAMP", "installed"), ("LOG", "install.log")):
+        monkeypatch.setattr(bootstrap, name, tmp_path / path)
+    (tmp_path / "python").touch()
+    for name, answer in (("usable", True), ("has_nvidia", nvidia)):
+        monkeypatch.setattr(bootstrap, name, lambda answer=answer: answer)
     monkeypatch.setattr(bootstrap, "install", install)
-    monkeypatch.setattr(bootstrap, "has_nvidia", lambda: nvidia)
     monkeypatch.setattr(bootstrap.platform, "system", lambda: "Linux")
-    bootstrap.install_torch("torch==1")
-    assert [bootstrap.CPU_WHEELS in options for options in tried] == ([False] if nvidia else [True, False])
+    torch = bootstrap.pins()[0]
+    with pytest.raises(bootstrap.SetupError):
+        bootstrap.make_environment()
+    broken.clear()
+    done.clear()
+    bootstrap.make_environment()
+    first_tries = [] if nvidia else [(torch, True)]
+    assert done == [*first_tries, (torch, False), (torch, False)] and torch.startswith("torch==")
+    done.clear()
+    bootstrap.make_environment()
+    assert done == [], "a second `make` goes to no index"
+    monkeypatch.setattr(bootstrap, "pins", lambda: ["torch==0.0.1"])
+    bootstrap.make_environment()
+    assert done[-1] == ("torch==0.0.1", False), "a changed pin is installed"
 
 
 @pytest.mark.parametrize("text, says", [

@@ -165,16 +165,6 @@ def demo(*sources):
     return fill_standard_parts(new_notebook(cells=cells), "demo.ipynb")
 
 
-@pytest.mark.parametrize("place", ["", "https://github.com/a/b"])
-def test_the_standard_parts_follow_the_address(place, monkeypatch):
-    """Catches badges of an address that nobody has set, and a set-up cell without it."""
-    monkeypatch.setattr(notebook, "address", lambda: place)
-    nb = demo()
-    assert nb.cells[1].source == setup_cell("demo") and f'or "{place}"' in nb.cells[1].source
-    colab = "https://colab.research.google.com/github/a/b/blob/main/demo.ipynb"
-    assert [words in nb.cells[0].source for words in (colab, "Open in Kaggle")] == [bool(place)] * 2
-
-
 def test_a_run_says_where_its_outputs_come_from(tmp_path, monkeypatch):
     """Catches outputs without their facts, an awkward name that loses them, a token in a headless run."""
     folder = tmp_path / "Bob's \"plays\" {x}"

@@ -25,7 +25,6 @@ from train_gpt2 import TrainConfig, make_optimizers, model_config
 
 CARD = torch.device("meta")  # the one device beside the CPU that every build of torch can name
 FP32 = 0.5 * 8.1e12  # FLOP/s: half of a T4's peak in fp32, which is what reading a model uses
-FP16 = climb.SHARE * climb.T4
 CALL = 20e-6  # seconds that a slow processor needs to start one operation on the card
 MOST = 120  # seconds for a cell after the run
 AFTER = ("five", "long", "twelve-plan", "twelve-run", "maps", "position", "name", "twice", "pack", "keep")

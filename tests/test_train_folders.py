@@ -280,21 +280,6 @@ def test_where_the_system_cannot_lock(tmp_path, monkeypatch):
     Owner().take(tmp_path)
 
 
-def test_a_folder_given_back_while_it_is_taken(tmp_path, monkeypatch):
-    """The lock of a file that its last owner removed meanwhile: two more could hold the folder."""
-    real, mine = owner.lock, Owner()
-
-    def removed_first(file):
-        monkeypatch.setattr(owner, "lock", real)
-        os.remove(tmp_path / "owner.json")
-        return real(file)
-
-    monkeypatch.setattr(owner, "lock", removed_first)
-    mine.take(tmp_path)
-    with pytest.raises(TrainError, match="in use"):
-        Owner().take(tmp_path)
-
-
 def test_a_long_run_shows_that_it_lives(tmp_path):
     """A card of ten minutes ago, and another machine takes the folder of a run that goes on."""
     mine = Owner()
