@@ -30,7 +30,7 @@ window.Worker = class extends window.Worker {
 };
 """
 KEPT = "import('./train_store.js').then(store => store.kept('run')).then(run => run !== null)"
-# presses a button as soon as some steps are done, however fast the machine is
+# presses a button as soon as so many steps are done
 PRESS = """([id, least]) => { window.at_steps = () => {
   if (losses().length < least) return;
   window.at_steps = null;
@@ -41,7 +41,7 @@ PRESS = """([id, least]) => { window.at_steps = () => {
 @pytest.fixture(scope="module")
 def train():
     quick = [("times.length < 3", "times.length < 1"), ("begin < 800", "begin < 1"),  # to measure the device
-             ("VALIDATIONS = 6", "VALIDATIONS = 2")]
+             ("VALIDATIONS = 6", "VALIDATIONS = 2"), ("told > 250", "told >= 0")]  # it tells of each step
     with served(ROOT / "space" / "static", patches={"train_worker.js": quick}) as address:
         yield f"{address}/train.html"
 
@@ -178,12 +178,12 @@ def close_and_come_back(page):
 
 def test_a_run_that_was_left_goes_on_and_workers_share_a_batch(browser, train):
     """Catches moments, batches or a schedule that are lost with the tab, and workers who see other text."""
-    whole, two = losses_of(browser, train + "?steps=40&workers=2")
+    whole, two = losses_of(browser, train + "?steps=24&workers=2")
     members = two.evaluate("heard.find(m => m.type === 'begun').members")
-    alone, _ = losses_of(browser, train + "?steps=40&workers=1", button="stop")
-    resumed, _ = losses_of(browser, train + "?steps=40&workers=2", close_and_come_back, button="pause")
+    alone, _ = losses_of(browser, train + "?steps=24&workers=1", button="stop")
+    resumed, _ = losses_of(browser, train + "?steps=24&workers=2", close_and_come_back, button="pause")
     assert members == 2, "the page is not isolated: no workers"
-    assert list(whole) == list(range(1, 41)) and list(resumed)[-1] == 40 and len(resumed) < 40
+    assert list(whole) == list(range(1, 25)) and list(resumed)[-1] == 24 and len(resumed) < 24
     assert alone == pytest.approx({step: whole[step] for step in alone}, abs=2e-3)
     assert alone[3] == pytest.approx(whole[3], abs=1e-5)
     for step, loss in resumed.items():
@@ -201,5 +201,5 @@ def test_a_full_storage_is_one_sentence_and_training_goes_on(browser, train):
     page.click("#go")
     page.locator("#problem", has_text="no room to keep the run: it goes on").wait_for()
     status(page, "Done", 240)
-    over = page.evaluate("heard.filter(m => m.type === 'steps').map(m => m.over)")
-    assert over == sorted(over) and over[-1] >= 1 and not page.told + page.thrown  # its clock ends it
+    assert page.evaluate("heard.findLast(m => m.type === 'steps').over") >= 1  # its clock ended it
+    assert not page.told + page.thrown
