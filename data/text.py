@@ -109,7 +109,8 @@ def _name(where, text):
 def _corpus(text, name, how_read, tokenizer):
     """The Corpus in an alphabet of its own, or in pieces where that would be too large."""
     if not text.strip():
-        raise DataError(f"{name} is empty: name a file with text in it")
+        what = "holds only spaces and line breaks" if text else "is empty"
+        raise DataError(f"{name} {what}: name a file with text in it")
     if len(set(text)) < 2:
         raise DataError(f"{name} has one symbol only ({text[0]!r}): there is nothing to predict in it")
     text, folded = (text, []) if tokenizer else fold(text)
@@ -128,7 +129,8 @@ def _corpus(text, name, how_read, tokenizer):
     new = sorted(set(val) - set(train))
     if new and tokenizer is None:
         shown = " ".join(map(ascii, new[:12]))
-        notes.append(f"{len(new)} symbols stand in the last tenth only, so no model can learn them: {shown}")
+        what, them = ("1 symbol stands", "it") if len(new) == 1 else (f"{len(new)} symbols stand", "them")
+        notes.append(f"{what} in the last tenth only, so no model can learn {them}: {shown}")
     return corpus_from_text(text, name, tokenizer, notes=tuple(notes))
 
 

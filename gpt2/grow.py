@@ -13,6 +13,7 @@ exactly: only depth and context are added.
 """
 
 import copy
+import os
 
 import torch
 
@@ -21,11 +22,25 @@ from model_gpt2 import GPT
 
 
 def load_models(folders, flag):
-    """The models of several folders, commas between them."""
+    """The models of several folders (or of the Hub), commas between them."""
+    names = [name for name in folders.split(",") if name]
+    for name in names:
+        check_folder(name, flag)
     try:
-        return [GPT.from_pretrained(folder) for folder in folders.split(",") if folder]
+        return [GPT.from_pretrained(name) for name in names]
     except ValueError as error:
         raise TrainError(f"{flag}: {error}") from error
+
+
+def check_folder(name, flag):
+    """Refuse at once a run's folder in place of its best/, and a folder that is not there."""
+    best, parent = os.path.join(name, "best"), os.path.dirname(name)
+    if os.path.isdir(best) and not os.path.exists(os.path.join(name, "config.json")):
+        raise TrainError(f"{flag}: {name} is the folder of a run, not of a model (did you mean {best}?).")
+    on_hub = name.count("/") == 1 and not name.startswith((".", "~", "out/")) and not os.path.isdir(parent)
+    if not os.path.isdir(name) and not on_hub:
+        raise TrainError(f"{flag}: there is no folder {name}: check the path (a model of the Hub is named "
+                         "OWNER/NAME).")
 
 
 def grown(folders, config, ids):

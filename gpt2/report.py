@@ -32,15 +32,17 @@ def say_hello(run, reason):
             f"an epoch: {steps_per_epoch(run)} steps")
     for line in disk_text(c, g) if c.out_dir else ():
         log.say(line, screen=True if "NOT ENOUGH" in line else None)
-    if p.step:
+    if 0 < p.step < c.max_steps:
         log.say(f"going on after step {p.step}{end_text(c)}")
     if c.minutes:
         end = datetime.now() + timedelta(seconds=60 * c.minutes - p.clock)
         log.say(f"the clock ends it after {c.minutes:g} minutes, at {end:%H:%M:%S} at the latest")
 
 
-def end_text(config):
-    return f" of {config.max_steps}" if not config.minutes else f" ({config.minutes:g} minutes in all)"
+def end_text(config, step=0):
+    if config.minutes:
+        return f" ({config.minutes:g} minutes in all)"
+    return f" of {config.max_steps}" if step <= config.max_steps else ""
 
 
 def steps_per_epoch(run):
@@ -115,7 +117,8 @@ def farewell(run, stopped):
     used, what = peak_memory(run.device)
     skipped = f", {p.skipped} steps skipped" if p.skipped else ""
     measured = f", {used / 1e6:,.0f} MB {what}" if used else ""
-    lines = [f"stopped at step {p.step}{end_text(c)} ({stopped}) after {p.seconds:.1f} s in steps{skipped}",
+    lines = [f"stopped at step {p.step}{end_text(c, p.step)} ({stopped}) after {p.seconds:.1f} s in steps"
+             f"{skipped}",
              f"memory: {planned(run) / 1e6:,.0f} MB planned{measured}"]
     if p.best_step:
         best = os.path.join(c.out_dir, "best")

@@ -92,6 +92,17 @@ def test_grow_from_a_folder(tmp_path):
         run(n_embd=24, grow_from=folders[0] + "/best")
 
 
+def test_a_folder_that_holds_no_model_is_said_at_once(tmp_path, monkeypatch):
+    """A typo that was looked for on the Hub, five times; the folder of a run, whose model lies in best/."""
+    monkeypatch.setattr(GPT, "from_pretrained", lambda name: pytest.fail(f"looked for {name}"))
+    (tmp_path / "best").mkdir()
+    with pytest.raises(TrainError, match=f"--teacher: {tmp_path} is the folder of a run.*best?"):
+        run(teacher=str(tmp_path))
+    for name in ("nowhere", "./a", "out/a", "a/b/c", f"{tmp_path}/a"):
+        with pytest.raises(TrainError, match=f"--grow-from: there is no folder {name}"):
+            run(grow_from=name)
+
+
 def test_frozen_matrices_stay(tmp_path):
     """Matrices that move, vectors that do not, or a run from scratch that would train next to nothing."""
     run(tmp_path)

@@ -165,6 +165,10 @@ def test_a_finished_run_is_kept_shown_and_extended(tmp_path, capsys):
     assert "stands at step 12 (max_steps); it is kept" in capsys.readouterr().out
     assert len(again.train_losses) == 12 and content_of(tmp_path / "best") == best
     assert run(tmp_path, max_steps=15).progress.step == 15
+    capsys.readouterr()
+    run(tmp_path, max_steps=10, log_every=1)
+    said = capsys.readouterr().out
+    assert "stopped at step 15 (max_steps)" in said and "of 10" not in said and "going on" not in said
 
 
 def cut_off(path):
