@@ -137,8 +137,9 @@ def test_a_step_of_the_climb(stage, card, shakespeare):
 
 
 def spare(monkeypatch, card, spared):
-    """Four letters are written for real, a sixtieth of the windows is read; the rest is reckoned."""
+    """Four letters are written for real, a part of the windows and strings is read; the rest is reckoned."""
     real_generate, real_losses = GPT.generate, reading.losses_by_position
+    real_shares, real_twice = reading.head_shares, reading.twice_losses
 
     def reckoned(work, rest, more=1.0):
         flop, calls = card()
@@ -157,6 +158,8 @@ def spare(monkeypatch, card, spared):
 
     monkeypatch.setattr(GPT, "generate", generate)
     monkeypatch.setattr(reading, "losses_by_position", losses_by_position)
+    monkeypatch.setattr(reading, "head_shares", lambda *a: reckoned(lambda: real_shares(*a, windows=2), 7))
+    monkeypatch.setattr(reading, "twice_losses", lambda *a: reckoned(lambda: real_twice(*a, strings=1), 7))
 
 
 @pytest.fixture
