@@ -7,20 +7,13 @@ import pytest
 import torch
 
 from data.batches import batch_starts, eval_windows, get_batch, shuffled_batch
-from data.corpus import corpus_from_text, split
+from data.corpus import corpus_from_text
 from data.files import DataError
 from data.tokenizer import CharTokenizer
 from tests import texts
 
 TEXT = ("Any text will do for this, as long as it is long enough.\n" * 40)[:1999]
 IDS = torch.arange(1000)
-
-
-def test_split_is_nine_tenths():
-    """Catches round() for int(), and a gap or overlap between the parts."""
-    for n in (0, 1, 19, 1_115_394):
-        a, b = split(range(n))
-        assert a == range(int(0.9 * n)) and b == range(int(0.9 * n), n)
 
 
 def test_a_text_that_cannot_be_used_is_one_sentence():

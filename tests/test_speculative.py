@@ -58,6 +58,8 @@ def test_same_seed_same_text_and_refusals():
         speculate(large, small, torch.zeros(2, 3, dtype=torch.long), 5)
     with pytest.raises(ValueError, match="same 5 ids"):
         speculate(large, tiny(2, vocab=6), idx, 5)
+    with pytest.raises(ValueError, match="may begin with a newline"):
+        speculate(large, small, torch.zeros(1, 0, dtype=torch.long), 5)
 
 
 def test_two_texts_at_once_leave_a_model_in_training_as_it_was():
@@ -67,8 +69,3 @@ def test_two_texts_at_once_leave_a_model_in_training_as_it_was():
     next(first), next(second)
     assert large.training
     assert list(first) == list(second) and large.training and not small.training
-
-
-def test_an_empty_prompt_is_refused_as_in_a_plain_stream():
-    with pytest.raises(ValueError, match="may begin with a newline"):
-        speculate(tiny(1), tiny(2), torch.zeros(1, 0, dtype=torch.long), 5)

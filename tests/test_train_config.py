@@ -23,6 +23,7 @@ from tests.runs import ROOT
     ("--lr 1e-4 --min-lr 1e-3", "above --lr"), ("--schedule step", "cosine"), ("--device tpu", "cuda:N"),
     ("--out-dir train_gpt2.py", "is a file"), ("train", "Unknown argument 'train'"),
     ("--windows 100:1", "part of --tokens-per-step"), ("--windows 64", "shares that make 1"),
+    ("--windows 64:0.5", "shares that make 1"), ("--windows 256:1", "none longer than"),
     ("--text a.txt --data b", "two texts"), ("--copy-to ./out/cpu", "--out-dir itself"),
     ("--keep-steps 0,ten", "whole numbers with commas")])
 def test_one_sentence_for_what_cannot_be(command, says, monkeypatch):

@@ -5,22 +5,16 @@ import os
 import re
 import subprocess
 import sys
-import time
-import types
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import ROOT
 from pages import chromium, open_page, served
 
 import train_gpt2
-from data.corpus import corpus_from_text
 from data.text import load_text
-from lab.ladder import Ladder
 from lab.notebook import NotebookError, read, write
 from lab.run import execute
-from model_gpt2 import GPT, GPTConfig
 from space.static_site import build_static
 from tests import texts
 
@@ -139,25 +133,6 @@ def test_the_command_takes_a_text_from_file_to_page(tmp_path):
     settings = "--preset quick --max-steps 20 --no-bar --log-every 0 --sample-chars 0".split()
     assert train_gpt2.main(["--text", str(file), "--out-dir", str(out), *settings]) == 0
     check_page(file, out / "best", tmp_path)
-
-
-# ---- a slow machine
-
-
-@pytest.mark.parametrize(("name", "kept"), [("tinyshakespeare", True), ("my novel", False)])
-def test_a_slow_processor_meets_the_kept_model_on_shakespeare_alone(name, kept, capsys):
-    """Catches an hour of waiting, a swap without a word, and 65 letters for a reader of another text."""
-    tiny = GPTConfig(block_size=8, vocab_size=3, n_layer=1, n_head=1, n_embd=8)
-    model = type("Kept", (GPT,), {"from_pretrained": classmethod(lambda cls, folder: cls(tiny))})
-    nothing = types.SimpleNamespace(show=lambda figure: None, curve=lambda *a, **more: None)
-    space = {"torch": torch, "time": time, "expected": 30, "corpus": corpus_from_text("ab\n" * 40, name),
-             "summit": tiny, "device": "cpu", "SUMMIT_STEPS": 1, "train_longer": lambda *a: [1.0],
-             "GPT": model, "exact_loss": lambda *a: 1.0, "ladder": Ladder([2.0]), "plots": nothing,
-             "counted": {"5 letters": types.SimpleNamespace(loss_in_windows=lambda *a: 1.2)},
-             "claim": lambda *a, **bounds: None}
-    [cell] = [cell for cell in read(ROOT / "gpt_dev.ipynb").cells if cell.id == "summit-train"]
-    exec(cell.source, space)
-    assert ("another model stands here" in capsys.readouterr().out) == kept == (not space["losses"])
 
 
 # ---- from one machine to another
