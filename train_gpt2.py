@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from data.batches import get_batch, shuffled_batch
 from data.files import DataError, say
 from data.tokenizer import TokenizerError
-from gpt2.best import complete, is_whole, write_best
+from gpt2.best import complete, fetch_best, is_whole, write_best
 from gpt2.checkpoint import Progress, save_best, save_checkpoint
 from gpt2.corpus import check_data, load_data
 from gpt2.device import DTYPES, NAMES, choose_precision, get_rng, pick_device, pick_precision, set_rng
@@ -386,13 +386,16 @@ def validate(run):
 
 
 def mend_best(run):
-    """Where best/ is gone or damaged, the model as it stands takes its place, measured anew."""
-    p, best = run.progress, os.path.join(run.config.out_dir, "best")
+    """Where best/ is gone or damaged: the copy's, or the model as it stands, measured anew."""
+    c, p, best = run.config, run.progress, os.path.join(run.config.out_dir, "best")
     if from_first(run.rank > 0 or is_whole(best), run.world):
         return
+    gone = f"warning: {best} is gone or damaged: "
+    fetched = run.rank == 0 and c.copy_to and fetch_best(os.path.join(c.copy_to, "best"), best, p.best_step)
+    if from_first(fetched, run.world):
+        return run.log.say(f"{gone}that of {c.copy_to} takes its place.", True)
     lost = "" if p.best_step == p.step else f"; the best one, of step {p.best_step}, is lost"
-    run.log.say(f"warning: {best} is gone or damaged: it is written anew from the model of step {p.step}"
-                f" in last.pt{lost}.", True)
+    run.log.say(f"{gone}it is written anew from the model of step {p.step} in last.pt{lost}.", True)
     p.best_loss, p.best_step, p.stale = math.inf, 0, 0
     validate(run)
     run.saved_step = 0

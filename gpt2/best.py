@@ -3,11 +3,13 @@
 import contextlib
 import functools
 import json
+import shutil
 from pathlib import Path
 
 from data.files import write_atomic
 from data.ngram import NGram
 from data.tokenizer import TokenizerError, load_tokenizer
+from gpt2.checkpoint import replace_folder
 from gpt2.errors import TrainError
 from gpt2.plan import over_windows
 from gpt2.weights import read_json
@@ -42,6 +44,14 @@ def is_whole(folder):
     with contextlib.suppress(ValueError):
         return bool(read_json(Path(folder) / "metrics.json") and GPT.from_pretrained(folder))
     return False
+
+
+def fetch_best(source, folder, step):
+    """Whether `source` (a copy) has the whole best/ of that step, which then replaces `folder`."""
+    if not is_whole(source) or read_json(Path(source) / "metrics.json").get("step") != step:
+        return False
+    replace_folder(str(folder), lambda new: shutil.copytree(source, new, dirs_exist_ok=True))
+    return True
 
 
 # ---- How often the likeliest next symbol is the one that comes: a number that needs no logarithm

@@ -122,7 +122,9 @@ def farewell(run, stopped):
              f"memory: {planned(run) / 1e6:,.0f} MB planned{measured}"]
     if p.best_step:
         best = os.path.join(c.out_dir, "best")
-        kept = f", kept in {best}" if c.out_dir and os.path.isdir(best) else ""
+        kept = (f", kept in {best}" if os.path.isdir(best) else
+                f"; {best} is gone, the same command with --resume auto writes it anew")
+        kept = kept if c.out_dir else ""
         lines.append(f"best validation {p.best_loss:.4f} nats a token at step {p.best_step}{kept}")
     if stopped == "signal" and c.out_dir:
         lines.append(f"saved; go on with: {as_command(c, resume='auto')}")

@@ -195,6 +195,29 @@ def test_a_best_that_is_gone_comes_back(tmp_path, monkeypatch, capsys, step, hur
     assert f"at step {step}, kept in" in said and load_checkpoint(tmp_path)["best"]["step"] == step
 
 
+def test_a_best_that_is_gone_comes_back_from_the_copy(tmp_path, monkeypatch, capsys):
+    """The best model there was lay in the copy, and the last one was about to be written over it."""
+    loss, drive = iter([1.5, 1.7, 1.6]), tmp_path / "drive"
+    monkeypatch.setattr(train_gpt2, "evaluate", lambda *_: next(loss))
+    run(tmp_path / "here", copy_to=str(drive))
+    before = (drive / "best" / "model.safetensors").read_bytes()
+    cut_off(tmp_path / "here" / "best" / "model.safetensors")
+    run(tmp_path / "here", copy_to=str(drive), log_every=1)
+    for folder in (tmp_path / "here", drive):
+        assert (folder / "best" / "model.safetensors").read_bytes() == before
+    said = capsys.readouterr().out
+    assert f"here/best is gone or damaged: that of {drive} takes its place" in said
+    assert f"1.5000 nats a token at step 6, kept in {tmp_path}" in said
+
+
+def test_a_best_that_goes_while_it_trains_is_not_kept(tmp_path, capsys):
+    """A best/ that somebody had deleted meanwhile was said to be kept."""
+    best = tmp_path / "best"
+    run(tmp_path, lambda record, _: record["step"] == 12 and "loss" not in record and shutil.rmtree(best),
+        log_every=1)
+    assert f"; {tmp_path}/best is gone, the same command with --resume auto writes it anew" in capsys.readouterr().out
+
+
 def test_what_comes_from_the_text_is_made_again(tmp_path):
     """Letter counts or a tokenizer that were cut off: a traceback, or an app that cannot be started."""
     run(tmp_path)
