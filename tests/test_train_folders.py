@@ -215,7 +215,8 @@ def test_a_best_that_goes_while_it_trains_is_not_kept(tmp_path, capsys):
     best = tmp_path / "best"
     run(tmp_path, lambda record, _: record["step"] == 12 and "loss" not in record and shutil.rmtree(best),
         log_every=1)
-    assert f"; {tmp_path}/best is gone, the same command with --resume auto writes it anew" in capsys.readouterr().out
+    says = f"; {best} is gone, the same command with --resume auto writes it anew"
+    assert says in capsys.readouterr().out
 
 
 def test_what_comes_from_the_text_is_made_again(tmp_path):
