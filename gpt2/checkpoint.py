@@ -129,7 +129,9 @@ def check_parts(saved):
             model = GPT(GPTConfig(vocab_size=len(saved["model"]["transformer.wte.weight"]), **shape))
         wanted, found = model.state_dict(), saved["model"]
         complete = {n: t.shape for n, t in found.items()} == {n: t.shape for n, t in wanted.items()}
-        complete &= saved.keys() >= PARTS and c.keys() >= {"horizon", "dtype"} and bool(saved["optimizer"])
+        complete &= saved.keys() >= PARTS and c.keys() >= {"horizon", "dtype"}
+        parts = [(saved["optimizer"], {"state", "param_groups"}), (saved["rng"], {"cpu"})]
+        complete &= all(bool(held) and all(one.keys() >= names for one in held) for held, names in parts)
     except Exception:  # anything can be anything
         complete = False
     if not complete:

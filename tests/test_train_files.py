@@ -140,7 +140,7 @@ def test_what_cannot_be_read_falls_back(tmp_path, capsys):
 @pytest.mark.parametrize("hurt", [
     lambda saved: [1, 2], lambda saved: {"step": 12}, lambda saved: {**saved, "config": {}},
     lambda saved: saved["model"].popitem() and saved, lambda saved: saved["progress"].update(odd=1) or saved,
-    lambda saved: {**saved, "optimizer": []}])
+    lambda saved: {**saved, "optimizer": [{}]}])
 def test_what_loads_but_is_no_checkpoint_falls_back(tmp_path, hurt, capsys):
     """A traceback, and last.prev.pt beside it was never tried."""
     done = []
