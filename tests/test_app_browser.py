@@ -112,11 +112,11 @@ def test_text_streams_and_the_line_below_tells_speed_and_seed(page, address, mon
 
 
 def test_stop_works_and_leaves_a_text_that_can_be_looked_into(page):
-    """Catches a Stop that only hides the stream, and a stopped text that Look inside does not know."""
+    """A Stop that only hides the stream, a stopped text that Look inside does not know, a need of a mouse."""
     begin(page, "A", tokens=1000)
-    page.click("#go")
+    page.press("#go", "Enter")
     page.wait_for_function("document.querySelector('#paper .new')?.textContent.length > 20")
-    page.click("#stop")
+    page.press("#stop", "Enter")
     page.wait_for_selector("#status >> text=stopped")
     text = finished(page)
     assert 20 < len(text) < 990
