@@ -111,7 +111,9 @@ TABLE = [
      [lambda text: html.escape(text, quote=False),  # breaks out of an attribute
       lambda text: html.escape(text).replace("&", "&amp;"),  # escaped twice
       lambda text: text.replace("<", "")]),  # takes letters away
-    ("speed", 1, ["next_output"], [divides_by_width, lambda x, wq, wk, wv, keys, values: x @ wv]),
+    ("speed", 1, ["next_output"],
+     [divides_by_width, lambda x, wq, wk, wv, keys, values: x @ wv,
+      lambda *given: solutions("speed").next_output(*given)[None]]),  # another shape
     ("speed", 2, ["most_letters"],
      [lambda n, bytes_each, gb_s: gb_s * 1e9 / n,  # letters of one byte a weight
       lambda n, bytes_each, gb_s: gb_s * 2**30 / (n * bytes_each)]),  # another GB

@@ -91,14 +91,9 @@ def pictures_without_words(cell):
 # ---- each of them runs
 
 
-def texts(path):
-    """The real text, if it is at hand; with SLOW=1 the first one on both (test_whole_road has more)."""
-    if path.stem == "standin_floor" or NO_TEXT:  # one is about the stand-in, whatever is at hand
-        return ["standin"]
-    return ["real", "standin"] if path.stem == "gpt_dev" and SLOW else ["real"]
-
-
-RUNS = [(path, text) for path in ALL for text in texts(path)]
+# on the real text, if it is at hand; one is about the stand-in, and with SLOW=1 the first one runs on both
+RUNS = [(path, "standin" if NO_TEXT or path.stem == "standin_floor" else "real") for path in ALL]
+RUNS += [(ALL[0], "standin")] if SLOW and not NO_TEXT else []
 
 
 def with_solutions(nb):
