@@ -43,13 +43,16 @@ def fill(run, history, facts):
 
 
 def table_markdown():
-    """Their logged training loss and ours, a row a stretch of steps."""
+    """Their logged training loss and ours, a row a stretch of steps; our validation where a run ended."""
     rows = []
     for run in read_json(RESULT)["runs"]:
         for stretch in run.get("first_steps", []):
-            ours = f"{stretch['ours']['loss']:.3f}" if stretch["ours"] else "not yet measured"
-            rows.append([run["name"], stretch["what"], stretch["told"], ours])
-    return markdown(["run", "training loss", "told", "this code"], rows)
+            ours = stretch["ours"]
+            loss = f"{ours['loss']:.4g}" if ours else "not yet measured"
+            ended = ours and ours["steps"] == stretch["to"]
+            rows.append([run["name"], stretch["what"], stretch["told"], loss,
+                         f"{ours['val_loss']:.4f}" if ended else ""])
+    return markdown(["run", "training loss", "told", "this code", "then, exact validation"], rows)
 
 
 def main():
@@ -58,9 +61,10 @@ def main():
     found = read_json(RESULT)
     [run] = [r for r in found["runs"] if sys.argv[1] in shlex.split(r["command"].replace("out/", ""))]
     config = settings(run["command"], args.steps, args.batch)
-    train(config)
+    progress = train(config).progress
     fill(run, read_history(config.out_dir), {"machine": machine(), "date": today(), **commit(),
-                                             "seed": config.seed})
+                                             "seed": config.seed, "steps": args.steps,
+                                             "seconds": progress.seconds, "val_loss": progress.val_loss})
     write_json(RESULT, found)
     say(table_markdown())
 
