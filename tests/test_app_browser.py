@@ -1,5 +1,6 @@
 """The app as a visitor meets it: Debian's Chromium, driven by Playwright. One app and one browser for all."""
 
+import contextlib
 import json
 import re
 
@@ -7,6 +8,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the app needs gradio: pip install -e .[ship]")
 from pages import open_page, shuts_out
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from tiny_app import tiny_folder
 
 from space import app
@@ -60,13 +62,20 @@ def no_errors(visit):
 
 
 def set_number(page, where: str, value):
-    """Type a number; the settings are folded at first. Gradio has it when the slider beside it moves."""
+    """Type a number; the settings are folded at first. Gradio has it when the slider beside it moves.
+
+    On a busy machine Gradio may set up its box after the number was typed: then it is typed again.
+    """
     if where == "#tokens" and not page.locator(where).is_visible():
         page.click("#settings button")
-    page.locator(f"{where} input[type=number]").fill(str(value))
-    page.locator(f"{where} input[type=number]").blur()
+    box = page.locator(f"{where} input[type=number]")
     moved = "([where, value]) => document.querySelector(`${where} input[type=range]`).value === value"
-    page.wait_for_function(moved, arg=[where, str(value)])
+    for seconds in (2, 4, 8, 30):
+        box.fill(str(value))
+        box.blur()
+        with contextlib.suppress(PlaywrightTimeout):
+            return page.wait_for_function(moved, arg=[where, str(value)], timeout=1000 * seconds)
+    raise AssertionError(f"{where} does not take {value}")
 
 
 def begin(page, prompt="ROMEO:\n", tokens=60, seed="", top_n=""):

@@ -209,7 +209,9 @@ function keepPlace() {
 
 function openUp() {
   for (const table of document.querySelectorAll(".bd-content table")) {
-    if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
+    const wide = table.scrollWidth > table.clientWidth;
+    table.toggleAttribute("tabindex", wide);
+    if (wide) table.tabIndex = 0;
   }
   const contents = document.querySelector(".bd-sidebar-primary");
   contents?.setAttribute("role", "navigation");
@@ -235,6 +237,7 @@ if (article) {
   explainTerms();
   keepPlace();
   openUp();
+  addEventListener("resize", openUp);  // a phone that is turned
 }
 // from a file, a browser lets no page fetch another: the search then shows its hits without their text
 if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
