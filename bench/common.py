@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from data.files import DataError, say
+from data.tokenizer import TokenizerError
 from gpt2.errors import TrainError
 from lab.machine import markdown, write_result
 from lab.project import ROOT
@@ -35,7 +36,7 @@ def start(main, child=None):
         return say(json.dumps(child(*json.loads(sys.argv[2]))))
     try:
         main()
-    except (DataError, TrainError, json.JSONDecodeError) as error:
+    except (DataError, TokenizerError, TrainError, json.JSONDecodeError) as error:
         raise SystemExit(str(error)) from None
 
 

@@ -1,15 +1,15 @@
 """The first steps of the student runs that the project grew from, beside what their logs told.
 
-    python -m bench.first_steps char-60 --steps 245 --threads 2      about an hour; results/training_runs.json
-    python -m bench.first_steps 124m --steps 101
+    python -m bench.first_steps --run char-60 --steps 245 --threads 2      an hour; results/training_runs.json
+    python -m bench.first_steps --run 124m --steps 101
 
 A run is named by the folder in its command (results/training_runs.json, the README's table). Its own command
 is run, cut off after --steps; what a later call finds in the folder, it goes on with.
 """
 
 import shlex
-import sys
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -56,10 +56,13 @@ def table_markdown():
 
 
 def main():
-    args = common.options(__doc__, sys.argv[2:], steps=245, batch=4, threads=1)
+    args = common.options(__doc__, run="char-60", steps=245, batch=4, threads=1)
     torch.set_num_threads(args.threads)
     found = read_json(RESULT)
-    [run] = [r for r in found["runs"] if sys.argv[1] in shlex.split(r["command"].replace("out/", ""))]
+    runs = {Path(parse_command(shlex.split(r["command"])[2:])[0].out_dir).name: r for r in found["runs"]}
+    run = {name: r for name, r in runs.items() if "first_steps" in r}.get(args.run)
+    if run is None:
+        raise SystemExit(f"--run {args.run}: no log tells of its first steps; there are char-60 and 124m.")
     config = settings(run["command"], args.steps, args.batch)
     progress = train(config).progress
     fill(run, read_history(config.out_dir), {"machine": machine(), "date": today(), **commit(),
