@@ -59,10 +59,11 @@ def main():
     args = common.options(__doc__, run="char-60", steps=245, batch=4, threads=1)
     torch.set_num_threads(args.threads)
     found = read_json(RESULT)
-    runs = {Path(parse_command(shlex.split(r["command"])[2:])[0].out_dir).name: r for r in found["runs"]}
-    run = {name: r for name, r in runs.items() if "first_steps" in r}.get(args.run)
-    if run is None:
-        raise SystemExit(f"--run {args.run}: no log tells of its first steps; there are char-60 and 124m.")
+    runs = {Path(parse_command(shlex.split(r["command"])[2:])[0].out_dir).name: r for r in found["runs"]
+            if "first_steps" in r}
+    if args.run not in runs:
+        raise SystemExit(f"--run {args.run}: no log tells of its first steps, only of {' and '.join(runs)}.")
+    run = runs[args.run]
     config = settings(run["command"], args.steps, args.batch)
     progress = train(config).progress
     fill(run, read_history(config.out_dir), {"machine": machine(), "date": today(), **commit(),

@@ -9,12 +9,11 @@ are of interest: a CPU has no fp16 units, so nothing is said of speed, and the w
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
-
 from bench import common
 from data.files import say
 from data.shakespeare import load_corpus
 from lab.machine import markdown
+from lab.plots import DASHED, INK, PALE, STRONG, figure
 from lab.project import read_json
 from train_gpt2 import TrainConfig, train
 
@@ -33,20 +32,20 @@ def run(precision, steps, corpus):
             "skipped": [r["step"] for r in history if r.get("skipped")]}
 
 
-def figure(runs, path):
-    fig, (top, bottom) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, height_ratios=[2, 1])
-    for r, style in zip(runs, ("-", "--"), strict=True):
-        top.plot(range(1, len(r["loss"]) + 1), r["loss"], style, label=r["precision"])
+def picture(runs, path):
+    """Both losses, one line over the other; below, the scaler's size."""
+    fig, (top, bottom) = figure(8.5, 4.8, rows=2, sharex=True, height_ratios=[2.2, 1])
+    for r, style in zip(runs, (STRONG, DASHED), strict=True):
+        top.plot(range(1, len(r["loss"]) + 1), r["loss"], **style, label=r["precision"])
     for step in runs[0]["skipped"]:
-        top.axvline(step, color="0.8", zorder=0)
-    top.set_ylabel("training loss, nats a character")
+        top.axvline(step, color=PALE, zorder=0)
+    top.set(title="Two kinds of 16 bits, one start", ylabel="training loss,\nnats a character")
     top.legend()
-    bottom.step(range(1, len(runs[0]["scale"]) + 1), runs[0]["scale"], where="post")
+    bottom.step(range(1, len(runs[0]["scale"]) + 1), runs[0]["scale"], where="post", color=INK)
+    skipped = " (pale: skipped, the gradient was not finite)" if runs[0]["skipped"] else ""
     bottom.set_yscale("log", base=2)
-    bottom.set_ylabel("scale")
-    skipped = " (grey: skipped, the gradient was not finite)" if runs[0]["skipped"] else ", none was skipped"
-    bottom.set_xlabel(f"step{skipped}")
-    fig.savefig(path, dpi=110, bbox_inches="tight")
+    bottom.set(ylabel="scale of the loss\nin fp16", xlabel=f"step{skipped}")
+    fig.savefig(path, dpi=110)
 
 
 def table_markdown():
@@ -65,7 +64,7 @@ def table_markdown():
 
 def measure(steps, corpus):
     runs = [run(precision, steps, corpus) for precision in ("fp16", "bf16")]
-    figure(runs, RESULT.with_suffix(".png"))
+    picture(runs, RESULT.with_suffix(".png"))
     apart = max(abs(a - b) for a, b in zip(runs[0]["loss"], runs[1]["loss"], strict=True))
     return {"runs": runs, "largest_difference": apart}
 

@@ -55,8 +55,9 @@ def source(folder: Path, name: str) -> Path:
         inside.append(inside[0].parents[1] / "blobs")
     path = (folder / name).resolve()
     if not path.is_file():
-        meant = folder / "best" if (folder / "best").is_dir() else "the folder that training wrote"
-        raise FolderError(f"{folder} has no {name}: give {meant}, for instance out/cpu/best.")
+        best = folder / "best"
+        meant = best if best.is_dir() else "the folder that training wrote, for instance out/cpu/best"
+        raise FolderError(f"{folder} has no {name}: give {meant}.")
     if not any(path.is_relative_to(place) for place in inside):
         raise FolderError(f"{folder / name} is a link that leads out of the folder: put the file itself "
                           "there.")

@@ -315,3 +315,14 @@ def test_walkthrough_ends_in_status_1_and_a_sentence(error, tmp_path, monkeypatc
     assert fake_run(tmp_path, monkeypatch, error) == 1
     said = capsys.readouterr().err.strip()
     assert any(words in said for words in ("x stopped", "The disk is full", "Stopped.")) and "\n" not in said
+
+
+@pytest.mark.parametrize("name", ["x`touch pwned`.txt", 'a"b.txt', "$HOME.txt", "$(shell touch pwned).txt"])
+def test_a_file_name_is_no_command(name, tmp_path):
+    """Catches `make page` pasting what a reader's file is called into the shell."""
+    (python := tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@" >> told\n')
+    python.chmod(0o755)
+    command = ["make", "-f", str(ROOT / "Makefile"), "-o", "env", "page", f"TEXT={name}", f"PY={python}"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert name in (tmp_path / "told").read_text().splitlines()
+    assert not (tmp_path / "pwned").exists()
